@@ -1,0 +1,2 @@
+#define FASTCONV_KERNELS kAvx2Kernels
+#include "instantiate.inc"

@@ -1,0 +1,2 @@
+#define FASTCONV_KERNELS kAvx512Kernels
+#include "instantiate.inc"

@@ -1,0 +1,2 @@
+#define FASTCONV_KERNELS kScalarKernels
+#include "instantiate.inc"

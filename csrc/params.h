@@ -1,0 +1,50 @@
+// Plain parameter structs: what a kernel needs, no torch. Strides in elements, offsets int64.
+#pragma once
+#include <cstdint>
+
+namespace fastconv {
+
+enum class Dtype : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+// Order of fastconv.ops.reduction.ACTIVATIONS, after none.
+enum class Activation : int {
+  kNone = 0, kRelu, kRelu6, kLeakyRelu, kElu, kGelu, kSilu, kSigmoid, kTanh, kHardswish
+};
+
+// Log-linear histogram: see fastconv/ops/reduction.py.
+constexpr int kBinShift = 18;
+constexpr int kFirstExponent = -20;
+constexpr int kBinsPerSign = 40 * 32;
+constexpr int kBins = 2 * (kBinsPerSign + 1) + 1;
+constexpr int kZeroBin = kBinsPerSign + 1;
+
+// Per (sample, channel) results, each [N, C] contiguous.
+struct ReductionOut {
+  double* sum;
+  double* sumsq;
+  float* min;
+  float* max;
+  int64_t* argmax;
+  int64_t* argmin;
+  int64_t* positive;
+  int64_t* nonfinite;
+};
+
+// Running top-k of C channels and M candidates each; every tensor contiguous.
+struct TopkMergeParams {
+  const float* values;         // [C, k]
+  const int64_t* samples;      // [C, k]
+  const int64_t* positions;    // [C, k]
+  const float* new_values;     // [C, M]
+  const int64_t* new_samples;  // [C, M]
+  const int64_t* new_positions;  // [C, M]
+  float* out_values;           // [C, k]
+  int64_t* out_samples;        // [C, k]
+  int64_t* out_positions;      // [C, k]
+  int64_t* out_source;         // [C, k]
+  int64_t k;
+  int64_t candidates;
+  bool largest;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,23 @@
+"""See what the convolutions of a trained network have learned."""
+
+from fastconv.dispatch import backends
+from fastconv.ops.channel_normalize import channel_normalize
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.conv_reduce import conv_reduce
+from fastconv.ops.gather_patches import gather_patches
+from fastconv.ops.reduction import Reduction, histogram_edges
+from fastconv.ops.topk_merge import TopK, topk_merge
+from fastconv.version import __version__
+
+__all__ = [
+    "Reduction",
+    "TopK",
+    "backends",
+    "channel_normalize",
+    "channel_reduce",
+    "conv_reduce",
+    "gather_patches",
+    "histogram_edges",
+    "topk_merge",
+    "__version__",
+]

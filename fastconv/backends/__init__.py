@@ -1,0 +1,1 @@
+"""Implementations only; `fastconv.dispatch` chooses among them."""

@@ -1,0 +1,48 @@
+"""C++ kernels, reached through `torch.ops.fastconv_cpu`."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+
+from fastconv.backends.cpu.topk_merge import topk_merge
+from fastconv.dispatch import Kernel
+from fastconv.errors import BackendUnavailableError
+
+ISA_LEVELS = ("scalar", "avx2", "avx512", "amx")
+
+
+@cache
+def unavailable() -> str | None:
+    try:
+        import fastconv._C  # noqa: F401
+    except ImportError as error:
+        return f"the C++ library cannot be loaded ({error}); reinstall fastconv to build it"
+    wanted = os.environ.get("FASTCONV_ISA")
+    if wanted:
+        set_isa(wanted)
+    return None
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    return ISA_LEVELS[torch.ops.fastconv_cpu.isa()]
+
+
+def supported_isas() -> tuple[str, ...]:
+    """Every level this machine can run, lowest first."""
+    return ISA_LEVELS[: torch.ops.fastconv_cpu.isa_best() + 1]
+
+
+def set_isa(level: str) -> None:
+    """Choose the instruction set of all CPU kernels (FASTCONV_ISA does it at import)."""
+    if level not in supported_isas():
+        raise BackendUnavailableError(
+            f"FASTCONV_ISA={level} is not to be had: this machine runs {', '.join(supported_isas())}"
+        )
+    torch.ops.fastconv_cpu.isa_set(ISA_LEVELS.index(level))
+
+
+KERNELS = {"topk_merge": Kernel(topk_merge, lambda *args: None)}

@@ -1,0 +1,24 @@
+"""Plain torch: ground truth and fallback, on any device and dtype."""
+
+from __future__ import annotations
+
+from fastconv.backends.reference.channel_normalize import channel_normalize
+from fastconv.backends.reference.channel_reduce import channel_reduce
+from fastconv.backends.reference.conv_reduce import conv_reduce
+from fastconv.backends.reference.gather_patches import gather_patches
+from fastconv.backends.reference.topk_merge import topk_merge
+from fastconv.dispatch import Kernel
+
+
+def unavailable() -> str | None:
+    return None
+
+
+def _always(*args: object) -> None:
+    return None
+
+
+KERNELS = {
+    op.__name__: Kernel(op, _always)
+    for op in (conv_reduce, channel_reduce, channel_normalize, topk_merge, gather_patches)
+}

@@ -1,0 +1,92 @@
+"""The only place that chooses which backend runs an op.
+
+A backend is a module `fastconv.backends.<name>` with
+
+- `unavailable() -> str | None`: why nothing of it can run on this machine, or None;
+- `KERNELS: dict[op, Kernel]`: what it implements.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+import fastconv.backends  # noqa: F401 - imported now, lest it later hide the function backends()
+from fastconv.errors import BackendUnavailableError, InputError
+
+OPS = ("conv_reduce", "channel_reduce", "channel_normalize", "topk_merge", "gather_patches")
+_BEST_FIRST = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+_NAMES = ("reference", "cpu", "triton", "cuda")
+
+
+class Kernel(NamedTuple):
+    """One implementation of an op: both callables take the op's checked arguments."""
+
+    run: Callable[..., Any]
+    supports: Callable[..., str | None]  # None, or the reason why this call cannot run
+
+
+@cache
+def load(name: str) -> ModuleType | str:
+    """The backend's module, or the reason why it cannot be used here."""
+    try:
+        module = importlib.import_module(f"fastconv.backends.{name}")
+    except ImportError as error:
+        return f"it cannot be imported: {error}"
+    return module.unavailable() or module
+
+
+def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[..., Any]:
+    """The kernel that runs `op(*args)`: the best that supports it, or the one named.
+
+    Raises:
+        InputError: an unknown backend name.
+        BackendUnavailableError: the named backend cannot run this call (it never falls back).
+    """
+    if backend != "auto":
+        return _named(op, backend, device, args)
+    for name in _BEST_FIRST.get(device.type, ("reference",)):
+        module = load(name)
+        if isinstance(module, str) or op not in module.KERNELS:
+            continue
+        kernel = module.KERNELS[op]
+        if kernel.supports(*args) is None:
+            return kernel.run
+    raise BackendUnavailableError(f"no backend runs {op} on {device}")
+
+
+def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> Callable[..., Any]:
+    if name not in _NAMES:
+        raise InputError(f"backend must be 'auto' or one of {', '.join(_NAMES)}, got {name!r}")
+    module = load(name)
+    if isinstance(module, str):
+        raise BackendUnavailableError(f"backend {name!r} is not available: {module}")
+    if op not in module.KERNELS:
+        raise BackendUnavailableError(
+            f"backend {name!r} has no {op}; it has {list(module.KERNELS)}"
+        )
+    kernel = module.KERNELS[op]
+    reason = kernel.supports(*args)
+    if reason is not None:
+        raise BackendUnavailableError(
+            f"backend {name!r} cannot run this {op} on {device}: {reason}"
+        )
+    return kernel.run
+
+
+def backends(device: torch.device | str | None = None) -> dict[str, list[str]]:
+    """The usable backends of every op on a device (default "cpu"), best first."""
+    kind = torch.device(device or "cpu").type
+    found: dict[str, list[str]] = {op: [] for op in OPS}
+    for name in _BEST_FIRST.get(kind, ("reference",)):
+        module = load(name)
+        if not isinstance(module, str):
+            for op in found:
+                if op in module.KERNELS:
+                    found[op].append(name)
+    return found

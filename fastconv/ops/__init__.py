@@ -1,0 +1,1 @@
+"""One file per op: schema, fake, checks, docstring and public function."""

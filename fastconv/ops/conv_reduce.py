@@ -1,0 +1,149 @@
+"""Fused convolution -> per-(sample, channel) reductions; no activation tensor is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastconv import dispatch
+from fastconv.errors import InputError
+from fastconv.geometry import ConvGeometry
+from fastconv.ops.reduction import (
+    Reduction,
+    check_activation,
+    check_affine,
+    check_dtype,
+    empty_fields,
+    histogram_buffer,
+)
+
+torch.library.define(
+    "fastconv::conv_reduce",
+    # padding is (before, after) of every spatial dimension, flattened
+    "(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups,"
+    " Tensor? scale, Tensor? shift, str? activation, Tensor(a!)? histogram, bool return_activation,"
+    " str backend='auto')"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("fastconv::conv_reduce", ("CPU", "CUDA"))
+def _run(input, *args):
+    args, backend = (args, "auto") if len(args) == 11 else (args[:-1], args[-1])
+    return dispatch.select("conv_reduce", backend, input.device, input, *args)(input, *args)
+
+
+@torch.library.register_fake("fastconv::conv_reduce")
+def _fake(input, weight, bias, stride, padding, dilation, groups, *rest):
+    return_activation = rest[4]
+    pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
+    geometry = ConvGeometry(tuple(weight.shape[2:]), tuple(stride), pairs, tuple(dilation), groups)
+    shape = (input.shape[0], weight.shape[0], *geometry.output_size(input.shape[2:]))
+    activation = input.new_empty(shape if return_activation else (0,))
+    return (*empty_fields(shape[0], shape[1], input.device), activation)
+
+
+def conv_reduce(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    activation: str | None = None,
+    histogram: bool | Tensor = False,
+    return_activation: bool = False,
+    backend: str = "auto",
+) -> Reduction:
+    """Reduce `activation(scale * conv(input, weight, bias) + shift)` over its positions.
+
+    Args:
+        input: [N, C_in, *spatial] with 1 to 3 spatial dimensions, float32, float16, bfloat16 or
+            float64 (float64 on the reference backend only), contiguous or channels_last.
+        weight: [C_out, C_in / groups, *kernel], the dtype and device of `input`.
+        bias: [C_out] or None.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv*d`, "same" and
+            "valid" included.
+        scale, shift, activation, histogram, backend: as in `channel_reduce`, over C_out channels.
+        return_activation: also return the activation, rounded to the dtype of `input`.
+
+    Returns:
+        A `Reduction` of [N, C_out] tensors; `activation` is [N, C_out, *spatial] when asked for.
+
+    Raises:
+        InputError: shapes, dtypes or devices that do not fit, or an empty output.
+        BackendUnavailableError: the named backend cannot run this call.
+
+    Numerics:
+        Products are accumulated in float32 at least; the value reduced is that float32 value.
+        Sums over positions are combined in float64, in an order that does not depend on the batch
+        or the number of threads. Ties go to the first position. See docs/numerics.md.
+
+    Inference only: no gradient flows through the result.
+    """
+    check_dtype(input, "input")
+    geometry = _checked_geometry(input, weight, bias, stride, padding, dilation, groups)
+    check_affine(scale, shift, weight.shape[0], input)
+    check_activation(activation)
+    counts = histogram_buffer(histogram, weight.shape[0], input.device)
+    size = geometry.output_size(input.shape[2:])
+    *fields, written = torch.ops.fastconv.conv_reduce(
+        input,
+        weight,
+        bias,
+        list(geometry.stride),
+        [p for pair in geometry.padding for p in pair],
+        list(geometry.dilation),
+        groups,
+        scale,
+        shift,
+        activation,
+        counts,
+        return_activation,
+        backend,
+    )
+    return Reduction(
+        *fields,
+        count=torch.Size(size).numel(),
+        histogram=counts,
+        activation=written if return_activation else None,
+    )
+
+
+def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) -> ConvGeometry:
+    rank = weight.ndim - 2
+    if not 1 <= rank <= 3:
+        raise InputError(f"weight must be [C_out, C_in/groups, *kernel], got {list(weight.shape)}")
+    if input.ndim != weight.ndim:
+        raise InputError(
+            f"input must be [N, C_in, *spatial] with {rank} spatial dimensions like the weight, "
+            f"got {list(input.shape)}"
+        )
+    if groups < 1 or input.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise InputError(
+            f"{input.shape[1]} input channels, weight {list(weight.shape)} and groups={groups} do not fit: "
+            "input needs weight.shape[1] * groups channels, and C_out must be a multiple of groups"
+        )
+    if 0 in weight.shape:
+        raise InputError(f"weight is empty: {list(weight.shape)}")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and (value.dtype != input.dtype or value.device != input.device):
+            raise InputError(
+                f"{name} is {value.dtype} on {value.device}, the input {input.dtype} on {input.device}"
+            )
+    if bias is not None and bias.shape != (weight.shape[0],):
+        raise InputError(f"bias must be [{weight.shape[0]}], got {list(bias.shape)}")
+    geometry = ConvGeometry.create(weight.shape[2:], stride, padding, dilation, groups)
+    size = geometry.output_size(input.shape[2:])
+    if min(size) < 1:
+        raise InputError(
+            f"the output is empty: input {list(input.shape[2:])} with padding {geometry.padding} is "
+            f"smaller than the window {geometry.extent}"
+        )
+    return geometry

@@ -1,0 +1,117 @@
+"""What a reduction returns, and the checks that `conv_reduce` and `channel_reduce` share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastconv.errors import InputError
+
+ACTIVATIONS = (
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "hardswish",
+)
+REDUCED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+# A log-linear histogram bin is the float32 bit pattern without its low bits: every octave
+# [2^e, 2^(e+1)) is cut into 32 equal bins. Magnitudes below 2^-20 are zero, from 2^20 on overflow.
+BIN_SHIFT = 18
+FIRST_EXPONENT, LAST_EXPONENT = -20, 20
+BINS_PER_SIGN = (LAST_EXPONENT - FIRST_EXPONENT) * 32
+BINS = 2 * (BINS_PER_SIGN + 1) + 1  # negative overflow and bins, zero, positive bins and overflow
+ZERO_BIN = BINS_PER_SIGN + 1
+
+
+class Reduction(NamedTuple):
+    """Per (sample, channel) reductions over the positions of an activation.
+
+    Non-finite values are counted in `nonfinite` and left out of everything else. Where a
+    (sample, channel) has no finite value: sums 0, min +inf, max -inf, argmin and argmax -1.
+    """
+
+    sum: Tensor  # [N, C] float64
+    sumsq: Tensor  # [N, C] float64
+    min: Tensor  # [N, C] float32
+    max: Tensor  # [N, C] float32
+    argmax: Tensor  # [N, C] int64, flat position, first on ties
+    argmin: Tensor  # [N, C] int64, flat position, first on ties
+    positive: Tensor  # [N, C] int64, values > 0
+    nonfinite: Tensor  # [N, C] int64
+    count: int  # positions per sample
+    histogram: Tensor | None = None  # [C, bins] int64 over the batch
+    activation: Tensor | None = None  # [N, C, *spatial]
+
+
+def empty_fields(n: int, c: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Uninitialised tensors for the first eight fields of a `Reduction`, in order."""
+    dtypes = (*(torch.float64,) * 2, *(torch.float32,) * 2, *(torch.int64,) * 4)
+    return tuple(torch.empty((n, c), dtype=dtype, device=device) for dtype in dtypes)
+
+
+def histogram_edges() -> Tensor:
+    """Edges of the histogram bins of `channel_reduce` and `conv_reduce`.
+
+    Log-linear bins taken from the float32 bits: 32 bins of equal width in every octave from 2^-20
+    to 2^20, for both signs; one bin around zero for smaller magnitudes; one at each end for
+    larger ones. A bin holds [lower, upper) for positive values and (lower, upper] for negative ones.
+
+    Returns:
+        [bins + 1] float64, ascending; the first is -inf, the last +inf.
+    """
+    octaves = torch.arange(FIRST_EXPONENT, LAST_EXPONENT, dtype=torch.float64)
+    steps = 1 + torch.arange(32, dtype=torch.float64) / 32
+    positive = (torch.exp2(octaves)[:, None] * steps).flatten()
+    positive = torch.cat([positive, torch.tensor([2.0**LAST_EXPONENT, float("inf")]).double()])
+    return torch.cat([-positive.flip(0), positive])
+
+
+def check_affine(scale: Tensor | None, shift: Tensor | None, channels: int, x: Tensor) -> None:
+    """Scale and shift are float32 or float64 [C] on the device of the input."""
+    for name, value in (("scale", scale), ("shift", shift)):
+        if value is None:
+            continue
+        if value.shape != (channels,):
+            raise InputError(f"{name} must be [{channels}], got {list(value.shape)}")
+        if value.device != x.device:
+            raise InputError(f"{name} is on {value.device}, the input on {x.device}")
+
+
+def check_activation(activation: str | None) -> None:
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InputError(
+            f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+        )
+
+
+def check_dtype(x: Tensor, name: str) -> None:
+    if x.dtype not in REDUCED_DTYPES:
+        raise InputError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
+
+
+def histogram_buffer(
+    histogram: bool | Tensor, channels: int, device: torch.device
+) -> Tensor | None:
+    """The [C, bins] int64 counts to add into: none, zeros, or the caller's own."""
+    if isinstance(histogram, bool):
+        if not histogram:
+            return None
+        return torch.zeros((channels, BINS), dtype=torch.int64, device=device)
+    if (
+        histogram.shape != (channels, BINS)
+        or histogram.dtype != torch.int64
+        or not histogram.is_contiguous()
+    ):
+        raise InputError(
+            f"histogram must be a bool or contiguous int64 [{channels}, {BINS}], "
+            f"got {histogram.dtype} {list(histogram.shape)}"
+        )
+    return histogram

@@ -1,0 +1,48 @@
+"""Plain data passed between capture, measure and store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastconv.geometry import FieldMap
+
+STATUS = ("exact", "bound", "global")  # stored as its index
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What is known of a layer before any data has been seen."""
+
+    name: str  # "layer1.0.conv1"; "relu#1" for the second call of relu
+    module_path: str
+    kind: str  # class name of the module
+    stage: str  # "conv", "norm" or "act"
+    channels: int
+    size: tuple[int, ...]  # output positions per spatial dimension, 0 to 3 of them
+    fields: tuple[FieldMap, ...]  # receptive field per spatial dimension of the input
+    status: str  # of the receptive field: one of STATUS
+    kernel: tuple[int, ...] | None = None  # these five only for convolutions
+    stride: tuple[int, ...] | None = None
+    padding: tuple[tuple[int, int], ...] | None = None
+    dilation: tuple[int, ...] | None = None
+    groups: int | None = None
+    transposed: bool = False
+
+
+@dataclass
+class LayerResult:
+    """Everything that a run holds of one layer; arrays as they are stored."""
+
+    info: LayerInfo
+    weight: np.ndarray | None  # [C_out, C_in/groups, *kernel]
+    # stats: count, nonfinite, positive int64 [C]; min, max float32 [C];
+    # sum, sumsq int64 [C, limbs]: exact fixed-point sums, see fastconv/measure/exact_sum.py
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+    histogram: np.ndarray | None = None  # [C, bins] int64
+    # topk: value float32 [C, k]; sample int64 [C, k]; position int64 [C, k, D];
+    # box int64 [C, k, D_in, 2]; status uint8 [C, k]. Empty slots: NaN, -1, -1, 0.
+    topk: dict[str, np.ndarray] = field(default_factory=dict)
+    # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]
+    patches: np.ndarray | None = None
