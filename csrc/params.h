@@ -30,6 +30,24 @@ struct ReductionOut {
   int64_t* nonfinite;
 };
 
+// A convolution of [N, groups * c_in, D, H, W]; missing spatial dimensions are 1.
+struct ConvReduceParams {
+  const void* input;
+  Dtype dtype;  // of input, weight and activation
+  int64_t n, groups, c_in, c_out;  // channels per group
+  int64_t in_size[3], in_stride[5];  // strides: n, c, d, h, w
+  int64_t out_size[3];
+  int64_t kernel[3], stride[3], pad[3], dilation[3];  // pad: before
+  const void* weight;  // [groups * c_out, c_in, *kernel] contiguous
+  const float* scale;  // [groups * c_out]; the value reduced is
+  const float* shift;  // activation(scale * sum of products + shift)
+  Activation activation;
+  ReductionOut out;
+  int64_t* histogram;  // [groups * c_out, kBins] or null
+  void* written;       // activation or null; strides: n, c, position
+  int64_t written_stride[3];
+};
+
 // Running top-k of C channels and M candidates each; every tensor contiguous.
 struct TopkMergeParams {
   const float* values;         // [C, k]
