@@ -1,0 +1,52 @@
+# Every target makes its own environment first: nothing but python3 (with venv) and g++ is needed.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench wheel clean
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALLED := $(VENV)/installed
+CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+
+help:
+	@echo "make demo    the digits demo: trains, extracts, verifies; writes demo/digits.h5, overview.png"
+	@echo "make test    lint, types and every test, the wheel's included"
+	@echo "make bench   the benchmarks (FASTCONV_BENCH_SMOKE=1: small sizes)"
+	@echo "make lint    the checks of make test that run nothing;  make format: mend what can be mended"
+	@echo "make wheel   dist/fastconv-*.whl;  make clean: remove environment, builds and caches"
+
+# torch first: the build runs against the very torch that is used, hence without isolation
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(CXX_FILES)
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) setuptools wheel ninja
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/fastconv demo digits --out demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -o python_functions='bench_* test_*'
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info fastconv/*.so .*_cache .hypothesis
