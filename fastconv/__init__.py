@@ -7,9 +7,14 @@ from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.reduction import Reduction, histogram_edges
 from fastconv.ops.topk_merge import TopK, topk_merge
+from fastconv.store.reader import Layer, Run
+from fastconv.store.reader import open_run as open
 from fastconv.version import __version__
 
 __all__ = [
+    "open",
+    "Run",
+    "Layer",
     "Reduction",
     "TopK",
     "backends",

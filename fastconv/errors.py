@@ -13,6 +13,12 @@ class LayerError(InputError):
     """A layer selection that names nothing, or something without channels."""
 
 
+class UnknownLayerError(LayerError, KeyError):
+    """A name that is no layer of a run; the message lists near matches."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
 class DataError(InputError):
     """A sample that cannot be read, or that does not fit the others."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,36 @@ class LayerInfo:
 
 
 @dataclass
+class Rows:
+    """An array given as consecutive blocks of rows, so that it need not fit into memory."""
+
+    shape: tuple[int, ...]
+    blocks: Iterable[np.ndarray]  # arrays or h5py datasets, [rows, *shape[1:]]
+
+
+@dataclass
+class Maps:
+    """Activation maps of some samples, as `fastconv.store.codec` keeps them on disk."""
+
+    storage: str  # "rounded", "exact", "float16" or "uint8"
+    keepbits: int  # of the mantissa: 10 or 7 when rounded, 23 when exact
+    samples: np.ndarray  # [n] int64, the sample of each row
+    activation: Rows  # [n, C, *spatial] in the dtype of the storage
+    scale: np.ndarray | None = None  # [n, C] float32 of "uint8" storage: value = scale * a + offset
+    offset: np.ndarray | None = None
+
+
+@dataclass
+class SampleTable:
+    """What is known of the samples of a data set."""
+
+    count: int
+    keys: Sequence[str] | None = None  # file names and the like
+    labels: np.ndarray | None = None  # [count] integers
+    skipped: Sequence[int] = ()  # samples that could not be read, with skipping allowed
+
+
+@dataclass
 class LayerResult:
     """Everything that a run holds of one layer; arrays as they are stored."""
 
@@ -46,3 +77,6 @@ class LayerResult:
     topk: dict[str, np.ndarray] = field(default_factory=dict)
     # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]
     patches: np.ndarray | None = None
+    samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
+    samples_mean: Rows | None = None
+    maps: Maps | None = None

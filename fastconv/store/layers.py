@@ -1,0 +1,162 @@
+"""The groups of one layer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+
+from fastconv.ops.reduction import histogram_edges
+from fastconv.records import LayerInfo, LayerResult, Maps
+from fastconv.store import schema
+from fastconv.store.codec import MAP_ROWS
+from fastconv.store.montage import overview, weights_picture
+from fastconv.store.nexus import TEXT, data_group
+from fastconv.store.quantiles import representatives
+from fastconv.store.schema import Plot
+
+
+def write_layer(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor) -> None:
+    """Write everything a run holds of one layer; what is missing is left out."""
+    info = result.info
+    group.attrs["NX_class"] = "NXcollection"
+    for key, value in schema.attributes_of(info).items():
+        group.attrs[key] = value
+    group.create_dataset("info_json", data=schema.info_to_json(info), dtype=TEXT)
+    picture = overview(result)
+    if picture is not None:
+        _write_picture(group, "overview", picture, pool)
+    if result.patches is not None:
+        _write_patches(group, info, result.patches, pool)
+    if result.topk:
+        plot = Plot("value", ("filter", "rank"), interpretation="image")
+        data_group(group, "topk", schema.TOPK, result.topk, plot, pool)
+    if result.stats:
+        _write_stats(group, result.stats, pool)
+    if result.histogram is not None:
+        _write_histogram(group, result.histogram, pool)
+    if result.weight is not None:
+        _write_weights(group, result.weight, pool)
+    _write_samples(group, result, pool)
+    if result.maps is not None:
+        write_maps(group, info, result.maps, pool)
+    group.attrs["default"] = next(name for name in _DEFAULTS if name in group)
+
+
+_DEFAULTS = ("overview", "stats", "topk", "weights", "samples", "activations", "info_json")
+
+
+def _write_picture(
+    group: h5py.Group, name: str, picture: np.ndarray, pool: ThreadPoolExecutor
+) -> None:
+    # y runs downwards, which h5web and silx both draw upright
+    rows = {"y": np.arange(picture.shape[0], dtype="<i4")[::-1]}
+    plot = Plot("montage", ("y", "x", "."), interpretation="rgb-image")
+    data_group(group, name, schema.OVERVIEW, {"montage": picture}, plot, pool, coordinates=rows)
+
+
+def _write_patches(
+    group: h5py.Group, info: LayerInfo, patches: np.ndarray, pool: ThreadPoolExecutor
+) -> None:
+    images = patches.dtype == np.uint8
+    rank = 2 if images else len(info.fields)
+    field = schema.patch_field(images, rank)
+    if images:
+        plot = Plot(
+            "patch",
+            ("filter", "rank", "y", "x", "."),
+            interpretation="rgb-image",
+            default_slice=("0", "0", ".", ".", "."),
+        )
+    else:
+        plot = _array_plot("patch", field.dims, rank)
+    rows = {"y": np.arange(patches.shape[2], dtype="<i4")[::-1]} if images else None
+    data_group(group, "patches", {"patch": field}, {"patch": patches}, plot, pool, coordinates=rows)
+
+
+def _array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
+    """Show the last dimensions as a line or a picture, at the start of the others."""
+    shown = min(2, rank)
+    if not shown:
+        return Plot(signal, dims)
+    return Plot(
+        signal,
+        dims,
+        interpretation=("spectrum", "image")[shown - 1],
+        default_slice=("0",) * (len(dims) - shown) + (".",) * shown,
+    )
+
+
+def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], pool: ThreadPoolExecutor) -> None:
+    from fastconv.measure.exact_sum import mean_and_var
+
+    count = np.asarray(raw["count"], np.int64)
+    mean, var = mean_and_var(raw["sum"], raw["sumsq"], count)
+    empty = count == 0
+    share = np.full(count.shape, np.nan)
+    np.divide(raw["positive"], count, out=share, where=~empty)
+    values = {
+        "mean": mean,
+        "std": np.sqrt(var),
+        "min": np.where(empty, np.nan, raw["min"]),
+        "max": np.where(empty, np.nan, raw["max"]),
+        "positive": share,
+        "var": var,
+        "m2": var * count,
+        "count": count,
+        "positive_count": raw["positive"],
+        "nonfinite": raw["nonfinite"],
+        "dead": np.asarray(raw["positive"]) == 0,
+    }
+    plot = Plot("mean", ("filter",), auxiliary=("std", "min", "max", "positive"))
+    data_group(group, "stats", schema.STATS, values, plot, pool)
+    sums = {name: raw[name] for name in schema.MERGE}
+    data_group(group, "merge", schema.MERGE, sums, None, pool)
+
+
+def _write_histogram(group: h5py.Group, counts: np.ndarray, pool: ThreadPoolExecutor) -> None:
+    edges = histogram_edges().numpy()
+    plot = Plot("counts", ("filter", "value"), interpretation="spectrum")
+    made = data_group(
+        group,
+        "histogram",
+        schema.HISTOGRAM,
+        {"counts": counts, "edges": edges},
+        plot,
+        pool,
+        coordinates={"value": representatives(edges)},
+    )
+    made.attrs["relative_error"] = schema.QUANTILE_ERROR
+
+
+def _write_weights(group: h5py.Group, weight: np.ndarray, pool: ThreadPoolExecutor) -> None:
+    rank = weight.ndim - 2
+    field = schema.weight_field(rank)
+    plot = _array_plot("weight", field.dims, rank)
+    made = data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, pool)
+    picture = weights_picture(weight)
+    if picture is not None:
+        _write_picture(made, "picture", picture, pool)
+
+
+def _write_samples(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor) -> None:
+    rows = {"max": result.samples_max, "mean": result.samples_mean}
+    rows = {name: values for name, values in rows.items() if values is not None}
+    if rows:
+        signal, *others = rows
+        plot = Plot(signal, ("sample", "filter"), tuple(others), interpretation="image")
+        data_group(group, "samples", schema.SAMPLES, rows, plot, pool)
+
+
+def write_maps(group: h5py.Group, info: LayerInfo, maps: Maps, pool: ThreadPoolExecutor) -> None:
+    """Write the activation maps of a layer as the group `activations`."""
+    rank = len(info.size)
+    fields = schema.map_fields(maps.storage, rank)
+    values = {"activation": maps.activation, "sample": maps.samples}
+    if maps.scale is not None:
+        values |= {"scale": maps.scale, "offset": maps.offset}
+    plot = _array_plot("activation", fields["activation"].dims, rank)
+    made = data_group(group, "activations", fields, values, plot, pool, chunk_rows=MAP_ROWS)
+    made.attrs["storage"] = maps.storage
+    made.attrs["keepbits"] = np.int64(maps.keepbits)

@@ -1,0 +1,113 @@
+"""Datasets and NeXus groups that viewers draw at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fastconv.records import Rows
+from fastconv.store.codec import ChunkWriter, chunk_shape, create_chunked
+from fastconv.store.schema import UNITS, Field, Plot
+
+SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
+TEXT = h5py.string_dtype("utf-8")
+IMAGE = {
+    "CLASS": "IMAGE",
+    "IMAGE_SUBCLASS": "IMAGE_TRUECOLOR",
+    "INTERLACE_MODE": "INTERLACE_PIXEL",
+    "IMAGE_VERSION": "1.2",
+}
+
+
+def put(
+    group: h5py.Group,
+    name: str,
+    values: Any,
+    field: Field,
+    pool: ThreadPoolExecutor | None,
+    chunk_rows: int = 1,
+) -> h5py.Dataset:
+    """Write an array, a dataset or `Rows`; big ones are compressed."""
+    dtype = np.dtype(field.dtype)
+    streamed = isinstance(values, Rows)
+    if not streamed and not isinstance(values, h5py.Dataset):
+        values = np.asarray(values)
+    shape = tuple(int(n) for n in values.shape)
+    if len(shape) != len(field.dims):
+        raise ValueError(f"{name} must have the dimensions {field.dims}, got {shape}")
+    nbytes = int(np.prod(shape)) * dtype.itemsize
+    if nbytes == 0 or (nbytes < SMALL and not streamed):
+        return group.create_dataset(name, data=np.asarray(values[()], dtype).reshape(shape))
+    chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
+    dataset = create_chunked(group, name, shape, dtype, chunk)
+    writer = ChunkWriter(dataset, pool)
+    for block in values.blocks if streamed else (values,):
+        writer.append(block)
+    writer.close()
+    return dataset
+
+
+def data_group(
+    parent: h5py.Group,
+    name: str,
+    fields: Mapping[str, Field],
+    values: Mapping[str, Any],
+    plot: Plot | None,
+    pool: ThreadPoolExecutor | None,
+    *,
+    coordinates: Mapping[str, np.ndarray] | None = None,
+    chunk_rows: int = 1,
+) -> h5py.Group:
+    """Write a group of arrays with named dimensions and, with a plot, what viewers need."""
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = "NXdata" if plot else "NXcollection"
+    scales: dict[str, h5py.Dataset] = {}
+    for key, value in values.items():
+        dataset = put(group, key, value, fields[key], pool, chunk_rows)
+        dataset.attrs["long_name"] = key.replace("_", " ")
+        if key in UNITS:
+            dataset.attrs["units"] = UNITS[key]
+        if fields[key].dims == (key,):  # its own coordinate
+            dataset.make_scale(key)
+            scales[key] = dataset
+            continue
+        for axis, dim in enumerate(fields[key].dims):
+            if dim not in scales:
+                scales[dim] = _scale(group, dim, dataset.shape[axis], coordinates, pool)
+            dataset.dims[axis].attach_scale(scales[dim])
+    if plot:
+        _describe(group, plot)
+    return group
+
+
+def _scale(
+    group: h5py.Group,
+    dim: str,
+    size: int,
+    coordinates: Mapping[str, np.ndarray] | None,
+    pool: ThreadPoolExecutor | None,
+) -> h5py.Dataset:
+    values = (coordinates or {}).get(dim)
+    if values is None:
+        values = np.arange(size, dtype="<i8" if size > 2**31 else "<i4")
+    scale = put(group, dim, values, Field(values.dtype.str, (dim,)), pool)
+    scale.make_scale(dim)
+    return scale
+
+
+def _describe(group: h5py.Group, plot: Plot) -> None:
+    group.attrs["signal"] = plot.signal
+    group.attrs["axes"] = np.array(plot.axes, dtype=TEXT)
+    if plot.auxiliary:
+        group.attrs["auxiliary_signals"] = np.array(plot.auxiliary, dtype=TEXT)
+    if plot.default_slice:
+        group.attrs["default_slice"] = np.array(plot.default_slice, dtype=TEXT)
+    if plot.interpretation:
+        group[plot.signal].attrs["interpretation"] = plot.interpretation
+    if plot.interpretation == "rgb-image":
+        for key, value in IMAGE.items():
+            group[plot.signal].attrs[key] = np.bytes_(value)

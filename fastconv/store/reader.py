@@ -1,0 +1,203 @@
+"""Reading a finished run, with neither model nor data set; nothing in the file is trusted."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fastconv.errors import FileFormatError, UnknownLayerError
+from fastconv.records import SampleTable
+from fastconv.store import schema
+from fastconv.store.guard import Guard, check_readable, reading
+from fastconv.store.layer import Layer
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open the file of a finished run for reading.
+
+    Raises:
+        FileFormatError: no fastconv file, of a newer major version, incomplete or damaged.
+    """
+    return Run(path)
+
+
+class Run:
+    """A finished run: `run.layers` names its layers, `run[name]` is one of them.
+
+    Use it in a `with` block, or call `close`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        check_readable(self.path)
+        self._guard = Guard(self.path)
+        with reading(self.path):
+            self._file = h5py.File(self.path, "r", locking=False)
+        try:
+            with reading(self.path):
+                check_root(self._guard, self._file)
+                self._run = self._guard.group(self._file, "run")
+                self.config: dict[str, Any] = self._read_config()
+                self._layers: dict[str, Layer] = self._read_layers()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in forward order."""
+        return list(self._layers)
+
+    def __getitem__(self, name: str) -> Layer:
+        try:
+            return self._layers[name]
+        except (KeyError, TypeError):
+            near = difflib.get_close_matches(str(name), self.layers, 3, 0.4)
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are {self.layers[:8]}"
+            raise UnknownLayerError(f"no layer {name!r} in {self.path}; {hint}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.layers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def samples(self) -> SampleTable | None:
+        """Keys, labels and skipped samples of the data set, when they were kept."""
+        with reading(self.path):
+            if "samples" not in self._run:
+                return None
+            group = self._guard.group(self._run, "samples")
+            count = self._guard.attribute(group, "count")
+            if not isinstance(count, int):
+                raise self._guard.fail("the number of samples is missing")
+            table = SampleTable(count)
+            if "key" in group:
+                keys = self._guard.plain_dataset(group, "key")
+                if keys.shape != (count,) or keys.dtype.kind != "S":
+                    raise self._guard.fail(f"{keys.name} does not name {count} samples")
+                table.keys = [key.decode("utf-8", "replace") for key in keys[()]]
+            sizes = {"sample": count}
+            if "label" in group:
+                field = schema.Field("<i8", ("sample",))
+                table.labels = self._guard.dataset(group, "label", field, sizes)[()]
+            if "skipped" in group:
+                field = schema.Field("<i8", ("skipped",))
+                table.skipped = self._guard.dataset(group, "skipped", field, sizes)[()].tolist()
+            return table
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Version and times: what is known of the file but is no result."""
+        with reading(self.path):
+            owners = (
+                (self._file, ("creator_version", "fastconv_format_version", "file_time")),
+                (self._run, ("start_time", "end_time")),
+            )
+            found = {n: self._guard.attribute(owner, n) for owner, ns in owners for n in ns}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def digest(self) -> str:
+        """SHA-256 over name, dtype, shape and bytes of every dataset, in order of the names."""
+        sha = hashlib.sha256()
+        with reading(self.path):
+            _digest(self._guard, self._file, "", sha, set())
+        return sha.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<fastconv.Run {self.path}: {len(self)} layers>"
+
+    def _read_config(self) -> dict[str, Any]:
+        config = json.loads(self._guard.text(self._run, "config_json"))
+        if not isinstance(config, dict):
+            raise self._guard.fail("/run/config_json is no JSON object")
+        return config
+
+    def _read_layers(self) -> dict[str, Layer]:
+        group = self._guard.group(self._run, "layers")
+        layers: dict[str, Layer] = {}
+        for child in self._guard.names(group):
+            layer = Layer(self._guard, self._guard.group(group, child))
+            if schema.escape(layer.name) != child or layer.name in layers:
+                raise self._guard.fail(f"{child!r} does not hold the layer {layer.name!r}")
+            layers[layer.name] = layer
+        return layers
+
+
+def check_root(guard: Guard, file: h5py.File) -> None:
+    """Only complete files of a known major version are read."""
+    if guard.attribute(file, "creator") != "fastconv":
+        raise FileFormatError(f"{guard.path} was not written by fastconv")
+    version = guard.attribute(file, "fastconv_format_version")
+    try:
+        major = int(str(version).split(".")[0])
+    except ValueError:
+        raise guard.fail(f"its format version is {version!r}") from None
+    known = int(schema.FORMAT_VERSION.split(".")[0])
+    if major > known:
+        raise FileFormatError(
+            f"{guard.path} has format version {version}, this fastconv reads up to {known}.x: "
+            "a newer fastconv reads it"
+        )
+    if guard.attribute(file, "complete") != 1:
+        raise FileFormatError(
+            f"{guard.path} is incomplete: its writing was interrupted; run it again"
+        )
+
+
+def _digest(
+    guard: Guard, group: h5py.Group, path: str, sha: Any, above: set[tuple[int, int]]
+) -> None:
+    here = _identity(group)
+    if here in above:
+        raise guard.fail(f"{path} contains itself")
+    for name in sorted(guard.names(group)):
+        child = f"{path}/{name}"
+        found = guard.member(group, name)
+        if isinstance(found, h5py.Group):
+            _digest(guard, found, child, sha, above | {here})
+        else:
+            found = guard.plain_dataset(group, name)
+            sha.update(f"{child}\0{found.dtype.str}\0{found.shape}\0".encode())
+            for block in blocks(found):
+                sha.update(block)
+
+
+def _identity(group: h5py.Group) -> tuple[int, int]:
+    info = h5py.h5o.get_info(group.id)
+    return info.fileno, info.addr
+
+
+def blocks(dataset: h5py.Dataset, budget: int = 2**23) -> Iterator[bytes]:
+    """The bytes of a dataset in C order, a few megabytes at a time."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        yield repr(np.asarray(dataset[()]).tolist()).encode()
+    elif dataset.ndim == 0:
+        yield dataset[()].tobytes()
+    else:
+        step = dataset.chunks[0] if dataset.chunks else 1
+        row = max(1, dataset.nbytes // max(1, dataset.shape[0]))
+        step *= max(1, budget // (row * step))
+        for start in range(0, dataset.shape[0], step):
+            yield np.ascontiguousarray(dataset[start : start + step]).tobytes()

@@ -1,0 +1,104 @@
+"""The final file of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fastconv.records import LayerResult, SampleTable
+from fastconv.store.atomic import new_file
+from fastconv.store.codec import new_pool
+from fastconv.store.layers import write_layer
+from fastconv.store.nexus import TEXT, put
+from fastconv.store.schema import FORMAT_VERSION, Field, escape, to_json
+from fastconv.version import __version__
+
+
+def write_run(
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    layers: Iterable[LayerResult],
+    *,
+    samples: SampleTable | None = None,
+    overwrite: bool = False,
+    times: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a finished run.
+
+    The file appears under its name only when it is whole and on the disk; after an error nothing
+    is left of it. Layers are taken one at a time, so that memory holds one of them.
+
+    Args:
+        path: the file; its folder must exist.
+        config: what made the run (options, versions, hashes); kept as JSON with sorted keys.
+        layers: in forward order.
+        samples: keys and labels of the data set.
+        overwrite: replace an existing file.
+        times: `start_time` and `end_time` as ISO 8601 text; kept as attributes only, so that two
+            runs of the same work have equal datasets.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+    """
+    path = Path(path)
+    times = dict(times or {})
+    with new_file(path, overwrite=overwrite) as file, new_pool() as pool:
+        run = file.create_group("run")
+        run.attrs["NX_class"] = "NXentry"
+        run.attrs["title"] = f"fastconv: {path.name}"
+        run.attrs["program_name"] = "fastconv"
+        for name in ("start_time", "end_time"):
+            if name in times:
+                run.attrs[name] = times[name]
+        run.create_dataset("config_json", data=to_json(dict(config)), dtype=TEXT)
+        if samples is not None:
+            _write_samples(run, samples)
+        group = run.create_group("layers", track_order=True)
+        group.attrs["NX_class"] = "NXcollection"
+        for result in layers:
+            name = escape(result.info.name)
+            write_layer(group.create_group(name), result, pool)
+            if "default" not in run.attrs:
+                run.attrs["default"] = f"layers/{name}/{group[name].attrs['default']}"
+        _finish(file, times)
+    return path
+
+
+def _write_samples(run: h5py.Group, samples: SampleTable) -> None:
+    group = run.create_group("samples")
+    group.attrs["NX_class"] = "NXcollection"
+    group.attrs["count"] = np.int64(samples.count)
+    dims = ("sample",)
+    scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), None)
+    scale.make_scale("sample")
+    if samples.keys is not None:
+        keys = [str(key).encode("utf-8", "replace") for key in samples.keys]
+        width = max(1, max(map(len, keys), default=1))
+        dtype = h5py.string_dtype("utf-8", width)
+        put(group, "key", np.array(keys, dtype), Field(dtype, dims), None)
+    if samples.labels is not None:
+        put(group, "label", samples.labels, Field("<i8", dims), None)
+    for name in ("key", "label"):
+        if name in group:
+            group[name].dims[0].attach_scale(scale)
+    if len(samples.skipped):
+        put(group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), None)
+        group["skipped"].make_scale("skipped")
+
+
+def _finish(file: h5py.File, times: Mapping[str, str]) -> None:
+    """The attributes of the root, `complete` last: a reader trusts nothing without it."""
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["default"] = "run"
+    file.attrs["creator"] = "fastconv"
+    file.attrs["creator_version"] = __version__
+    file.attrs["fastconv_format_version"] = FORMAT_VERSION
+    if "end_time" in times:
+        file.attrs["file_time"] = times["end_time"]
+    file.flush()
+    file.attrs["complete"] = np.uint8(1)

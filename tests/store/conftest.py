@@ -1,0 +1,30 @@
+import sys
+import types
+
+import pytest
+import synthetic
+
+
+@pytest.fixture(autouse=True)
+def stand_in_for_exact_sums(monkeypatch):
+    stub = types.ModuleType("fastconv.measure.exact_sum")
+    stub.mean_and_var = synthetic.mean_and_var
+    monkeypatch.setitem(sys.modules, "fastconv.measure.exact_sum", stub)
+    if "fastconv.measure" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "fastconv.measure", types.ModuleType("fastconv.measure"))
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    """A finished run of a 2-D, a 1-D and a 3-D layer."""
+    from fastconv.store.writer import write_run
+
+    infos = [
+        synthetic.layer_info("conv1", 5),
+        synthetic.layer_info("layer1.0.conv/2#1", 7, rank=1, size=33),
+        synthetic.layer_info("c3", 2, rank=3, size=4),
+    ]
+    results = [synthetic.layer_result(info)[0] for info in infos]
+    path = tmp_path / "run.h5"
+    write_run(path, synthetic.CONFIG, iter(results), samples=synthetic.sample_table())
+    return path

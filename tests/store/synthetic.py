@@ -1,0 +1,125 @@
+"""Layer results made up for tests of the file: no model, no data set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv.geometry import FieldMap
+from fastconv.ops.reduction import BINS, histogram_edges
+from fastconv.records import LayerInfo, LayerResult, SampleTable
+
+
+def layer_info(name="conv1", channels=5, rank=2, kernel=3, size=7, kind=None):
+    field = FieldMap(1, (-1,), (kernel - 1,))
+    return LayerInfo(
+        name=name,
+        module_path=name.split("#")[0],
+        kind=kind or f"Conv{rank}d",
+        stage="conv",
+        channels=channels,
+        size=(size,) * rank,
+        fields=(field,) * rank,
+        status="exact",
+        kernel=(kernel,) * rank,
+        stride=(1,) * rank,
+        padding=((1, 1),) * rank,
+        dilation=(1,) * rank,
+        groups=1,
+    )
+
+
+def exact_limbs(sums):
+    """A stand-in for exact sums: the bits of float64 in the first limb."""
+    limbs = np.zeros((len(sums), 3), np.int64)
+    limbs[:, 0] = np.asarray(sums, np.float64).view(np.int64)
+    return limbs
+
+
+def mean_and_var(sum_limbs, sumsq_limbs, count):
+    """What `exact_limbs` needs in place of `fastconv.measure.exact_sum.mean_and_var`."""
+    total, squares = (
+        np.ascontiguousarray(a[:, 0]).view(np.float64) for a in (sum_limbs, sumsq_limbs)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(count > 0, total / count, np.nan)
+        return mean, np.maximum(squares / count - mean**2, 0)
+
+
+def layer_values(info, samples=11, seed=0):
+    """Activations [N, C, *size] float32 with a dead filter, one of NaN only, and some NaN."""
+    rng = np.random.default_rng([seed, info.channels, len(info.size)])
+    values = rng.normal(size=(samples, info.channels, *info.size)).astype(np.float32)
+    values[:, 0] = -np.abs(values[:, 0])
+    if info.channels > 2:
+        values[:, 2] = np.nan
+    values.reshape(samples, info.channels, -1)[1, -1, 0] = np.inf
+    return values
+
+
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+    """Everything that a run may hold of a layer, all of it consistent; and the activations."""
+    values = layer_values(info, samples, seed)
+    rank, channels = len(info.size), info.channels
+    rng = np.random.default_rng(seed)
+    flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
+    finite = np.isfinite(flat)
+    zeroed = np.where(finite, flat, 0)
+    edges = histogram_edges().numpy()
+    histogram = np.zeros((channels, BINS), np.int64)
+    for c in range(channels):
+        bins = np.searchsorted(edges, flat[c, finite[c]], side="right") - 1
+        np.add.at(histogram[c], bins, 1)
+    images = rank == 2 and in_channels in (1, 3) if images is None else images
+    size = tuple(f.size for f in info.fields)
+    if images:
+        patches = rng.integers(0, 256, (channels, k, *size, 3), dtype=np.uint8)
+    else:
+        patches = rng.normal(size=(channels, k, in_channels, *size)).astype(np.float32)
+    result = LayerResult(
+        info,
+        weight=rng.normal(size=(channels, in_channels, *info.kernel)).astype(np.float32),
+        stats={
+            "count": finite.sum(1),
+            "nonfinite": (~finite).sum(1),
+            "positive": (finite & (flat > 0)).sum(1),
+            "min": np.where(finite, flat, np.inf).min(1).astype(np.float32),
+            "max": np.where(finite, flat, -np.inf).max(1).astype(np.float32),
+            "sum": exact_limbs(zeroed.sum(1)),
+            "sumsq": exact_limbs((zeroed**2).sum(1)),
+        },
+        histogram=histogram,
+        topk=_topk(info, values, k),
+        patches=patches,
+    )
+    return result, values
+
+
+def _topk(info, values, k):
+    samples, channels, rank = values.shape[0], info.channels, len(info.size)
+    flat = values.reshape(samples, channels, -1)
+    ranked = np.where(np.isfinite(flat), flat, -np.inf)
+    best, at = ranked.max(2), ranked.argmax(2)  # [N, C]
+    order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
+    value = np.take_along_axis(best.T, order, 1)
+    where = np.take_along_axis(at.T, order, 1)
+    position = np.stack(np.unravel_index(where, info.size), -1).reshape(channels, k, rank)
+    box = np.stack([np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)], -2)
+    empty = ~np.isfinite(value)
+    value = np.where(empty, np.nan, value).astype(np.float32)
+    order, position, box = order.copy(), position.copy(), box.copy()
+    order[empty], position[empty], box[empty] = -1, -1, 0
+    return {
+        "value": value,
+        "sample": order.astype(np.int64),
+        "position": position.astype(np.int64),
+        "box": box.astype(np.int64),
+        "status": np.zeros((channels, k), np.uint8),
+    }
+
+
+def sample_table(count=11):
+    keys = [f"faces/größe_{i:03d}.png" for i in range(count)]
+    return SampleTable(count, keys, np.arange(count) % 3, [4])
+
+
+CONFIG = {"options": {"topk": 3, "stage": "conv"}, "backend": "reference", "versions": {"b": 1}}
