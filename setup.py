@@ -8,11 +8,13 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 CPU = Path("csrc/cpu")
 HEADERS = sorted(str(p) for pattern in ("*.h", "*.inc") for p in Path("csrc").rglob(pattern))
 CXX = ["-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
+CXX += ["-ffp-contract=off"]  # an expression rounds as written, on every instruction set
 ISA = {
     "scalar": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
+ISA["avx512"] += ["-Wno-maybe-uninitialized"]  # gcc 12 warns about its own intrinsics
 
 
 def isa_library(isa: str) -> tuple[str, dict]:

@@ -48,6 +48,24 @@ struct ConvReduceParams {
   int64_t written_stride[3];
 };
 
+struct Range {
+  int64_t begin, end;
+};
+
+// x [N, C, positions] -> ReductionOut of activation(scale * x + shift).
+struct ChannelReduceParams {
+  const void* x;
+  Dtype dtype;
+  int64_t n, c, positions;
+  int64_t stride_n, stride_c, stride_p;
+  bool channels_last;  // stride_c is 1; else stride_p is 1
+  const float* scale;  // [C] or null
+  const float* shift;  // [C] or null
+  Activation activation;
+  int64_t* histogram;  // [C, kBins], added into, or null
+  ReductionOut out;
+};
+
 // Running top-k of C channels and M candidates each; every tensor contiguous.
 struct TopkMergeParams {
   const float* values;         // [C, k]

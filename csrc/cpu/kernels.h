@@ -10,6 +10,11 @@ namespace fastconv {
 struct KernelTable {
   // Channels [begin, end).
   void (*topk_merge)(const TopkMergeParams& params, int64_t begin, int64_t end);
+  // Samples x channels; calls that count at the same time must not share a channel.
+  void (*channel_reduce)(const ChannelReduceParams& params, const Range& samples,
+                         const Range& channels);
+  // XOR of n floats from memory: the streaming read that benchmarks compare with.
+  int32_t (*stream_read)(const float* x, int64_t n);
 };
 
 extern const KernelTable kScalarKernels;

@@ -18,7 +18,8 @@ from fastconv.ops.reduction import (
 
 torch.library.define(
     "fastconv::channel_reduce",
-    "(Tensor x, Tensor? scale, Tensor? shift, str? activation, Tensor(a!)? histogram, str backend='auto')"
+    "(Tensor x, Tensor? scale, Tensor? shift, str? activation, Tensor(a!)? histogram,"
+    " str backend='auto')"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 

@@ -22,9 +22,9 @@ from fastconv.ops.reduction import (
 torch.library.define(
     "fastconv::conv_reduce",
     # padding is (before, after) of every spatial dimension, flattened
-    "(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups,"
-    " Tensor? scale, Tensor? shift, str? activation, Tensor(a!)? histogram, bool return_activation,"
-    " str backend='auto')"
+    "(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation,"
+    " int groups, Tensor? scale, Tensor? shift, str? activation, Tensor(a!)? histogram,"
+    " bool return_activation, str backend='auto')"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
@@ -127,15 +127,17 @@ def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) ->
         )
     if groups < 1 or input.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise InputError(
-            f"{input.shape[1]} input channels, weight {list(weight.shape)} and groups={groups} do not fit: "
-            "input needs weight.shape[1] * groups channels, and C_out must be a multiple of groups"
+            f"{input.shape[1]} input channels, weight {list(weight.shape)} and groups={groups} "
+            "do not fit: input needs weight.shape[1] * groups channels, "
+            "and C_out must be a multiple of groups"
         )
     if 0 in weight.shape:
         raise InputError(f"weight is empty: {list(weight.shape)}")
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and (value.dtype != input.dtype or value.device != input.device):
             raise InputError(
-                f"{name} is {value.dtype} on {value.device}, the input {input.dtype} on {input.device}"
+                f"{name} is {value.dtype} on {value.device}, "
+                f"the input {input.dtype} on {input.device}"
             )
     if bias is not None and bias.shape != (weight.shape[0],):
         raise InputError(f"bias must be [{weight.shape[0]}], got {list(bias.shape)}")
@@ -143,7 +145,7 @@ def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) ->
     size = geometry.output_size(input.shape[2:])
     if min(size) < 1:
         raise InputError(
-            f"the output is empty: input {list(input.shape[2:])} with padding {geometry.padding} is "
-            f"smaller than the window {geometry.extent}"
+            f"the output is empty: input {list(input.shape[2:])} with padding {geometry.padding} "
+            f"is smaller than the window {geometry.extent}"
         )
     return geometry

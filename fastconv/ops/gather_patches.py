@@ -50,7 +50,8 @@ def gather_patches(
     rank = input.ndim - 2
     if not 1 <= rank <= 3:
         raise InputError(
-            f"input must be [N, C, *spatial] with 1 to 3 spatial dimensions, got {list(input.shape)}"
+            "input must be [N, C, *spatial] with 1 to 3 spatial dimensions, "
+            f"got {list(input.shape)}"
         )
     size = [size] * rank if isinstance(size, int) else [int(s) for s in size]
     if len(size) != rank or min(size) < 1:

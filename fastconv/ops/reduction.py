@@ -62,7 +62,7 @@ def histogram_edges() -> Tensor:
 
     Log-linear bins taken from the float32 bits: 32 bins of equal width in every octave from 2^-20
     to 2^20, for both signs; one bin around zero for smaller magnitudes; one at each end for
-    larger ones. A bin holds [lower, upper) for positive values and (lower, upper] for negative ones.
+    larger ones. A bin holds [lower, upper) for positive values, (lower, upper] for negative ones.
 
     Returns:
         [bins + 1] float64, ascending; the first is -inf, the last +inf.
@@ -98,7 +98,9 @@ def check_dtype(x: Tensor, name: str) -> None:
 
 
 def histogram_buffer(
-    histogram: bool | Tensor, channels: int, device: torch.device
+    histogram: bool | Tensor,  # noqa: FBT001 - as the ops take it
+    channels: int,
+    device: torch.device,
 ) -> Tensor | None:
     """The [C, bins] int64 counts to add into: none, zeros, or the caller's own."""
     if isinstance(histogram, bool):

@@ -7,6 +7,10 @@ from functools import cache
 
 import torch
 
+from fastconv.backends.cpu.channel_reduce import channel_reduce
+from fastconv.backends.cpu.channel_reduce import supports as channel_reduce_supports
+from fastconv.backends.cpu.gather_patches import gather_patches
+from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
 from fastconv.backends.cpu.topk_merge import topk_merge
 from fastconv.dispatch import Kernel
 from fastconv.errors import BackendUnavailableError
@@ -40,9 +44,14 @@ def set_isa(level: str) -> None:
     """Choose the instruction set of all CPU kernels (FASTCONV_ISA does it at import)."""
     if level not in supported_isas():
         raise BackendUnavailableError(
-            f"FASTCONV_ISA={level} is not to be had: this machine runs {', '.join(supported_isas())}"
+            f"FASTCONV_ISA={level} is not to be had: "
+            f"this machine runs {', '.join(supported_isas())}"
         )
     torch.ops.fastconv_cpu.isa_set(ISA_LEVELS.index(level))
 
 
-KERNELS = {"topk_merge": Kernel(topk_merge, lambda *args: None)}
+KERNELS = {
+    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports),
+    "gather_patches": Kernel(gather_patches, gather_patches_supports),
+    "topk_merge": Kernel(topk_merge, lambda *args: None),
+}

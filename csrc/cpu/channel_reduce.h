@@ -1,0 +1,204 @@
+// The reductions of an activation in memory, read once. A block of up to kSteps x 16 values is
+// widened and transformed into a buffer (float32 as it is: taken in place) and then reduced.
+#pragma once
+#include "../params.h"
+#include "reduce_block.h"
+#include "vec.h"
+#include "vec_math.h"
+
+namespace fastconv {
+namespace {
+
+inline Float widen(const void* p, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFloat32: return load<Float>(p);
+    case Dtype::kFloat16: return widen_float16(load<Short>(p));
+    case Dtype::kBFloat16: return widen_bfloat16(load<Short>(p));
+  }
+  return Float{};
+}
+
+// Steps of `lanes` values (the last: `last`), widened and followed by zeros up to 16.
+template <Dtype kDtype>
+inline void widen_steps(const char* x, int64_t stride_bytes, int steps, int lanes, int last,
+                        float* out) {
+  constexpr int kBytes = kDtype == Dtype::kFloat32 ? 4 : 2;
+  for (int i = 0; i < steps; ++i, x += stride_bytes, out += kLanes) {
+    const int valid = i < steps - 1 ? lanes : last;
+    alignas(64) char padded[kLanes * 4] = {};
+    if (valid < kLanes) __builtin_memcpy(padded, x, valid * kBytes);
+    const char* from = valid < kLanes ? padded : x;
+    for (int part = 0; part < kLanes; part += kWidth)
+      store(out + part, widen(from + part * kBytes, kDtype));
+  }
+}
+
+struct Affine {
+  alignas(64) float scale[kLanes], shift[kLanes];
+  bool scaled, shifted;
+};
+
+template <Activation kActivation>
+inline void transform_steps(const Affine& affine, int steps, float* values) {
+  for (int part = 0; part < kLanes; part += kWidth) {
+    const Float scale = load<Float>(affine.scale + part), shift = load<Float>(affine.shift + part);
+    for (int i = 0; i < steps; ++i) {
+      Float x = load<Float>(values + i * kLanes + part);
+      if (affine.scaled) x = x * scale;
+      if (affine.shifted) x = x + shift;
+      store(values + i * kLanes + part, activate<kActivation>(x));
+    }
+  }
+}
+
+inline void transform_block(Activation activation, const Affine& affine, int steps, float* values) {
+  switch (activation) {
+#define FASTCONV_CASE(name) \
+  case Activation::name: return transform_steps<Activation::name>(affine, steps, values);
+    FASTCONV_CASE(kNone)
+    FASTCONV_CASE(kRelu)
+    FASTCONV_CASE(kRelu6)
+    FASTCONV_CASE(kLeakyRelu)
+    FASTCONV_CASE(kElu)
+    FASTCONV_CASE(kGelu)
+    FASTCONV_CASE(kSilu)
+    FASTCONV_CASE(kSigmoid)
+    FASTCONV_CASE(kTanh)
+    FASTCONV_CASE(kHardswish)
+#undef FASTCONV_CASE
+  }
+}
+
+// Reads blocks of one planar channel, or of up to 16 channels that lie side by side.
+struct Source {
+  const ChannelReduceParams& p;
+  Affine affine;
+  bool in_place;
+  int lanes;
+
+  Source(const ChannelReduceParams& p, int64_t channel, int lanes, bool planar)
+      : p(p), lanes(lanes) {
+    affine.scaled = p.scale != nullptr;
+    affine.shifted = p.shift != nullptr;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t at = channel + (planar ? 0 : lane);
+      const bool exists = planar || lane < lanes;
+      affine.scale[lane] = exists && affine.scaled ? p.scale[at] : 0.0f;
+      affine.shift[lane] = exists && affine.shifted ? p.shift[at] : 0.0f;
+    }
+    in_place = p.dtype == Dtype::kFloat32 && p.activation == Activation::kNone && !affine.scaled &&
+               !affine.shifted && lanes == kLanes;
+  }
+
+  // Steps that begin at element `offset` of x, `stride` elements apart.
+  Block block(int64_t offset, int64_t stride, int steps, int last, float* buffer) const {
+    const int bytes = p.dtype == Dtype::kFloat32 ? 4 : 2;
+    const char* x = static_cast<const char*>(p.x) + offset * bytes;
+    const int full = lanes == kLanes ? kLanes : lanes;
+    if (in_place) return {reinterpret_cast<const float*>(x), stride, steps, last, lanes};
+    switch (p.dtype) {
+      case Dtype::kFloat32:
+        widen_steps<Dtype::kFloat32>(x, stride * bytes, steps, full, last, buffer);
+        break;
+      case Dtype::kFloat16:
+        widen_steps<Dtype::kFloat16>(x, stride * bytes, steps, full, last, buffer);
+        break;
+      case Dtype::kBFloat16:
+        widen_steps<Dtype::kBFloat16>(x, stride * bytes, steps, full, last, buffer);
+        break;
+    }
+    if (affine.scaled || affine.shifted || p.activation != Activation::kNone)
+      transform_block(p.activation, affine, steps, buffer);
+    return {buffer, kLanes, steps, last, lanes};
+  }
+};
+
+template <typename T>
+inline T sum_lanes(T* lanes) {
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
+
+inline void write_lane(const ReductionOut& out, int64_t at, const LaneState& state, int lane) {
+  out.sum[at] = state.sum[lane];
+  out.sumsq[at] = state.sumsq[lane];
+  out.min[at] = state.min[lane];
+  out.max[at] = state.max[lane];
+  out.argmin[at] = state.argmin[lane];
+  out.argmax[at] = state.argmax[lane];
+  out.positive[at] = state.positive[lane];
+  out.nonfinite[at] = state.nonfinite[lane];
+}
+
+inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer) {
+  constexpr int64_t kBlock = kSteps * kLanes;
+  const ChannelReduceParams& p = source.p;
+  const int64_t row = n * p.stride_n + c * p.stride_c;
+  int64_t* counts = p.histogram ? p.histogram + c * kBins : nullptr;
+  LaneState state;
+  state.clear();
+  for (int64_t start = 0; start < p.positions; start += kBlock) {
+    const int64_t left = p.positions - start;
+    const int values = left < kBlock ? left : kBlock;
+    const int steps = (values + kLanes - 1) / kLanes;
+    const int last = values - (steps - 1) * kLanes;
+    const Block block = source.block(row + start, kLanes, steps, last, buffer);
+    reduce_block<true>(block, start, state, counts);
+  }
+  sum_lanes(state.sum);
+  sum_lanes(state.sumsq);
+  sum_lanes(state.positive);
+  sum_lanes(state.nonfinite);
+  write_lane(p.out, n * p.c + c, state, 0);
+}
+
+inline void reduce_planar(const ChannelReduceParams& p, const Range& samples,
+                          const Range& channels) {
+  alignas(64) float buffer[kSteps * kLanes];
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    const Source source(p, c, kLanes, true);
+    for (int64_t n = samples.begin; n < samples.end; ++n) reduce_row(source, n, c, buffer);
+  }
+}
+
+// Up to kGroups x 16 channels of one sample, tile of positions by tile of positions.
+constexpr int kGroups = 32;
+
+inline void reduce_tile_columns(const ChannelReduceParams& p, int64_t n, const Range& channels) {
+  alignas(64) float buffer[kSteps * kLanes];
+  LaneState states[kGroups];
+  const int groups = (channels.end - channels.begin + kLanes - 1) / kLanes;
+  const int tile = 512 / groups < kSteps ? 512 / groups : kSteps;  // 32 KB of float32
+  for (int g = 0; g < groups; ++g) states[g].clear();
+  for (int64_t start = 0; start < p.positions; start += tile) {
+    const int steps = p.positions - start < tile ? p.positions - start : tile;
+    for (int g = 0; g < groups; ++g) {
+      const int64_t c = channels.begin + g * kLanes;
+      const int lanes = channels.end - c < kLanes ? channels.end - c : kLanes;
+      const Source source(p, c, lanes, false);
+      const int64_t offset = n * p.stride_n + start * p.stride_p + c;
+      Block block = source.block(offset, p.stride_p, steps, lanes, buffer);
+      block.last = kLanes;
+      reduce_block<false>(block, start, states[g], p.histogram ? p.histogram + c * kBins : nullptr);
+    }
+  }
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    const int64_t i = c - channels.begin;
+    write_lane(p.out, n * p.c + c, states[i / kLanes], i % kLanes);
+  }
+}
+
+// The reductions of samples x channels; a thread that counts owns its channels.
+inline void channel_reduce(const ChannelReduceParams& p, const Range& samples,
+                           const Range& channels) {
+  if (!p.channels_last) return reduce_planar(p, samples, channels);
+  for (int64_t n = samples.begin; n < samples.end; ++n)
+    for (int64_t c = channels.begin; c < channels.end; c += kGroups * kLanes) {
+      const int64_t end = c + kGroups * kLanes;
+      reduce_tile_columns(p, n, {c, end < channels.end ? end : channels.end});
+    }
+}
+
+}  // namespace
+}  // namespace fastconv

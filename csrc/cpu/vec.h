@@ -1,0 +1,135 @@
+// Vectors of the width of the instruction set that this file is compiled for, as compiler vector
+// types: arithmetic, comparison and ?: are operators. Every function does the same roundings at
+// every width, so results do not depend on the instruction set.
+#pragma once
+#include <cstdint>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace fastconv {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+typedef float Float __attribute__((vector_size(4 * kWidth)));
+typedef int32_t Int __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t Short __attribute__((vector_size(2 * kWidth)));
+typedef float HalfFloat __attribute__((vector_size(2 * kWidth)));  // half as many lanes
+typedef double Double __attribute__((vector_size(4 * kWidth)));    // half as many lanes
+typedef int64_t Long __attribute__((vector_size(4 * kWidth)));     // half as many lanes
+
+template <typename V>
+inline V load(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <typename V>
+inline void store(void* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+inline Float splat(float x) { return x - Float{}; }
+inline Int bits(Float x) { return reinterpret_cast<Int>(x); }
+inline Float from_bits(Int x) { return reinterpret_cast<Float>(x); }
+
+// a > b ? a : b, hence b where either is NaN.
+inline Float max(Float a, Float b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// a < b ? a : b, hence b where either is NaN.
+inline Float min(Float a, Float b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// sum + x * x; x holds a float32, so the product is exact and every form rounds once.
+inline Double add_square(Double sum, Double x) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(x, x, sum);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_pd(x, x, sum);
+#else
+  return sum + x * x;
+#endif
+}
+
+// count + (x > 0), lane by lane.
+inline Int count_positive(Int count, Float x) {
+#if defined(__AVX512F__)
+  const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+  return (Int)_mm512_mask_sub_epi32((__m512i)count, positive, (__m512i)count,
+                                    _mm512_set1_epi32(-1));
+#else
+  return count - (x > 0.0f);
+#endif
+}
+
+template <typename V>
+inline bool any(V mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+  const Long lanes = (Long)mask;
+  return (lanes[0] | lanes[1]) != 0;
+#endif
+}
+
+// Appends the lanes of x where keep is set to list[n...], which has room for all; returns the new n.
+inline int append(int32_t* list, int n, Int x, Int keep) {
+#if defined(__AVX512F__)
+  const __mmask16 mask = _mm512_test_epi32_mask((__m512i)keep, (__m512i)keep);
+  _mm512_storeu_si512(list + n, _mm512_maskz_compress_epi32(mask, (__m512i)x));
+  return n + __builtin_popcount(mask);
+#else
+  for (int lane = 0; lane < kWidth; ++lane) {
+    list[n] = x[lane];
+    n -= keep[lane];
+  }
+  return n;
+#endif
+}
+
+inline Float widen_bfloat16(Short x) {
+  return from_bits(__builtin_convertvector(x, Int) << 16);
+}
+
+inline Float widen_float16(Short x) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps((__m256i)x);
+#elif defined(__AVX2__)
+  return _mm256_cvtph_ps((__m128i)x);
+#else
+  const Int half = __builtin_convertvector(x, Int);
+  const Int magnitude = (half & 0x7fff) << 13;
+  const Float scaled = from_bits(magnitude) * 0x1p112f;  // exact, subnormals too
+  const Int special = magnitude | 0x7f800000;
+  const Int value = magnitude >= 0x0f800000 ? special : bits(scaled);
+  return from_bits(value | (half & 0x8000) << 16);
+#endif
+}
+
+}  // namespace
+}  // namespace fastconv

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastconv.ops.reduction import ACTIVATIONS, empty_fields
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def supports(x: Tensor, *rest: object) -> str | None:
+    if x.dtype not in DTYPES:
+        return f"its kernels take float32, float16 and bfloat16, not {x.dtype}"
+    return None
+
+
+def channel_reduce(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str | None,
+    histogram: Tensor | None,
+) -> tuple[Tensor, ...]:
+    out = empty_fields(x.shape[0], x.shape[1], x.device)
+    rows, channels_last = rows_of(x)
+    scale, shift = (None if t is None else t.float().contiguous() for t in (scale, shift))
+    code = 0 if activation is None else 1 + ACTIVATIONS.index(activation)
+    torch.ops.fastconv_cpu.channel_reduce(
+        rows, DTYPES.index(x.dtype), channels_last, scale, shift, code, histogram, *out
+    )
+    return out
+
+
+def rows_of(x: Tensor) -> tuple[Tensor, bool]:
+    """x as [N, C, positions] and whether channels lie side by side; a copy for other strides.
+
+    The choice does not depend on the batch size: the order of the sums follows from it.
+    """
+    n, channels, *spatial = x.shape
+    step, extent = None, 1  # stride between positions, and how many positions so far
+    for size, stride in zip(reversed(spatial), reversed(x.stride()[2:]), strict=True):
+        if size > 1:
+            step = stride if step is None else step
+            if step == 0 or stride != step * extent:
+                return rows_of(x.contiguous())
+            extent *= size
+    if step == 1:
+        return x.as_strided((n, channels, extent), (*x.stride()[:2], 1)), False
+    if channels == 1 or x.stride(1) == 1:
+        return x.as_strided((n, channels, extent), (x.stride(0), 1, step or 1)), True
+    return rows_of(x.contiguous())
