@@ -1,0 +1,6 @@
+"""Which layers of a model to capture, what they see of the input, and the hooked forward."""
+
+from fastconv.capture.plan import CaptureTarget, capture_forward, plan_capture
+from fastconv.capture.trace import graph_signature
+
+__all__ = ["CaptureTarget", "capture_forward", "graph_signature", "plan_capture"]

@@ -1,0 +1,331 @@
+"""Receptive fields against the support of the gradient of a probe."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastconv.capture import plan_capture
+from fastconv.geometry import input_boxes
+
+
+class Fn(nn.Module):
+    """A named place for a function, with modules of its own."""
+
+    def __init__(self, function: Callable, **modules: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def positive(model: nn.Module) -> nn.Module:
+    """Positive weights everywhere, so that no two paths cancel."""
+    generator = torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data = torch.rand(p.shape, generator=generator) + 0.1
+    return model.double().eval()
+
+
+def support_boxes(output: Tensor, x: Tensor) -> dict[tuple[int, ...], np.ndarray | None]:
+    """Bounding box [D, 2] of the non-zero gradient for every position of the output."""
+    found = {}
+    for position in itertools.product(*map(range, output.shape[2:])):
+        value = output[(slice(None), slice(None), *position)].sum()
+        (grad,) = torch.autograd.grad(value, x, retain_graph=True)
+        hit = grad.abs().sum((0, 1)).nonzero()
+        if len(hit):
+            found[position] = torch.stack([hit.min(0).values, hit.max(0).values + 1], 1).numpy()
+        else:
+            found[position] = None
+    return found
+
+
+def check(
+    model: nn.Module, size: tuple[int, ...], status: dict[str, str], channels: int = 2
+) -> None:
+    """Every output named in `status` has that status, and boxes that agree with the gradient."""
+    model = positive(model)
+    outputs: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda m, a, o, name=name: outputs.update({name: o.clone()})
+        )
+        for name in status
+    ]
+    x = torch.rand(1, channels, *size, dtype=torch.float64, requires_grad=True)
+    model(x)
+    for handle in handles:
+        handle.remove()
+    targets = plan_capture(model, x.detach(), layers=list(status))
+    assert {t.info.name: t.info.status for t in targets} == status
+    for target in targets:
+        info = target.info
+        output = outputs[info.name]
+        assert info.size == tuple(output.shape[2:])
+        for position, support in support_boxes(output, x).items():
+            box = input_boxes(info.fields, np.array(position))
+            clipped = np.stack([box[:, 0].clip(0), np.minimum(box[:, 1], size)], 1)
+            context = f"{info.name} at {position}: box {box.tolist()}, support {support}"
+            if info.status == "exact":
+                assert support is not None and (clipped == support).all(), context
+            elif support is not None:
+                assert (clipped[:, 0] <= support[:, 0]).all(), context
+                assert (clipped[:, 1] >= support[:, 1]).all(), context
+
+
+def basic_block(c_in: int, c_out: int, stride: int) -> nn.Module:
+    shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
+    return Fn(
+        lambda m, x: F.relu(m.conv2(F.relu(m.bn(m.conv1(x)))).add_(m.short(x)), inplace=True),
+        conv1=nn.Conv2d(c_in, c_out, 3, stride, 1),
+        bn=nn.BatchNorm2d(c_out),
+        conv2=nn.Conv2d(c_out, c_out, 3, 1, 1),
+        short=shortcut if stride > 1 or c_in != c_out else nn.Identity(),
+    )
+
+
+def test_plain_stack():
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 5, 2, 2),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(3, 2, 1),
+        nn.Conv2d(3, 2, 3, padding=1),
+    )
+    check(model, (19, 23), {"0": "exact", "2": "exact", "3": "exact"})
+
+
+def test_resnet_blocks_with_stride_and_downsample():
+    model = nn.Sequential(
+        nn.Conv2d(2, 2, 7, 2, 3),
+        nn.AvgPool2d(3, 2, 1),
+        basic_block(2, 2, 1),
+        basic_block(2, 3, 2),
+    )
+    names = ["2", "2.conv2", "3.conv1", "3.short.0", "3.conv2", "3"]
+    check(model, (32, 37), dict.fromkeys(names, "exact"))
+
+
+def test_inception_block_is_exact_only_where_every_channel_sees_the_same():
+    block = Fn(
+        lambda m, x: torch.cat([m.one(x), m.three(x), m.five(x), m.pool(x)], 1),
+        one=nn.Conv2d(2, 1, 1),
+        three=nn.Sequential(nn.Conv2d(2, 1, 1), nn.Conv2d(1, 2, 3, padding=1)),
+        five=nn.Conv2d(2, 1, 5, padding=2),
+        pool=nn.AvgPool2d(3, 1, 1),
+    )
+    model = nn.Sequential(block, nn.Conv2d(6, 2, 3, padding=1), nn.Conv2d(2, 2, 1, groups=2))
+    check(model, (9, 11), {"0": "bound", "0.three.1": "exact", "1": "exact", "2": "exact"})
+    depthwise = nn.Sequential(block, nn.Conv2d(6, 6, 3, padding=1, groups=6))
+    check(depthwise, (9, 11), {"1": "bound"})
+
+
+def test_dilated_stack():
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 2, 3, padding=d, dilation=d) for d in (1, 2, 4)),
+    )
+    check(model, (17, 21), {"0": "exact", "1": "exact", "2": "exact"})
+
+
+def test_dilation_with_holes_is_a_bound_at_the_border_only():
+    check(nn.Sequential(nn.Conv2d(2, 2, 3, dilation=3)), (13, 13), {"0": "exact"})
+    check(nn.Sequential(nn.Conv2d(2, 2, 3, dilation=3, padding=3)), (13, 13), {"0": "bound"})
+
+
+def test_pixels_that_a_stride_leaves_out_make_a_bound():
+    model = nn.Sequential(nn.AvgPool2d(3, 2), nn.Conv2d(2, 2, 3, padding=1))
+    check(model, (8, 9), {"0": "exact", "1": "bound"})
+    check(model, (9, 9), {"0": "exact", "1": "exact"})
+
+
+@pytest.mark.parametrize("up", ["transposed", "nearest", "bilinear", "corners"])
+def test_encoder_decoder_with_skip(up):
+    layers = {
+        "transposed": nn.ConvTranspose2d(3, 2, 3, 2, 1, 1),
+        "nearest": nn.Upsample(scale_factor=2),
+        "bilinear": nn.Upsample(scale_factor=2, mode="bilinear"),
+        "corners": nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+    }
+    model = Fn(
+        lambda m, x: m.out(torch.cat([m.up(m.low(m.pool(m.first(x)))), m.first(x)], 1)),
+        first=nn.Conv2d(2, 2, 3, padding=1),
+        pool=nn.AvgPool2d(2),
+        low=nn.Conv2d(2, 3, 3, padding=1),
+        up=layers[up],
+        out=nn.Conv2d(4 if up == "transposed" else 5, 2, 3, padding=1),
+    )
+    # the grid of aligned corners drifts against the skip connection: no box is common to both
+    after = {"corners": ("bound", "global")}.get(up, ("exact", "exact"))
+    check(model, (12, 14), {"low": "exact", "up": after[0], "out": after[1]})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "status"),
+    [(4, 2, 1, 1, "exact"), (2, 3, 0, 1, "bound"), (5, 3, 2, 1, "exact"), (3, 2, 1, 2, "bound")],
+)
+def test_transposed_convolutions(kernel, stride, padding, dilation, status):
+    layer = nn.ConvTranspose1d(2, 2, kernel, stride, padding, dilation=dilation)
+    check(nn.Sequential(layer, nn.Conv1d(2, 2, 3)), (9,), {"0": status, "1": status})
+
+
+def test_1d_net():
+    model = nn.Sequential(
+        nn.Conv1d(1, 2, 9, 4, 4), nn.BatchNorm1d(2), nn.AvgPool1d(2), nn.Conv1d(2, 2, 3, padding=1)
+    )
+    check(model, (71,), {"0": "exact", "3": "exact"}, channels=1)
+
+
+def test_3d_net():
+    model = nn.Sequential(
+        nn.Conv3d(1, 2, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        nn.AvgPool3d(2, ceil_mode=True),
+        nn.Conv3d(2, 2, 3, padding=1),
+    )
+    check(model, (5, 9, 11), {"0": "exact", "1": "exact", "2": "exact"}, channels=1)
+
+
+def test_convnext_block_with_permutes():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 2, 2),
+        Fn(
+            lambda m, x: (
+                x + m.two(F.gelu(m.one(m.norm(m.dw(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
+            ),
+            dw=nn.Conv2d(4, 4, 7, padding=3, groups=4),
+            norm=nn.LayerNorm(4),
+            one=nn.Linear(4, 8),
+            two=nn.Linear(8, 4),
+        ),
+    )
+    # the gradient through the norm's mean may cancel, so compare the depthwise part and the sum
+    check(model, (12, 14), {"1.dw": "exact", "1": "exact"})
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_mirrored_padding_is_a_bound(mode):
+    wide = nn.Conv2d(2, 2, 3, padding=1, padding_mode=mode)
+    check(nn.Sequential(wide), (7, 8), {"0": "bound"})
+    split = nn.Sequential(Fn(lambda m, x: F.pad(x, (3, 2, 1, 3), mode=mode)), nn.Conv2d(2, 2, 3))
+    check(split, (7, 8), {"0": "bound", "1": "bound"})
+
+
+def test_circular_padding_sees_the_other_end():
+    check(
+        nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")),
+        (7, 8),
+        {"0": "global"},
+    )
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_named_padding(padding):
+    check(nn.Sequential(nn.Conv2d(2, 2, (4, 3), padding=padding)), (7, 8), {"0": "exact"})
+
+
+def test_padding_beyond_the_kernel():
+    check(
+        nn.Sequential(nn.Conv1d(2, 2, 2, padding=3), nn.Conv1d(2, 2, 5)),
+        (6,),
+        {"0": "bound", "1": "exact"},
+    )
+
+
+def test_resizes_of_odd_scale():
+    for mode, status in (("nearest", "bound"), ("nearest-exact", "bound"), ("bicubic", "bound")):
+        resize = Fn(lambda m, x, mode=mode: F.interpolate(x, size=(21, 16), mode=mode))
+        check(nn.Sequential(nn.Conv2d(2, 2, 3), resize), (9, 12), {"1": status})
+    check(nn.Sequential(nn.Upsample(scale_factor=0.5, mode="bilinear")), (8, 12), {"0": "exact"})
+
+
+def test_adaptive_pooling_is_exact():
+    check(
+        nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.AdaptiveAvgPool2d((3, 5))),
+        (11, 9),
+        {"1": "exact"},
+    )
+
+
+@pytest.mark.parametrize("shuffle", [nn.PixelShuffle(2), nn.PixelUnshuffle(2)])
+def test_pixel_shuffles(shuffle):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), shuffle)
+    after = nn.Conv2d(1 if isinstance(shuffle, nn.PixelShuffle) else 16, 1, 3)
+    check(nn.Sequential(*model, after), (8, 10), {"1": "bound", "2": "exact"})
+
+
+def test_shuffled_channels_crops_and_strided_slices():
+    model = Fn(
+        lambda m, x: m.last(
+            m.first(x).view(1, 2, 2, 9, 11).transpose(1, 2).flatten(1, 2)[:, :, 1:, ::2]
+        ),
+        first=nn.Conv2d(2, 4, 3, padding=1, groups=2),
+        last=nn.Conv2d(4, 2, 3),
+    )
+    check(model, (9, 11), {"last": "exact"})
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.conv(x) * torch.sigmoid(m.conv(x).mean((2, 3), keepdim=True)),
+        lambda m, x: F.instance_norm(m.conv(x)),
+        lambda m, x: F.group_norm(m.conv(x), 1),
+        lambda m, x: F.layer_norm(m.conv(x), (7, 8)),
+        lambda m, x: m.conv(x).flatten(2).softmax(2).view(1, 3, 7, 8),
+        lambda m, x: m.conv(x) @ m.conv(x).transpose(2, 3) @ m.conv(x),
+        lambda m, x: m.conv(x).roll((1, 2), (2, 3)),
+        lambda m, x: m.conv(x).flip(2, 3),
+        lambda m, x: torch.fft.ifft2(torch.fft.fft2(m.conv(x))).real,
+        lambda m, x: m.conv(x)[:, :, torch.randperm(7)][..., torch.randperm(8)],
+    ],
+)
+def test_what_mixes_positions_is_global(function):
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    check(nn.Sequential(Fn(function, conv=conv)), (7, 8), {"0": "global"})
+
+
+def test_classifier_head_is_global():
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)
+    )
+    check(model, (7, 8), {"1": "global", "2": "global", "3": "global"})
+
+
+def test_pooling_one_dimension_leaves_the_other_local():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), Fn(lambda m, x: x.mean(3)), nn.Conv1d(3, 2, 3))
+    (target,) = plan_capture(model, torch.rand(1, 2, 9, 8), "2")
+    assert target.info.status == "exact"
+    assert input_boxes(target.info.fields, np.array([1])).tolist() == [[1, 6], [0, 8]]
+
+
+def test_writing_through_a_view_is_seen():
+    def shift(m, x):
+        y = m.conv(x)
+        out = torch.zeros_like(y)
+        out[:, :, 1:] = y[:, :, :-1]
+        return out
+
+    check(nn.Sequential(Fn(shift, conv=nn.Conv2d(2, 3, 3, padding=1))), (7, 8), {"0": "global"})
+
+
+def test_max_pooling_sees_what_average_pooling_sees():
+    fields = []
+    for pool in (nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1)):
+        model = nn.Sequential(nn.Conv2d(1, 1, 3), pool, nn.Conv2d(1, 1, 3, padding=1))
+        fields.append(plan_capture(model, torch.rand(1, 1, 17, 15))[-1].info.fields)
+    assert fields[0] == fields[1]
+
+
+def test_trap_12_receptive_field_with_residual_dilation_and_transposed_convolution():
+    model = nn.Sequential(
+        basic_block(2, 2, 2),
+        nn.Conv2d(2, 2, 3, padding=2, dilation=2),
+        nn.ConvTranspose2d(2, 2, 4, 2, 1),
+    )
+    check(model, (15, 17), {"0": "exact", "1": "exact", "2": "exact"})
