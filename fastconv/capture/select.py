@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -44,12 +45,13 @@ def select_calls(
 
 
 def _as_list(layers: Layers) -> list[str | type[nn.Module]]:
-    items = [layers] if isinstance(layers, (str, type)) else list(layers or [])
+    items: list[Any] = list(layers) if isinstance(layers, (list, tuple, set)) else [layers]
     for item in items:
         if not isinstance(item, str) and not (
             isinstance(item, type) and issubclass(item, nn.Module)
         ):
-            raise LayerError(f"layers takes names, globs and nn.Module classes, got {item!r}")
+            got = f"a {type(item).__name__}" if isinstance(item, nn.Module) else repr(item)
+            raise LayerError(f"layers takes names, globs and nn.Module classes, got {got}")
     if not items:
         raise LayerError("layers is empty: give names, globs or module types, or None for all")
     return items
