@@ -15,6 +15,17 @@ struct KernelTable {
                          const Range& channels);
   // XOR of n floats from memory: the streaming read that benchmarks compare with.
   int32_t (*stream_read)(const float* x, int64_t n);
+
+  // Output channels of one packed panel of weights.
+  int conv_channel_block;
+  // Panels [begin, end) of all groups.
+  void (*conv_pack_weight)(const ConvReduceParams& params, const ConvPlan& plan, int64_t begin,
+                           int64_t end, float* panels);
+  // Bytes that conv_reduce_units needs on one thread, aligned to 64.
+  int64_t (*conv_scratch_bytes)(const ConvReduceParams& params, const ConvPlan& plan);
+  // Units [begin, end).
+  void (*conv_reduce_units)(const ConvReduceParams& params, const ConvPlan& plan,
+                            const float* panels, int64_t begin, int64_t end, void* memory);
 };
 
 extern const KernelTable kScalarKernels;

@@ -9,6 +9,8 @@ import torch
 
 from fastconv.backends.cpu.channel_reduce import channel_reduce
 from fastconv.backends.cpu.channel_reduce import supports as channel_reduce_supports
+from fastconv.backends.cpu.conv_reduce import conv_reduce
+from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
 from fastconv.backends.cpu.gather_patches import gather_patches
 from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
 from fastconv.backends.cpu.topk_merge import topk_merge
@@ -52,6 +54,7 @@ def set_isa(level: str) -> None:
 
 KERNELS = {
     "channel_reduce": Kernel(channel_reduce, channel_reduce_supports),
+    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "topk_merge": Kernel(topk_merge, lambda *args: None),
 }

@@ -1,0 +1,101 @@
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "bindings.h"
+#include "conv_plan.h"
+
+namespace fastconv {
+namespace {
+
+// Grows and stays: allocating megabytes anew in every call costs page faults.
+class Scratch {
+ public:
+  void* get(int64_t bytes) {
+    if (bytes > size_) {
+      memory_.reset();
+      memory_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
+      size_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  int64_t size_ = 0;
+};
+
+void copy3(const std::vector<int64_t>& from, int64_t* to) {
+  for (int d = 0; d < 3; ++d) to[d] = from[d];
+}
+
+// input [N, C, D, H, W]; the weight is contiguous; dtype: 0 float32, 1 float16, 2 bfloat16.
+void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t> kernel,
+                 std::vector<int64_t> stride, std::vector<int64_t> pad,
+                 std::vector<int64_t> dilation, std::vector<int64_t> out_size, int64_t groups,
+                 Tensor scale, Tensor shift, int64_t activation, std::vector<Tensor> out,
+                 std::optional<Tensor> histogram, std::optional<Tensor> written) {
+  ConvReduceParams p{};
+  p.input = input.data_ptr();
+  p.dtype = static_cast<Dtype>(dtype);
+  p.n = input.size(0);
+  p.groups = groups;
+  p.c_in = input.size(1) / groups;
+  p.c_out = weight.size(0) / groups;
+  for (int d = 0; d < 5; ++d) p.in_stride[d] = input.stride(d);
+  for (int d = 0; d < 3; ++d) p.in_size[d] = input.size(2 + d);
+  copy3(kernel, p.kernel);
+  copy3(stride, p.stride);
+  copy3(pad, p.pad);
+  copy3(dilation, p.dilation);
+  copy3(out_size, p.out_size);
+  p.weight = weight.data_ptr();
+  p.scale = data<const float>(scale);
+  p.shift = data<const float>(shift);
+  p.activation = static_cast<Activation>(activation);
+  p.out = {data<double>(out[0]),  data<double>(out[1]),  data<float>(out[2]),
+           data<float>(out[3]),   data<int64_t>(out[4]), data<int64_t>(out[5]),
+           data<int64_t>(out[6]), data<int64_t>(out[7])};
+  if (histogram) p.histogram = data<int64_t>(*histogram);
+  if (written) {  // [N, C, D, H, W]: every memory format has one stride for all positions
+    p.written = written->data_ptr();
+    p.written_stride[0] = written->stride(0);
+    p.written_stride[1] = written->stride(1);
+    p.written_stride[2] = written->stride(4);
+  }
+  if (p.n == 0) return;
+
+  const KernelTable& table = kernels();
+  std::vector<int64_t> offsets;
+  const ConvPlan plan =
+      plan_conv(p, table.conv_channel_block, torch::stable::get_num_threads(), offsets);
+  const int64_t panel_count = plan.blocks * groups;
+  Tensor panels = torch::stable::new_empty(scale, {panel_count * plan.panel_elements + 16});
+  auto* packed = reinterpret_cast<float*>(
+      (reinterpret_cast<uintptr_t>(data<float>(panels)) + 63) & ~uintptr_t{63});
+  torch::stable::parallel_for(0, panel_count, 1, [&](int64_t begin, int64_t end) {
+    table.conv_pack_weight(p, plan, begin, end, packed);
+  });
+  const int64_t bytes = table.conv_scratch_bytes(p, plan);
+  torch::stable::parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
+    thread_local Scratch scratch;
+    table.conv_reduce_units(p, plan, packed, begin, end, scratch.get(bytes));
+  });
+}
+
+}  // namespace
+}  // namespace fastconv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def(
+      "conv_reduce(Tensor input, Tensor weight, int dtype, int[] kernel, int[] stride, int[] pad,"
+      " int[] dilation, int[] out_size, int groups, Tensor scale, Tensor shift, int activation,"
+      " Tensor(a!)[] out, Tensor(b!)? histogram, Tensor(c!)? written) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
+  m.impl("conv_reduce", TORCH_BOX(&fastconv::conv_reduce));
+}

@@ -1,0 +1,103 @@
+#include "conv_plan.h"
+
+#include <algorithm>
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of L2
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// True where every window lies inside a float input with channels innermost.
+bool reads_in_place(const ConvReduceParams& p) {
+  if (p.dtype != Dtype::kFloat32 || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
+  for (int d = 0; d < 3; ++d) {
+    const int64_t last = (p.out_size[d] - 1) * p.stride[d] - p.pad[d] +
+                         (p.kernel[d] - 1) * p.dilation[d];
+    if (p.pad[d] > 0 || last >= p.in_size[d]) return false;
+  }
+  return true;
+}
+
+void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
+  plan.direct = reads_in_place(p);
+  plan.step[0] = p.dilation[0];
+  for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
+  auto extent = [&](int64_t outputs, int d) {
+    return ((outputs - 1) * p.stride[d] + (p.kernel[d] - 1) * p.dilation[d]) / plan.step[d] + 1;
+  };
+  plan.slab_size[0] = p.kernel[0];
+  plan.slab_size[2] = extent(p.out_size[2], 2);
+  auto elements = [&](int64_t rows) {
+    return plan.slab_size[0] * extent(rows, 1) * plan.slab_size[2] * p.c_in;
+  };
+  int64_t rows = p.out_size[1];
+  if (elements(rows) > kSlabElements) {
+    rows = 1;
+    while (elements(rows + 1) <= kSlabElements) ++rows;
+    rows = divide_up(p.out_size[1], divide_up(p.out_size[1], rows));  // even bands
+  }
+  plan.band_rows = rows;
+  plan.bands_per_plane = divide_up(p.out_size[1], rows);
+  plan.bands = plan.bands_per_plane * p.out_size[0];
+  plan.band_positions = rows * p.out_size[2];
+  plan.slab_size[1] = extent(rows, 1);
+  plan.slab_elements = elements(rows);
+  plan.pixel[2] = plan.direct ? p.in_stride[4] * plan.step[2] : p.c_in;
+  plan.pixel[1] = plan.direct ? p.in_stride[3] * plan.step[1] : plan.pixel[2] * plan.slab_size[2];
+  plan.pixel[0] = plan.direct ? p.in_stride[2] * plan.step[0] : plan.pixel[1] * plan.slab_size[1];
+}
+
+// Kernel taps whose input elements follow one another make one run.
+void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& table) {
+  const int64_t tap[3] = {plan.pixel[0], plan.pixel[1] * p.dilation[1],
+                          plan.pixel[2] * p.dilation[2]};
+  int64_t taps[3] = {p.kernel[0], p.kernel[1], p.kernel[2]};
+  plan.run_length = p.c_in;
+  for (int d = 2; d >= 0 && (taps[d] == 1 || tap[d] == plan.run_length); --d) {
+    plan.run_length *= taps[d];
+    taps[d] = 1;
+  }
+  plan.runs = taps[0] * taps[1] * taps[2];
+  table.clear();
+  for (int64_t a = 0; a < taps[0]; ++a)
+    for (int64_t b = 0; b < taps[1]; ++b)
+      for (int64_t c = 0; c < taps[2]; ++c) table.push_back(a * tap[0] + b * tap[1] + c * tap[2]);
+  const int64_t row = p.stride[1] / plan.step[1] * plan.pixel[1];
+  const int64_t column = p.stride[2] / plan.step[2] * plan.pixel[2];
+  for (int64_t h = 0; h < plan.band_rows; ++h)
+    for (int64_t w = 0; w < p.out_size[2]; ++w) table.push_back(h * row + w * column);
+  plan.run = table.data();
+  plan.offset = table.data() + plan.runs;
+}
+
+void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
+  const int64_t fitting =
+      plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / plan.slab_elements);
+  plan.sample_units = divide_up(p.n, fitting);
+  if (p.n >= threads) plan.sample_units = divide_up(plan.sample_units, threads) * threads;
+  plan.unit_samples = divide_up(p.n, std::min(plan.sample_units, p.n));
+  plan.sample_units = divide_up(p.n, plan.unit_samples);
+  const int64_t wanted = divide_up(threads, plan.sample_units * p.groups);
+  plan.unit_blocks = divide_up(plan.blocks, std::min(wanted, plan.blocks));
+  plan.block_units = divide_up(plan.blocks, plan.unit_blocks);
+  plan.units = plan.sample_units * p.groups * plan.block_units;
+}
+
+}  // namespace
+
+ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, int64_t threads,
+                   std::vector<int64_t>& table) {
+  ConvPlan plan{};
+  plan.channel_block = channel_block;
+  plan.blocks = divide_up(params.c_out, channel_block);
+  plan.panel_elements =
+      params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in * channel_block;
+  plan_slab(params, plan);
+  plan_runs(params, plan, table);
+  plan_units(params, threads, plan);
+  return plan;
+}
+
+}  // namespace fastconv

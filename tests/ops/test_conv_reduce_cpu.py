@@ -1,0 +1,316 @@
+"""The C++ convolution: every instruction set, odd sizes, bits that no split changes."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastconv import conv_reduce
+from fastconv.backends import cpu
+from fastconv.backends.reference.channel_reduce import reduce_positions
+from fastconv.dispatch import load
+
+pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
+ISAS = cpu.ISA_LEVELS
+FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+# n, c_in, c_out, size, kernel, options
+CASES = {
+    "stem": (2, 3, 17, (19, 23), (5, 7), {"stride": (2, 1), "padding": (3, 2)}),
+    "1x1": (3, 15, 33, (7, 9), (1, 1), {}),
+    "1x1_stride": (2, 16, 64, (9, 8), (1, 1), {"stride": (2, 3)}),
+    "3x3": (2, 8, 9, (13, 11), (3, 3), {"padding": 1}),
+    "one_channel": (2, 1, 1, (5, 6), (3, 3), {"padding": "valid"}),
+    "even_same": (1, 7, 15, (8, 9), (2, 4), {"padding": "same", "dilation": (1, 3)}),
+    "padding_beyond_kernel": (1, 3, 8, (4, 5), (3, 3), {"padding": 5}),
+    "padding_only": (1, 2, 3, (1, 1), (2, 2), {"padding": 4, "stride": 3}),
+    "dilated": (1, 9, 16, (17, 19), (3, 3), {"dilation": (3, 2), "stride": (1, 2)}),
+    "groups": (2, 12, 36, (9, 7), (3, 3), {"groups": 3, "padding": 1}),
+    "groups_1x1": (2, 34, 66, (5, 5), (1, 1), {"groups": 2}),
+    "depthwise": (2, 33, 33, (9, 14), (3, 3), {"groups": 33, "padding": 1}),
+    "depthwise_multiplier": (1, 7, 21, (9, 8), (5, 7), {"groups": 7, "padding": 3, "stride": 2}),
+    "depthwise_dilated": (1, 16, 16, (12, 31), (3, 3), {"groups": 16, "dilation": 2, "padding": 2}),
+    "1d": (3, 3, 17, (101,), (9,), {"stride": 2, "padding": 4}),
+    "1d_depthwise": (2, 8, 8, (40,), (5,), {"groups": 8, "padding": "same"}),
+    "3d": (2, 3, 16, (4, 9, 7), (3, 3, 3), {"padding": 1, "dilation": (1, 2, 1)}),
+    "3d_stride": (1, 8, 17, (5, 8, 9), (3, 1, 2), {"padding": (1, 0, 2), "stride": (2, 1, 2)}),
+    "3d_depthwise": (1, 5, 5, (5, 6, 7), (3, 3, 3), {"groups": 5, "padding": 1}),
+    "late": (3, 64, 96, (7, 7), (3, 3), {"padding": 1}),
+    "bands": (1, 64, 33, (65, 60), (3, 3), {"padding": 1}),
+}
+
+
+def make(case, dtype=torch.float32, seed=0):
+    n, c_in, c_out, size, kernel, options = CASES[case]
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, c_in, *size, generator=g).to(dtype)
+    w = torch.randn(c_out, c_in // options.get("groups", 1), *kernel, generator=g).to(dtype)
+    rest = {
+        "bias": torch.randn(c_out, generator=g).to(dtype),
+        "scale": torch.rand(c_out, generator=g) - 0.3,
+        "shift": torch.randn(c_out, generator=g),
+    }
+    return x, w, {**options, **rest}
+
+
+@pytest.fixture
+def isa(request):
+    level = request.param
+    if level not in cpu.supported_isas():
+        pytest.skip(f"this machine has no {level}")
+    before = cpu.isa()
+    cpu.set_isa(level)
+    yield level
+    cpu.set_isa(before)
+
+
+every_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
+
+
+def error_bound(x, w, bias, scale, shift, **options):
+    """[N, C, P]: gamma(gemm_k + 4) * (|scale| * (|x| * |w| + |bias|) + |shift|), of each value."""
+    absolute = conv_reduce(
+        x.double().abs(), w.double().abs(), bias.double().abs(), scale=scale.abs(),
+        shift=shift.abs(), return_activation=True, backend="reference", **options,
+    ).activation.flatten(2)  # fmt: skip
+    return (w[0].numel() + 4) * 2.0**-24 * absolute
+
+
+def assert_within(result, x, w, activation, **kwargs):
+    """Every field agrees with float64 within the bound of its values."""
+    exact = conv_reduce(
+        x.double(), w.double(), return_activation=True, backend="reference",
+        activation=activation, **{**kwargs, "bias": kwargs["bias"].double()},
+    )  # fmt: skip
+    value = exact.activation.flatten(2)
+    bound = 1.2 * error_bound(x, w, **kwargs) + 4 * 2.0**-23 * (value.abs() + 0.5)
+    summed = value.shape[-1] * 2.0**-52
+    assert ((result.sum - exact.sum).abs() <= bound.sum(-1) + summed * value.abs().sum(-1)).all()
+    square = (2 * value.abs() + bound) * bound
+    assert ((result.sumsq - exact.sumsq).abs() <= square.sum(-1) + summed * exact.sumsq).all()
+    for got, want, at in (("max", "max", "argmax"), ("min", "min", "argmin")):
+        error = (getattr(result, got).double() - getattr(exact, want)).abs()
+        assert (error <= bound.amax(-1)).all()
+        there = value.gather(-1, getattr(result, at)[..., None])[..., 0]
+        assert ((there - getattr(exact, want)).abs() <= 2 * bound.amax(-1)).all()
+    unsure = (value.abs() <= bound).sum(-1)
+    assert ((result.positive - exact.positive).abs() <= unsure).all()
+    assert torch.equal(result.nonfinite, exact.nonfinite)
+    assert result.count == exact.count
+
+
+def layouts(x):
+    yield "contiguous", x.contiguous()
+    if x.ndim in FORMATS:
+        yield "channels_last", x.contiguous(memory_format=FORMATS[x.ndim])
+    yield "strided", torch.stack([x, x], -1)[..., 0]
+
+
+def assert_same_bits(a, b):
+    for name in FIELDS:
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@every_isa
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_float64(case, isa):
+    x, w, kwargs = make(case)
+    for _, laid in layouts(x):
+        for activation in (None, "relu"):
+            result = conv_reduce(laid, w, activation=activation, backend="cpu", **kwargs)
+            assert_within(result, x, w, activation, **kwargs)
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", ["stem", "1x1", "groups", "depthwise", "1d", "3d", "late"])
+def test_half_precision_accumulates_in_float32(case, dtype, isa):
+    x, w, kwargs = make(case, dtype)
+    for _, laid in layouts(x):
+        result = conv_reduce(laid, w, activation="relu", backend="cpu", **kwargs)
+        assert_within(result, x, w, "relu", **kwargs)
+
+
+@every_isa
+@pytest.mark.parametrize(
+    "activation",
+    ["relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "hardswish"],
+)
+def test_every_activation(activation, isa):
+    x, w, kwargs = make("3x3")
+    result = conv_reduce(x, w, activation=activation, backend="cpu", **kwargs)
+    assert_within(result, x, w, activation, **kwargs)
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+def test_reductions_are_those_of_the_activation_written(case, dtype, isa):
+    x, w, kwargs = make(case, dtype)
+    for name, laid in layouts(x):
+        plain = conv_reduce(laid, w, activation="relu", backend="cpu", **kwargs)
+        result = conv_reduce(
+            laid, w, activation="relu", return_activation=True, backend="cpu", **kwargs
+        )
+        assert_same_bits(plain, result)
+        written = result.activation
+        assert written.dtype == dtype
+        if name == "channels_last" and not laid.is_contiguous():
+            assert written.is_contiguous(memory_format=FORMATS[written.ndim])
+        else:
+            assert written.is_contiguous()
+        fields = reduce_positions(written.float().flatten(2), None)
+        if dtype == torch.float32:
+            for field, want in zip(FIELDS[2:], fields[2:], strict=True):
+                assert torch.equal(getattr(result, field), want), field
+            torch.testing.assert_close(result.sum, fields[0], rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(result.sumsq, fields[1], rtol=1e-12, atol=1e-12)
+        else:  # rounded after the reduction
+            for field, want in zip(FIELDS[2:4], fields[2:4], strict=True):
+                assert torch.equal(getattr(result, field).to(dtype).float(), want), field
+
+
+@every_isa
+@pytest.mark.parametrize("case", CASES)
+def test_bits_do_not_depend_on_batch_threads_or_layout(case, isa):
+    x, w, kwargs = make(case)
+    many = torch.cat([x, torch.randn(13, *x.shape[1:])])
+    whole = conv_reduce(many, w, activation="silu", histogram=True, backend="cpu", **kwargs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        single = conv_reduce(many, w, activation="silu", histogram=True, backend="cpu", **kwargs)
+        parts = [
+            conv_reduce(part, w, activation="silu", histogram=True, backend="cpu", **kwargs)
+            for part in many.split(1)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert_same_bits(whole, single)
+    for name in FIELDS:
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
+    assert torch.equal(whole.histogram, single.histogram)
+    assert torch.equal(whole.histogram, sum(p.histogram for p in parts))
+    for _, laid in layouts(many):
+        assert_same_bits(whole, conv_reduce(laid, w, activation="silu", backend="cpu", **kwargs))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_batch_of_64_has_the_bits_of_its_samples(threads):
+    _, w, kwargs = make("late")
+    x = torch.randn(64, *make("late")[0].shape[1:])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = conv_reduce(x, w, backend="cpu", **kwargs)
+        parts = [conv_reduce(part, w, backend="cpu", **kwargs) for part in x.split(7)]
+    finally:
+        torch.set_num_threads(before)
+    for name in FIELDS:
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
+
+
+@every_isa
+@pytest.mark.parametrize("case", ["3x3", "stem", "depthwise", "bands", "3d", "groups"])
+def test_histogram_counts_the_activation_written(case, isa):
+    x, w, kwargs = make(case)
+    counts = torch.ones(w.shape[0], 2563, dtype=torch.int64)
+    result = conv_reduce(
+        x, w, histogram=counts, return_activation=True, activation="leaky_relu", backend="cpu",
+        **kwargs,
+    )  # fmt: skip
+    assert result.histogram is counts
+    want = torch.ones_like(counts)
+    reduce_positions(result.activation.flatten(2), want)
+    assert torch.equal(counts, want)
+
+
+@every_isa
+@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_non_finite_values_are_counted_and_left_out(case, dtype, isa):
+    x, w, kwargs = make(case, dtype)
+    x[0, 0].view(-1)[1] = torch.nan
+    x[0, -1].view(-1)[-1] = torch.inf
+    result = conv_reduce(
+        x, w, return_activation=True, histogram=True, activation="relu", backend="cpu", **kwargs
+    )
+    want = conv_reduce(x.float(), w.float(), activation="relu", backend="reference",
+                       **{**kwargs, "bias": kwargs["bias"].float()})  # fmt: skip
+    assert torch.equal(result.nonfinite, want.nonfinite)
+    assert result.nonfinite.sum() > 0
+    assert result.sum.isfinite().all()
+    if dtype == torch.float32:
+        counts = torch.zeros_like(result.histogram)
+        fields = reduce_positions(result.activation.flatten(2), counts)
+        for field, expected in zip(FIELDS[2:], fields[2:], strict=True):
+            assert torch.equal(getattr(result, field), expected), field
+        assert torch.equal(result.histogram, counts)
+
+
+@every_isa
+def test_nothing_but_nan(isa):
+    x, w, kwargs = make("3x3")
+    result = conv_reduce(x * torch.nan, w, backend="cpu", **kwargs)
+    assert (result.nonfinite == result.count).all()
+    assert (result.argmax == -1).all() and (result.argmin == -1).all()
+    assert (result.max == -torch.inf).all() and (result.min == torch.inf).all()
+    assert (result.sum == 0).all() and (result.positive == 0).all()
+
+
+@every_isa
+def test_ties_go_to_the_first_position(isa):
+    x = torch.zeros(2, 3, 40, 40)
+    w = torch.ones(5, 3, 1, 1)
+    x[:, :, 7, 3:] = 1.0
+    x[:, :, 30] = -1.0
+    result = conv_reduce(x, w, backend="cpu")
+    assert (result.argmax == 7 * 40 + 3).all()
+    assert (result.argmin == 30 * 40).all()
+
+
+@every_isa
+def test_every_result_is_written(isa, monkeypatch):
+    """Outputs are poisoned before the kernel runs."""
+    module = importlib.import_module("fastconv.backends.cpu.conv_reduce")
+
+    def poisoned(n, c, device):
+        wide = (torch.full((n, c), torch.nan, dtype=torch.float64) for _ in range(2))
+        narrow = (torch.full((n, c), torch.nan) for _ in range(2))
+        return (*wide, *narrow, *(torch.full((n, c), -99) for _ in range(4)))
+
+    for case in CASES:
+        x, w, kwargs = make(case)
+        clean = conv_reduce(x, w, backend="cpu", **kwargs)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "empty_fields", poisoned)
+            assert_same_bits(clean, conv_reduce(x, w, backend="cpu", **kwargs))
+
+
+def test_no_samples():
+    x, w, kwargs = make("3x3")
+    result = conv_reduce(x[:0], w, histogram=True, return_activation=True, backend="cpu", **kwargs)
+    assert result.max.shape == (0, 9)
+    assert result.histogram.sum() == 0
+    assert result.activation.shape == (0, 9, 13, 11)
+
+
+def test_overlapping_input_strides():
+    base = torch.randn(2, 4, 40)
+    x = base.as_strided((2, 4, 9, 9), (160, 40, 3, 1))  # rows that overlap
+    w = torch.randn(5, 4, 3, 3)
+    got = conv_reduce(x, w, backend="cpu", return_activation=True)
+    torch.testing.assert_close(got.activation, F.conv2d(x.clone(), w), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_changed_in_place_are_seen():
+    x, w, kwargs = make("3x3")
+    before = conv_reduce(x, w, backend="cpu", **kwargs)
+    w.data.mul_(2)
+    after = conv_reduce(x, w, backend="cpu", **kwargs)
+    assert not torch.equal(before.sum, after.sum)
+    assert_within(after, x, w, None, **kwargs)
