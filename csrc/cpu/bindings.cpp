@@ -2,6 +2,7 @@
 #include <Python.h>
 
 #include "bindings.h"
+#include "exact_add.h"
 
 namespace fastconv {
 namespace {
@@ -26,6 +27,13 @@ void topk_merge(Tensor values, Tensor samples, Tensor positions, Tensor new_valu
   });
 }
 
+void exact_add(Tensor sums, Tensor values) {
+  torch::stable::parallel_for(0, sums.size(0), 256, [&](int64_t begin, int64_t end) {
+    exact_add_channels(data<const double>(values), values.size(0), values.size(1),
+                       data<int64_t>(sums), sums.size(1), begin, end);
+  });
+}
+
 }  // namespace
 }  // namespace fastconv
 
@@ -33,6 +41,7 @@ STABLE_TORCH_LIBRARY(fastconv_cpu, m) {
   m.def("isa() -> int");
   m.def("isa_best() -> int");
   m.def("isa_set(int level) -> bool");
+  m.def("exact_add(Tensor(a!) sums, Tensor values) -> ()");
   m.def(
       "topk_merge(Tensor values, Tensor samples, Tensor positions, Tensor new_values,"
       " Tensor new_samples, Tensor new_positions, bool largest, Tensor(a!) out_values,"
@@ -46,6 +55,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
+  m.impl("exact_add", TORCH_BOX(&fastconv::exact_add));
   m.impl("topk_merge", TORCH_BOX(&fastconv::topk_merge));
 }
 

@@ -84,4 +84,4 @@ def channel_reduce(
     check_activation(activation)
     counts = histogram_buffer(histogram, x.shape[1], x.device)
     fields = torch.ops.fastconv.channel_reduce(x, scale, shift, activation, counts, backend)
-    return Reduction(*fields, count=x.shape[2:].numel(), histogram=counts)
+    return Reduction(*fields, x.shape[2:].numel(), counts)

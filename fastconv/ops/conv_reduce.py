@@ -110,9 +110,9 @@ def conv_reduce(
     )
     return Reduction(
         *fields,
-        count=torch.Size(size).numel(),
-        histogram=counts,
-        activation=written if return_activation else None,
+        torch.Size(size).numel(),
+        counts,
+        written if return_activation else None,
     )
 
 
