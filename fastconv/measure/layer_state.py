@@ -1,0 +1,189 @@
+"""Everything that is measured of one layer, as mergeable running states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastconv.measure import exact_sum
+from fastconv.measure.hits import Hits, boxes
+from fastconv.measure.patches import PatchPlan, PatchSource
+from fastconv.ops.reduction import BINS, Reduction
+from fastconv.records import STATUS, LayerInfo, LayerResult
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is asked of every layer."""
+
+    stats: bool
+    quantiles: bool
+    topk: int
+    hits_per_sample: int
+    largest: bool
+    patches: bool
+
+
+class Totals:
+    """Statistics of the samples seen: all integers, extrema and exact sums."""
+
+    def __init__(self, channels: int, *, quantiles: bool):
+        self.counts = torch.zeros((3, channels), dtype=torch.int64)  # finite, non-finite, positive
+        self.low = torch.full((channels,), torch.inf)
+        self.high = torch.full((channels,), -torch.inf)
+        self.sum = exact_sum.empty_sums(channels)
+        self.sumsq = exact_sum.empty_sums(channels)
+        self.histogram = torch.zeros((channels, BINS), dtype=torch.int64) if quantiles else None
+
+    def update(self, r: Reduction) -> None:
+        """Add the [N, C] reductions of a batch; its histogram was counted into `histogram`."""
+        nonfinite = r.nonfinite.sum(0).cpu()
+        self.counts[0] += r.count * r.nonfinite.shape[0] - nonfinite
+        self.counts[1] += nonfinite
+        self.counts[2] += r.positive.sum(0).cpu()
+        self.low = torch.minimum(self.low, r.min.amin(0).cpu())
+        self.high = torch.maximum(self.high, r.max.amax(0).cpu())
+        exact_sum.add(self.sum, r.sum.cpu())
+        exact_sum.add(self.sumsq, r.sumsq.cpu())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As stored: see `fastconv.records.LayerResult.stats`."""
+        return {
+            "count": self.counts[0].numpy(),
+            "nonfinite": self.counts[1].numpy(),
+            "positive": self.counts[2].numpy(),
+            "min": self.low.numpy(),
+            "max": self.high.numpy(),
+            "sum": exact_sum.canonical(self.sum.numpy()),
+            "sumsq": exact_sum.canonical(self.sumsq.numpy()),
+        }
+
+    def merge(self, stats: dict[str, np.ndarray], histogram: np.ndarray | None) -> None:
+        """Add stored totals."""
+        for i, name in enumerate(("count", "nonfinite", "positive")):
+            self.counts[i] += torch.from_numpy(stats[name])
+        self.low = torch.minimum(self.low, torch.from_numpy(stats["min"]))
+        self.high = torch.maximum(self.high, torch.from_numpy(stats["max"]))
+        self.sum += torch.from_numpy(stats["sum"])
+        self.sumsq += torch.from_numpy(stats["sumsq"])
+        if self.histogram is not None and histogram is not None:
+            self.histogram += torch.from_numpy(histogram)
+
+
+class LayerState:
+    """The running states of one layer.
+
+    `totals` covers the samples since it was last replaced; `hits` everything seen or merged, so
+    that candidates that cannot be among the best any more cost nothing.
+    """
+
+    def __init__(self, info: LayerInfo, measures: Measures, input_size: tuple[int, ...]):
+        self.info = info
+        self._measures = measures
+        plan = PatchPlan.create(info, input_size) if measures.patches and measures.topk else None
+        self.totals = self.new_totals()
+        self.hits = Hits(info, measures.topk, largest=measures.largest, plan=plan)
+
+    def new_totals(self) -> Totals | None:
+        m = self._measures
+        return Totals(self.info.channels, quantiles=m.quantiles) if m.stats else None
+
+    def update(
+        self,
+        r: Reduction,
+        peaks: tuple[Tensor, Tensor] | None,
+        samples: Tensor,
+        source: PatchSource,
+    ) -> None:
+        """Take a batch: reductions, peaks when several hits of a sample count, and inputs."""
+        if self.totals is not None:
+            self.totals.update(r)
+        if not self._measures.topk:
+            return
+        if peaks is None:
+            extremes = (r.max, r.argmax) if self._measures.largest else (r.min, r.argmin)
+            peaks = (extremes[0].unsqueeze(-1), extremes[1].unsqueeze(-1))
+        self.hits.update(peaks[0].cpu(), samples, peaks[1].cpu(), source)
+
+    def merge(self, part: LayerResult) -> None:
+        """Take what a part, or another run, holds of this layer."""
+        if self.totals is not None:
+            self.totals.merge(part.stats, part.histogram)
+        self.merge_hits(part)
+
+    def merge_hits(self, part: LayerResult) -> None:
+        if part.topk:
+            filled = part.topk["sample"] >= 0
+            pictures = None
+            if part.patches is not None:
+                pictures = _channels_first(np.asarray(part.patches))[filled]
+            self.hits.merge(
+                torch.from_numpy(part.topk["value"]),
+                torch.from_numpy(part.topk["sample"]),
+                torch.from_numpy(flat_positions(self.info, part.topk["position"])),
+                None if pictures is None else torch.from_numpy(np.ascontiguousarray(pictures)),
+            )
+
+    def part(self, samples: range) -> LayerResult:
+        """The totals since the last part, and the hits that are among the best of `samples`."""
+        result = self.result(None)
+        if result.topk:
+            other = (result.topk["sample"] < samples.start) | (
+                result.topk["sample"] >= samples.stop
+            )
+            result.topk = {name: value.copy() for name, value in result.topk.items()}
+            result.topk["sample"][other] = -1
+        return result
+
+    def result(self, weight: np.ndarray | None) -> LayerResult:
+        """Everything merged so far, as it is stored."""
+        result = LayerResult(self.info, weight)
+        if self.totals is not None:
+            result.stats = self.totals.arrays()
+            if self.totals.histogram is not None:
+                result.histogram = self.totals.histogram.numpy()
+        if self._measures.topk:
+            result.topk = stored_topk(self.hits)
+            pictures = self.hits.pictures()
+            if pictures is not None:
+                result.patches = _channels_last(pictures.numpy())
+        return result
+
+
+def stored_topk(hits: Hits) -> dict[str, np.ndarray]:
+    """The entries with positions per dimension and boxes; empty slots NaN, -1, -1, 0."""
+    info = hits.info
+    empty = (hits.samples < 0).numpy()
+    flat = hits.positions.numpy()
+    axes = np.unravel_index(np.maximum(flat, 0), info.size) if info.size else ()
+    position = np.stack(axes, -1) if axes else np.zeros((*flat.shape, 0), np.int64)
+    box = boxes(info, np.maximum(flat, 0))
+    position[empty] = -1
+    box[empty] = 0
+    return {
+        "value": hits.values.numpy(),
+        "sample": hits.samples.numpy(),
+        "position": position.astype(np.int64),
+        "box": box.astype(np.int64),
+        "status": np.full(flat.shape, STATUS.index(info.status), np.uint8),
+    }
+
+
+def flat_positions(info: LayerInfo, position: np.ndarray) -> np.ndarray:
+    """Flat positions [C, k] of stored ones [C, k, D]."""
+    if not info.size:
+        return np.zeros(position.shape[:-1], np.int64)
+    axes = tuple(np.moveaxis(np.maximum(position, 0), -1, 0))
+    return np.ravel_multi_index(axes, info.size).astype(np.int64)
+
+
+def _channels_last(pictures: np.ndarray) -> np.ndarray:
+    """Images as [C, k, h, w, 3]; other inputs as they are."""
+    return np.moveaxis(pictures, 2, -1) if pictures.dtype == np.uint8 else pictures
+
+
+def _channels_first(patches: np.ndarray) -> np.ndarray:
+    return np.moveaxis(patches, -1, 2) if patches.dtype == np.uint8 else patches
