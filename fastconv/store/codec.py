@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from typing import Any
@@ -69,6 +69,14 @@ def round_mantissa(x: np.ndarray, keepbits: int) -> np.ndarray:
     if nan.any():
         rounded[nan] = np.uint32(0x7FC00000)
     return rounded.view(np.float32)
+
+
+def checksum(blocks: Iterable[Any]) -> int:
+    """CRC-32 of bytes or contiguous arrays, one after the other."""
+    crc = 0
+    for block in blocks:
+        crc = deflate.crc32(block, crc)
+    return crc
 
 
 class ChunkWriter:

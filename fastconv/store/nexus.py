@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from fastconv.records import Rows
-from fastconv.store.codec import ChunkWriter, chunk_shape, create_chunked
+from fastconv.store.codec import ChunkWriter, checksum, chunk_shape, create_chunked
 from fastconv.store.schema import UNITS, Field, Plot
 
 SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
@@ -31,7 +31,11 @@ def put(
     pool: ThreadPoolExecutor | None,
     chunk_rows: int = 1,
 ) -> h5py.Dataset:
-    """Write an array, a dataset or `Rows`; big ones are compressed."""
+    """Write an array, a dataset or `Rows`; big ones are compressed.
+
+    Arrays get a `crc32` attribute over their bytes in C order; streamed rows, whose compressed
+    chunks may be copied unseen, do not.
+    """
     dtype = np.dtype(field.dtype)
     streamed = isinstance(values, Rows)
     if not streamed and not isinstance(values, h5py.Dataset):
@@ -41,13 +45,19 @@ def put(
         raise ValueError(f"{name} must have the dimensions {field.dims}, got {shape}")
     nbytes = int(np.prod(shape)) * dtype.itemsize
     if nbytes == 0 or (nbytes < SMALL and not streamed):
-        return group.create_dataset(name, data=np.asarray(values[()], dtype).reshape(shape))
+        small = np.asarray(values[()], dtype).reshape(shape)
+        return _with_checksum(group.create_dataset(name, data=small), small)
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
     dataset = create_chunked(group, name, shape, dtype, chunk)
     writer = ChunkWriter(dataset, pool)
     for block in values.blocks if streamed else (values,):
         writer.append(block)
     writer.close()
+    return dataset if streamed else _with_checksum(dataset, np.asarray(values[()], dtype))
+
+
+def _with_checksum(dataset: h5py.Dataset, values: np.ndarray) -> h5py.Dataset:
+    dataset.attrs["crc32"] = np.uint32(checksum([np.ascontiguousarray(values)]))
     return dataset
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from fastconv.errors import FileFormatError, UnknownLayerError
 from fastconv.records import SampleTable
 from fastconv.store import schema
+from fastconv.store.codec import checksum
 from fastconv.store.guard import Guard, check_readable, reading
 from fastconv.store.layer import Layer
 
@@ -113,8 +114,21 @@ class Run:
         """SHA-256 over name, dtype, shape and bytes of every dataset, in order of the names."""
         sha = hashlib.sha256()
         with reading(self.path):
-            _digest(self._guard, self._file, "", sha, set())
+            for path, dataset in _walk(self._guard, self._file):
+                sha.update(f"{path}\0{dataset.dtype.str}\0{dataset.shape}\0".encode())
+                for block in blocks(dataset):
+                    sha.update(block)
         return sha.hexdigest()
+
+    def damaged(self) -> list[str]:
+        """The datasets whose bytes are not those that were written, by their checksums."""
+        found = []
+        with reading(self.path):
+            for path, dataset in _walk(self._guard, self._file):
+                stored = self._guard.attribute(dataset, "crc32")
+                if stored is not None and stored != checksum(blocks(dataset)):
+                    found.append(path)
+        return found
 
     def close(self) -> None:
         self._file.close()
@@ -166,22 +180,19 @@ def check_root(guard: Guard, file: h5py.File) -> None:
         )
 
 
-def _digest(
-    guard: Guard, group: h5py.Group, path: str, sha: Any, above: set[tuple[int, int]]
-) -> None:
+def _walk(
+    guard: Guard, group: h5py.Group, path: str = "", above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every dataset of the file with its path, in order of the names."""
     here = _identity(group)
     if here in above:
         raise guard.fail(f"{path} contains itself")
     for name in sorted(guard.names(group)):
         child = f"{path}/{name}"
-        found = guard.member(group, name)
-        if isinstance(found, h5py.Group):
-            _digest(guard, found, child, sha, above | {here})
+        if isinstance(found := guard.member(group, name), h5py.Group):
+            yield from _walk(guard, found, child, above | {here})
         else:
-            found = guard.plain_dataset(group, name)
-            sha.update(f"{child}\0{found.dtype.str}\0{found.shape}\0".encode())
-            for block in blocks(found):
-                sha.update(block)
+            yield child, guard.plain_dataset(group, name)
 
 
 def _identity(group: h5py.Group) -> tuple[int, int]:

@@ -1,0 +1,233 @@
+"""Finished work of a run that is not finished: `run.h5.parts/`.
+
+`manifest.json` says what the run is; `u<first>-<last>-<crc32>.h5` holds what was measured in
+units first..last (a unit is one batch). A part appears by rename once its bytes are on the disk, so
+a part that exists is done; everything in it merges exactly, however units fell into parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fastconv.errors import FileFormatError, OutputError
+from fastconv.records import LayerInfo, LayerResult
+from fastconv.store import codec
+from fastconv.store.atomic import sync
+
+_NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
+
+
+class Part:
+    """A finished part: units first..last, read layer by layer."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        self.first, self.last = int(match[1]), int(match[2])
+        self._crc = match[3]
+
+    def check(self) -> None:
+        """Raise FileFormatError unless the bytes are those that were written."""
+        if _crc32(self.path) != self._crc:
+            raise FileFormatError(
+                f"{self.path} is damaged: its checksum differs from the one in its name; "
+                "delete it and run again, then only its samples are computed anew"
+            )
+
+    def layer(self, index: int, info: LayerInfo, *, hits: bool = True) -> LayerResult:
+        """What the part holds of one layer; top-k entries of other parts are empty slots."""
+        with h5py.File(self.path, "r") as file:
+            group = file[f"layers/{index}"]
+            result = LayerResult(info, None)
+            result.stats = {name: data[()] for name, data in group.get("stats", {}).items()}
+            result.histogram = group["histogram"][()] if "histogram" in group else None
+            if not hits:
+                return result
+            result.topk = {name: data[()] for name, data in group.get("topk", {}).items()}
+            if "pictures" in group:
+                filled = result.topk["sample"] >= 0
+                pictures = group["pictures"][()]
+                result.patches = np.zeros((*filled.shape, *pictures.shape[1:]), pictures.dtype)
+                result.patches[filled] = pictures
+            return result
+
+    def rows(self, name: str) -> np.ndarray | None:
+        """The rows that the part adds to a per-sample table, or None."""
+        with h5py.File(self.path, "r") as file:
+            return file[name][()] if name in file else None
+
+    def maps(self, index: int) -> Iterator[h5py.Dataset]:
+        """The maps of one layer, one dataset a unit, open until the next is asked for."""
+        with h5py.File(self.path, "r") as file:
+            for name in sorted(file.get(f"maps/{index}", ())):
+                yield file[f"maps/{index}/{name}"]
+
+
+class PartWriter:
+    """A part being written: tables grow as batches come, states are added at the end."""
+
+    def __init__(self, folder: PartsFolder, first: int):
+        self._folder = folder
+        self.first = first
+        self._temporary = folder.path / f"tmp-{uuid.uuid4().hex}"
+        with _writing(self._temporary):
+            self._file = h5py.File(self._temporary, "x")
+
+    def append(self, name: str, rows: np.ndarray) -> None:
+        """Add rows to the per-sample table `name`."""
+        with _writing(self._temporary):
+            if name not in self._file:
+                shape = (None, *rows.shape[1:])
+                self._file.create_dataset(name, data=rows, maxshape=shape, chunks=rows.shape)
+                return
+            table = self._file[name]
+            table.resize(len(table) + len(rows), 0)
+            table[-len(rows) :] = rows
+
+    def add_maps(self, layer: int, unit: int, rows: np.ndarray, total: tuple[int, ...]) -> None:
+        """Add the maps of one unit, in the chunks of the final dataset of shape `total`."""
+        with _writing(self._temporary):
+            chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
+            chunk = (min(chunk[0], len(rows)), *chunk[1:])
+            group = self._file.require_group(f"maps/{layer}")
+            table = codec.create_chunked(group, f"{unit:09d}", rows.shape, rows.dtype.str, chunk)
+            writer = codec.ChunkWriter(table, self._folder.pool)
+            writer.append(rows)
+            writer.close()
+
+    def add_layer(self, index: int, result: LayerResult) -> None:
+        """Add the state of one layer; its hits are those whose sample belongs to this part."""
+        with _writing(self._temporary):
+            group = self._file.create_group(f"layers/{index}")
+            for name, value in result.stats.items():
+                group[f"stats/{name}"] = value
+            if result.histogram is not None:
+                group.create_dataset(
+                    "histogram", data=result.histogram, compression=1, shuffle=True
+                )
+            for name, value in result.topk.items():
+                group[f"topk/{name}"] = value
+            if result.patches is not None:
+                group["pictures"] = result.patches[result.topk["sample"] >= 0]
+
+    def finish(self, last: int) -> Part:
+        """Close, sync and rename: from here on the units first..last are done."""
+        with _writing(self._temporary):
+            self._file.close()
+            crc = _crc32(self._temporary)
+            sync(self._temporary)
+            path = self._folder.path / f"u{self.first:06d}-{last:06d}-{crc}.h5"
+            self._temporary.rename(path)
+            sync(self._folder.path)
+        return Part(path)
+
+    def discard(self) -> None:
+        """Drop what was not finished."""
+        with contextlib.suppress(Exception):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+class PartsFolder:
+    """The folder of parts of one output, held by one process at a time."""
+
+    def __init__(self, out: Path):
+        self._out = out.name
+        self.path = out.with_name(out.name + ".parts")
+        self.pool = codec.new_pool()
+        self._lock: int | None = None
+
+    def __enter__(self) -> PartsFolder:
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(f"cannot write beside {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise OutputError(
+                f"another process is writing {self._out}; wait for it, choose another output, "
+                "or give each process a shard and merge the results"
+            ) from error
+        for stale in (*self.path.glob("tmp-*"), *self.path.parent.glob(f".{self._out}.*.tmp")):
+            stale.unlink()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self.pool.shutdown()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest, or None in a new folder."""
+        try:
+            return json.loads((self.path / "manifest.json").read_text())
+        except FileNotFoundError:
+            return None
+        except (ValueError, UnicodeDecodeError) as error:
+            raise FileFormatError(
+                f"{self.path}/manifest.json is damaged ({error}); delete the folder to start anew"
+            ) from error
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        temporary = self.path / f"tmp-{uuid.uuid4().hex}"
+        with _writing(temporary):
+            temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+            sync(temporary)
+            temporary.rename(self.path / "manifest.json")
+            sync(self.path)
+
+    def parts(self) -> list[Part]:
+        """All finished parts, checked, in the order of their units."""
+        found = [Part(p) for p in sorted(self.path.iterdir()) if _NAME.fullmatch(p.name)]
+        for part in found:
+            part.check()
+        return found
+
+    def clear(self) -> None:
+        """Forget all finished work."""
+        for path in self.path.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
+    def remove(self) -> None:
+        """The run is finished: the folder is not needed any more."""
+        shutil.rmtree(self.path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+        raise OutputError(
+            f"cannot write in {path.parent}: {error.strerror or error} ({free / 2**20:.0f} MiB "
+            "free); finished parts are kept: make room and run the same call again"
+        ) from error
+
+
+def _crc32(path: Path) -> str:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
