@@ -1,0 +1,64 @@
+"""What a result depends on, as hashes and plain values that can be compared and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from fastconv.errors import FingerprintError
+from fastconv.version import __version__
+
+
+def model_hash(model: nn.Module) -> str:
+    """sha256 over the names, dtypes, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+        else:
+            digest.update(f"{name} {value!r};".encode())
+    return digest.hexdigest()
+
+
+def made_by() -> dict[str, Any]:
+    """The software and machine that numbers may depend on in their last bits."""
+    return {
+        "fastconv": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def require_equal(stored: dict[str, Any], wanted: dict[str, Any], what: str, remedy: str) -> None:
+    """Compare two fingerprints.
+
+    Raises:
+        FingerprintError: they differ; the message names each difference.
+    """
+    stored = json.loads(json.dumps(stored))
+    wanted = json.loads(json.dumps(wanted))
+    differences = [
+        f"{key} was {_short(stored.get(key))}, now {_short(wanted.get(key))}"
+        for key in sorted(stored.keys() | wanted.keys())
+        if stored.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise FingerprintError(f"{what} is of another run: {'; '.join(differences)}; {remedy}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,288 @@
+"""`extract`: one pass over a model and a data set, one HDF5 file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
+from fastconv.data import Samples, open_data
+from fastconv.errors import InputError, OutputError
+from fastconv.fingerprint import made_by, model_hash, require_equal
+from fastconv.measure.patches import Display
+from fastconv.options import Options
+from fastconv.progress import Progress
+from fastconv.run_state import RunState
+from fastconv.store.parts import PartsFolder
+from fastconv.store.reader import Run
+from fastconv.store.writer import write_run
+
+_PROBED = 16  # samples whose values decide how images are displayed
+
+
+def extract(
+    model: nn.Module,
+    data: Any,
+    out: str | os.PathLike[str],
+    *,
+    layers: Any = None,
+    stage: str = "conv",
+    topk: int = 9,
+    hits_per_sample: int = 1,
+    order: str = "largest",
+    stats: bool = True,
+    quantiles: bool = True,
+    patches: bool = True,
+    samples: bool = False,
+    maps: Any = None,
+    normalize: str | None = None,
+    conditions: Any = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    backend: str = "auto",
+    resume: bool = True,
+    overwrite: bool = False,
+    shard: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Measure every filter of the chosen layers over a data set, into one HDF5 file.
+
+    The same call on a finished file returns it at once; after a kill it goes on where it was.
+
+    Args:
+        model: any module; it runs in eval mode without gradients and is left as it was found.
+        data: a map-style data set giving `x`, `(x, y)` or a dict; a tensor [N, C, ...]; or a
+            `DataLoader`, whose data set is read in order of index.
+        out: the file to make.
+        layers: names, globs, module types or a mix; default every convolution.
+        stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
+            normalisation, or the activation, that follows it).
+        topk: hits kept per filter; 0 keeps none.
+        hits_per_sample: hits that one sample may contribute; no two of them start nearer than half
+            a receptive field.
+        order: "largest" or "smallest" values first.
+        stats: count, mean, variance, extrema, share of positive values, non-finite values.
+        quantiles: histograms, from which any quantile follows with a stated error.
+        patches: the picture of every hit.
+        samples: keep max and mean of every (sample, filter).
+        maps: sample indices, a slice or "all": keep their activation maps.
+        batch_size: samples per forward; also the unit of work that is never split.
+        num_workers: processes that read the data set; the result does not depend on it.
+        device: where the model runs; default where it is.
+        dtype: run the forward under autocast to this type; default as the model is.
+        backend: of the reductions: "auto" or a name from `fastconv.backends()`.
+        resume: continue from the finished parts of an earlier call; False drops them.
+        overwrite: replace an existing result, and drop its parts.
+        shard: (index, count): measure only that share; join the results with `fastconv.merge`.
+        progress: show samples done, samples/s and the time left.
+
+    Returns:
+        The finished run, opened.
+
+    Raises:
+        InputError: arguments, layers or data that cannot be used.
+        FingerprintError: `out`, or its parts, were made by another model, data set or options.
+        OutputError: `out` cannot be written, or another process is writing it.
+
+    Memory:
+        Does not grow with the number of samples, whatever is kept.
+    """
+    if conditions is not None:
+        raise InputError("conditions are not supported yet; transform the data set instead")
+    if normalize is not None:
+        raise InputError("normalize is not supported yet; use channel_normalize on layer.map()")
+    source = open_data(data)
+    options = Options.create(
+        length=len(source),
+        stage=stage,
+        topk=topk,
+        hits_per_sample=hits_per_sample,
+        order=order,
+        stats=stats,
+        quantiles=quantiles,
+        patches=patches,
+        samples=samples,
+        maps=maps,
+        batch_size=batch_size,
+        dtype=dtype,
+        backend=backend,
+        shard=shard,
+    )
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise OutputError(f"there is no folder {out.parent}; make it first")
+    with on_device(model, device) as place:
+        job = Job(model, source, options, layers, place)
+        if out.exists() and not overwrite:
+            return _finished(out, job)
+        with PartsFolder(out) as folder:
+            _start(folder, job, resume=resume and not overwrite)
+            started = _now()
+            job.run(folder, num_workers, progress=progress)
+            times = {"start_time": started, "end_time": _now()}
+            write_run(
+                out,
+                job.config(),
+                job.state.results([t.weight for t in job.targets]),
+                samples=job.state.sample_table(source.keys()),
+                overwrite=overwrite,
+                times=times,
+            )
+            folder.remove()
+    return Run(out)
+
+
+class Job:
+    """One run of one model over one data set: what identifies it, and its work."""
+
+    def __init__(
+        self, model: nn.Module, source: Samples, options: Options, layers: Any, place: torch.device
+    ):
+        self.model, self.source, self.options, self.place = model, source, options, place
+        first, _ = next(iter(source.batches([[0]])))
+        self.input_size = tuple(first.shape[2:])
+        with self._autocast():
+            example = first.to(place)
+            self.targets: list[CaptureTarget] = plan_capture(model, example, layers, options.stage)
+            graph = graph_signature(model, example)
+        self.identity: dict[str, Any] = {
+            "model": model_hash(model),
+            "graph": graph,
+            "data": source.fingerprint(),
+            "layers": [t.info.name for t in self.targets],
+            "device": place.type,
+            **options.as_dict(),
+        }
+        self.state = RunState(
+            [t.info for t in self.targets],
+            options,
+            self.input_size,
+            len(source),
+            self._display(),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """What the file says of how it was made."""
+        display = self.state.display
+        return {
+            "fingerprint": self.identity,
+            "made_by": made_by(),
+            "model": type(self.model).__name__,
+            "input_size": self.input_size,
+            "display": None if display is None else {"low": display.low, "high": display.high},
+        }
+
+    def run(self, folder: PartsFolder, num_workers: int, *, progress: bool) -> None:
+        """Measure the units that no part holds yet."""
+        units = self.options.units(len(self.source))
+        own = self.options.own_units(len(self.source))
+        todo = self.state.resume(folder, own)
+        samples = sum(len(units[u]) for u in own)
+        left = sum(len(units[u]) for u in todo)
+        batches = self.source.batches([units[u] for u in todo], num_workers)
+        with (
+            Progress(samples, enabled=progress, done=samples - left) as bar,
+            _interruptible() as interrupted,
+            self.state,
+        ):
+            for number, (inputs, labels) in zip(todo, batches, strict=True):
+                self._measure(number, units[number], inputs, labels)
+                bar.update(len(units[number]))
+                if interrupted():
+                    raise KeyboardInterrupt
+
+    def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
+        inputs = inputs.to(self.place)
+        with self.state.unit(number, unit, inputs, labels) as take:
+            self.forward(inputs, lambda i, value: take(i, value, self.targets[i]))
+
+    def forward(self, inputs: Tensor, on_output: Callable[[int, Tensor], None]) -> None:
+        """One forward up to the deepest layer, which hands every layer's output over."""
+        with self._autocast():
+            capture_forward(self.model, self.targets, inputs, on_output)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.options.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.place.type, getattr(torch, self.options.dtype))
+
+    def _display(self) -> Display | None:
+        if not self.options.patches:
+            return None
+        n = len(self.source)
+        chosen = sorted({round(i * (n - 1) / (_PROBED - 1)) for i in range(_PROBED)})
+        probe = torch.cat([x for x, _ in self.source.batches([[i] for i in chosen])])
+        return Display.choose(probe, self.source.input_dtype)
+
+
+def _finished(out: Path, job: Job) -> Run:
+    run = Run(out)
+    require_equal(
+        run.config["fingerprint"],
+        job.identity,
+        str(out),
+        "choose another output, or overwrite it (overwrite=True, --overwrite)",
+    )
+    return run
+
+
+def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
+    """Leave the folder with a manifest of this job, keeping only parts that belong to it."""
+    wanted = {**job.identity, "made_by": made_by()}
+    manifest = folder.manifest()
+    if manifest is not None and resume:
+        remedy = "run the same call as before, or start anew (resume=False, --no-resume)"
+        require_equal(manifest, wanted, str(folder.path), remedy)
+        return
+    folder.clear()
+    folder.write_manifest(wanted)
+
+
+@contextlib.contextmanager
+def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The model on a device (default where it is), and back where it was afterwards."""
+    home = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    place = home if device is None else torch.device(device)
+    if place == home:
+        yield place
+        return
+    try:
+        model.to(place)
+        yield place
+    finally:
+        model.to(home)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Ctrl-C ends the run after the current unit, whose work is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if pressed:  # a second time: at once
+            raise KeyboardInterrupt
+        pressed.append(signum)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

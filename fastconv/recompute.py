@@ -1,0 +1,258 @@
+"""Recompute stored hits from the model and the data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastconv.capture import CaptureTarget
+from fastconv.geometry import ConvGeometry
+from fastconv.measure.hits import boxes
+from fastconv.measure.layer_state import flat_positions
+from fastconv.measure.patches import PatchPlan, PatchSource
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.gather_patches import gather_patches
+from fastconv.ops.reduction import Reduction
+from fastconv.pipeline import Job
+from fastconv.records import LayerInfo
+from fastconv.store.reader import Run
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked: what, whether it holds, and how it was found out."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass
+class _Found:
+    """What recomputing the hits of one layer has shown."""
+
+    checked: int = 0
+    worst: float = 0.0  # largest share of the float64 bound that was used
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, kind: str, bad: np.ndarray, filters: np.ndarray, ranks: np.ndarray) -> None:
+        for i in np.flatnonzero(bad):
+            self.wrong.setdefault(kind, []).append(f"filter {filters[i]} rank {ranks[i]}")
+
+
+class HitChecker:
+    """Runs the network over the batches of the stored hits and compares."""
+
+    def __init__(self, run: Run, job: Job, *, exact: bool):
+        self._job, self._exact = job, exact
+        self._hits = [run[t.info.name].topk for t in job.targets]
+        self._patches = [_patches(run, t.info.name) for t in job.targets]
+        self._found = [_Found() for _ in job.targets]
+        self._inputs: dict[str, Tensor] = {}  # the input of the last call of every convolution
+
+    def check(self, hits: int | None) -> Iterator[Check]:
+        chosen = [self._choose(h.sample, hits) for h in self._hits]
+        units = self._job.options.units(len(self._job.source))
+        size = self._job.options.batch_size
+        needed = sorted(
+            {
+                int(u)
+                for h, c in zip(self._hits, chosen, strict=True)
+                for u in np.unique(h.sample[c] // size)
+            }
+        )
+        with self._keeping_inputs():
+            batches = self._job.source.batches([units[u] for u in needed])
+            for unit, (inputs, _) in zip(needed, batches, strict=True):
+                self._check_unit(units[unit], inputs.to(self._job.place), chosen)
+        for target, found in zip(self._job.targets, self._found, strict=True):
+            yield self._verdict(target, found)
+
+    @staticmethod
+    def _choose(samples: np.ndarray, hits: int | None) -> np.ndarray:
+        """[C, k] bool: the hits to check."""
+        filled = np.flatnonzero(samples.ravel() >= 0)
+        if hits is not None and hits < len(filled):
+            filled = filled[np.linspace(0, len(filled) - 1, hits).astype(int)]
+        chosen = np.zeros(samples.size, bool)
+        chosen[filled] = True
+        return chosen.reshape(samples.shape)
+
+    @contextlib.contextmanager
+    def _keeping_inputs(self) -> Iterator[None]:
+        handles = []
+        for path in {t.info.module_path for t in self._job.targets if t.info.kernel is not None}:
+
+            def keep(module: nn.Module, args: tuple[Any, ...], path: str = path) -> None:
+                self._inputs[path] = args[0]
+
+            handles.append(self._job.model.get_submodule(path).register_forward_pre_hook(keep))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _check_unit(self, unit: range, inputs: Tensor, chosen: list[np.ndarray]) -> None:
+        source = PatchSource(inputs, self._job.state.display)
+
+        def compare(index: int, value: Tensor) -> None:
+            hits = self._hits[index]
+            here = chosen[index] & (hits.sample >= unit.start) & (hits.sample < unit.stop)
+            filters, ranks = here.nonzero()
+            if len(filters):
+                rows = hits.sample[filters, ranks] - unit.start
+                self._compare(index, value, filters, ranks, rows, source)
+
+        self._job.forward(inputs, compare)
+
+    def _compare(
+        self,
+        index: int,
+        value: Tensor,
+        filters: np.ndarray,
+        ranks: np.ndarray,
+        rows: np.ndarray,
+        source: PatchSource,
+    ) -> None:
+        target, hits, found = self._job.targets[index], self._hits[index], self._found[index]
+        info = target.info
+        found.checked += len(filters)
+        stored = torch.from_numpy(hits.values[filters, ranks]).double()
+        flat = torch.from_numpy(flat_positions(info, hits.position[filters, ranks]))
+        inside = ((flat >= 0) & (flat < max(1, int(np.prod(info.size))))).numpy()
+        at = flat.clamp(0, max(1, int(np.prod(info.size))) - 1)
+        plane = value.flatten(2) if value.ndim > 2 else value[..., None]
+        plane = plane[rows, filters].cpu()  # [M, P]
+        reduced = self._reduce(plane, target, filters)
+        again = self._reduce(plane.gather(1, at[:, None]), target, filters).max[0].double()
+        slack = self._slack(reduced)
+        wrong = ((again - stored).abs() > slack).numpy() | ~inside
+        found.note("value", wrong, filters, ranks)
+        if self._job.options.hits_per_sample == 1:
+            found.note("position", self._misplaced(reduced, again, at, slack), filters, ranks)
+        box = boxes(info, at.numpy())
+        found.note("box", (box != hits.box[filters, ranks]).any((-1, -2)), filters, ranks)
+        if self._patches[index] is not None:
+            self._compare_patches(index, filters, ranks, rows, box, source)
+        if self._plain(index):
+            exact, bound = self._in_float64(target, filters, rows, at)
+            bound = bound + slack
+            error = (stored - exact).abs()
+            found.worst = max(found.worst, float((error / bound.clamp_min(1e-300)).max()))
+            found.note("float64", (error > bound).numpy(), filters, ranks)
+
+    def _reduce(self, plane: Tensor, target: CaptureTarget, filters: np.ndarray) -> Reduction:
+        """[1, M] reductions of planes [M, P], each with the affine map of its filter."""
+        scale, shift = (
+            None if t is None else t.cpu()[filters] for t in (target.scale, target.shift)
+        )
+        return channel_reduce(plane[None], scale=scale, shift=shift, activation=target.activation)
+
+    def _slack(self, reduced: Reduction) -> Tensor:
+        """[M]: how far the network's own forward may be off; 0 where the same software runs."""
+        if self._exact:
+            return torch.zeros(reduced.max.shape[1], dtype=torch.float64)
+        relative = 1e-4 if self._job.options.dtype in (None, "float32") else 5e-2
+        largest = torch.maximum(reduced.max[0].abs(), reduced.min[0].abs())
+        return relative * largest.double().clamp_min(1e-6)
+
+    def _misplaced(self, reduced: Reduction, here: Tensor, at: Tensor, slack: Tensor) -> np.ndarray:
+        """True where the stored position is not that of the first best value of its sample."""
+        largest = self._job.options.order == "largest"
+        best = (reduced.max if largest else reduced.min)[0].double()
+        first = (reduced.argmax if largest else reduced.argmin)[0]
+        return (((best - here).abs() > slack) | ((here == best) & (at > first))).numpy()
+
+    def _compare_patches(self, index, filters, ranks, rows, box, source) -> None:
+        info = self._job.targets[index].info
+        plan = PatchPlan.create(info, self._job.input_size)
+        again = source.cut(plan, torch.from_numpy(rows), plan.start(box)).numpy()
+        kept = self._patches[index][filters, ranks]
+        if kept.dtype == np.uint8:
+            again = np.moveaxis(again, 1, -1)
+        differ = (again != kept) & ~((again != again) & (kept != kept))
+        wrong = differ.reshape(len(filters), -1).any(1)
+        self._found[index].note("picture", wrong, filters, ranks)
+
+    def _plain(self, index: int) -> bool:
+        """True for a zero-padded convolution whose own output was hooked."""
+        info = self._job.targets[index].info
+        if info.kernel is None or info.transposed or info.module_path not in self._inputs:
+            return False
+        module = self._job.model.get_submodule(info.module_path)
+        return getattr(module, "padding_mode", "zeros") == "zeros"
+
+    def _in_float64(
+        self, target: CaptureTarget, filters: np.ndarray, rows: np.ndarray, at: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The stage's value at one position of each hit, and the bound of its float32 rounding."""
+        info = target.info
+        module = self._job.model.get_submodule(info.module_path)
+        x = self._inputs[info.module_path].detach().cpu()
+        window, weight = _windows(info, module, x, filters, rows, at)
+        conv = (window * weight).flatten(1).sum(1)
+        size = (window * weight).abs().flatten(1).sum(1)
+        if module.bias is not None:
+            bias = module.bias.detach().cpu().double()[filters]
+            conv, size = conv + bias, size + bias.abs()
+        scale = 1.0 if target.scale is None else target.scale.cpu().double()[filters]
+        shift = 0.0 if target.shift is None else target.shift.cpu().double()[filters]
+        value = conv * scale + shift
+        unit = _unit_roundoff(self._inputs[info.module_path].dtype, self._job.options.dtype)
+        bound = (window[0].numel() + 2) * 2.0**-24 * size + unit * (size + conv.abs())
+        bound = bound * abs(scale) + 2.0**-22 * (value.abs() + abs(shift) + (conv * scale).abs())
+        if target.activation is not None:
+            value = getattr(F, target.activation)(value)
+            bound = bound * 1.2 + 2.0**-20 * value.abs() + 2.0**-20  # slopes stay below 1.2
+        return value, bound
+
+    def _verdict(self, target: CaptureTarget, found: _Found) -> Check:
+        name = f"{target.info.name} hits"
+        if found.wrong:
+            kinds = [f"{k} of {_some(v)}" for k, v in found.wrong.items()]
+            return Check(name, ok=False, detail=f"wrong: {'; '.join(kinds)}")
+        how = "bit for bit" if self._exact else "within the rounding of other software"
+        detail = f"{found.checked} recomputed {how}"
+        if found.worst > 0:
+            detail += f", and in float64 (worst {found.worst:.0%} of the bound)"
+        return Check(name, ok=True, detail=detail)
+
+
+def _windows(
+    info: LayerInfo, module: nn.Module, x: Tensor, filters: np.ndarray, rows: np.ndarray, at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the convolution multiplies at each hit: two float64 [M, C_in/groups, *kernel]."""
+    position = np.stack(np.unravel_index(at.numpy(), info.size), -1)  # [M, D]
+    before = np.array([pad[0] for pad in info.padding])
+    start = torch.from_numpy(position * np.array(info.stride) - before)
+    extent = ConvGeometry.create(info.kernel, dilation=info.dilation).extent
+    window = gather_patches(x, torch.from_numpy(rows), start, extent)
+    window = window[(slice(None), slice(None), *(slice(None, None, d) for d in info.dilation))]
+    weight = module.weight.detach().cpu()[filters].double()  # [M, C_in/groups, *kernel]
+    group = torch.from_numpy(filters) // (info.channels // info.groups)
+    first = group * weight.shape[1]
+    channel = first[:, None] + torch.arange(weight.shape[1])
+    return window[torch.arange(len(filters))[:, None], channel].double(), weight
+
+
+def _unit_roundoff(value: torch.dtype, autocast: str | None) -> float:
+    """Of the type that inputs, weights and output of the convolution were rounded to."""
+    name = autocast or str(value).removeprefix("torch.")
+    return {"bfloat16": 2.0**-7, "float16": 2.0**-10}.get(name, 2.0**-23)
+
+
+def _patches(run: Run, name: str) -> np.ndarray | None:
+    layer = run[name]
+    return layer.patches[()] if "patches" in layer.holds else None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

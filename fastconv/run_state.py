@@ -1,0 +1,285 @@
+"""The states of all layers during a run, and the parts they are saved in."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastconv.capture import CaptureTarget
+from fastconv.errors import FastconvError, FileFormatError
+from fastconv.measure.layer_state import LayerState, Measures
+from fastconv.measure.patches import Display, PatchSource
+from fastconv.measure.peaks import sample_peaks
+from fastconv.ops.channel_normalize import channel_normalize
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.reduction import Reduction
+from fastconv.options import Options
+from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.store import codec
+from fastconv.store.parts import Part, PartsFolder, PartWriter
+
+MIN_SECONDS = 1.0  # between two parts, and at least
+COST_FACTOR = 20  # times what writing the last one took: saving costs at most 5 %
+ELAPSED_SHARE = 0.02  # of the run: so that a long run has hundreds of parts, not thousands
+
+Take = Callable[[int, Tensor, CaptureTarget], None]
+
+
+class RunState:
+    """Running states of all layers; left by an error, it saves what is done."""
+
+    def __init__(
+        self,
+        infos: Sequence[LayerInfo],
+        options: Options,
+        input_size: tuple[int, ...],
+        length: int,
+        display: Display | None,
+    ):
+        self.display = display
+        self._options = options
+        self._length = length
+        measures = Measures(
+            stats=options.stats,
+            quantiles=options.quantiles,
+            topk=options.topk,
+            hits_per_sample=options.hits_per_sample,
+            largest=options.order == "largest",
+            patches=options.patches,
+        )
+        self._measures = measures
+        self._layers = [LayerState(info, measures, input_size) for info in infos]
+        self._map_samples = np.asarray(options.map_samples(length), np.int64)
+        self._streams = options.samples or len(self._map_samples) > 0
+        self._parts: list[Part] = []
+        self._folder: PartsFolder | None = None
+        self._writer: PartWriter | None = None
+        self._units: range = range(0)  # measured since the last part
+        self._labels: list[np.ndarray] = []  # of those units
+        self._torn = False  # a unit is half taken
+        self._started = self._saved = time.monotonic()
+        self._cost = 0.0
+
+    # -- doing the work ----------------------------------------------------------------------
+
+    def resume(self, folder: PartsFolder, own: range) -> list[int]:
+        """Take over the finished parts of a folder; returns the units left to do."""
+        self._folder = folder
+        self._parts = folder.parts()
+        done: set[int] = set()
+        for part in self._parts:
+            units = range(part.first, part.last + 1)
+            if not set(units) <= set(own) - done:
+                raise FileFormatError(f"{part.path} does not fit the run; delete it and run again")
+            done.update(units)
+            for index, layer in enumerate(self._layers):
+                layer.merge_hits(part.layer(index, layer.info))
+        return [u for u in own if u not in done]
+
+    @contextlib.contextmanager
+    def unit(
+        self, number: int, samples: range, inputs: Tensor, labels: Tensor | None
+    ) -> Iterator[Take]:
+        """Take one batch: call what is yielded with every layer's output."""
+        if self._units and number != self._units.stop:
+            self._save()
+        if not self._units:
+            self._units = range(number, number)
+        self._torn = True
+        source = PatchSource(inputs, self.display)
+        rows = torch.arange(samples.start, samples.stop)
+        wanted = np.flatnonzero(np.isin(rows.numpy(), self._map_samples))
+
+        def take(index: int, value: Tensor, target: CaptureTarget) -> None:
+            self._take(index, value, target, rows, source)
+            if len(wanted):
+                self._write_maps(index, number, value[wanted], target)
+
+        yield take
+        if labels is not None:
+            self._labels.append(labels.numpy())
+        self._units = range(self._units.start, number + 1)
+        self._torn = False
+        if self._due():
+            self._save()
+
+    def _take(
+        self, index: int, value: Tensor, target: CaptureTarget, rows: Tensor, source: PatchSource
+    ) -> None:
+        layer = self._layers[index]
+        info = layer.info
+        if value.shape != (len(rows), info.channels, *info.size):
+            raise FastconvError(
+                f"{info.name} gave {list(value.shape)} for {len(rows)} samples, but "
+                f"{[info.channels, *info.size]} for the first one: every sample must give one row "
+                "of the same shape"
+            )
+        counts = layer.totals.histogram if layer.totals is not None else None
+        reduction = channel_reduce(
+            value,
+            scale=target.scale,
+            shift=target.shift,
+            activation=target.activation,
+            histogram=False if counts is None else counts,
+            backend=self._options.backend,
+        )
+        peaks = None
+        if self._measures.hits_per_sample > 1 and self._measures.topk:
+            peaks = self._peaks(value, target)
+        layer.update(reduction, peaks, rows, source)
+        if self._options.samples:
+            self._write_samples(index, reduction)
+
+    def _peaks(self, value: Tensor, target: CaptureTarget) -> tuple[Tensor, Tensor]:
+        """Values and positions [N, C, hits_per_sample], the values as `channel_reduce` has them."""
+        n, c = value.shape[:2]
+        _, positions = sample_peaks(
+            stage_value(value, target),
+            target.info,
+            self._measures.hits_per_sample,
+            largest=self._measures.largest,
+        )
+        at = value.flatten(2).gather(2, positions.clamp_min(0))  # [N, C, R]
+        again = (
+            channel_reduce(
+                at.transpose(1, 2).reshape(-1, c),
+                scale=target.scale,
+                shift=target.shift,
+                activation=target.activation,
+            )
+            .max.view(n, -1, c)
+            .transpose(1, 2)
+        )
+        return torch.where(positions < 0, torch.nan, again), positions
+
+    # -- saving ------------------------------------------------------------------------------
+
+    def __enter__(self) -> RunState:
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                if self._streams:
+                    self._save()
+            elif self._units and not self._torn:
+                with contextlib.suppress(FastconvError):
+                    self._save()
+        finally:
+            if self._writer is not None:
+                self._writer.discard()
+                self._writer = None
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        wait = max(MIN_SECONDS, COST_FACTOR * self._cost, ELAPSED_SHARE * (now - self._started))
+        return now - self._saved >= wait
+
+    def _open_part(self) -> PartWriter:
+        assert self._folder is not None
+        if self._writer is None:
+            self._writer = PartWriter(self._folder, self._units.start)
+        return self._writer
+
+    def _save(self) -> None:
+        """Write a part of the units since the last one, and start counting anew."""
+        if not self._units:
+            return
+        began = time.monotonic()
+        writer = self._open_part()
+        first, last = self._units.start, self._units.stop - 1
+        samples = range(first * self._options.batch_size, (last + 1) * self._options.batch_size)
+        if self._labels:
+            writer.append("labels", np.concatenate(self._labels))
+        for index, layer in enumerate(self._layers):
+            writer.add_layer(index, layer.part(samples))
+        self._parts.append(writer.finish(last))
+        self._parts.sort(key=lambda p: p.first)
+        self._writer = None
+        for layer in self._layers:
+            layer.totals = layer.new_totals()
+        self._units, self._labels = range(0), []
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+    def _write_samples(self, index: int, r: Reduction) -> None:
+        finite = r.count - r.nonfinite
+        highest = torch.where(finite > 0, r.max, torch.nan)
+        mean = torch.where(finite > 0, r.sum / finite, torch.nan).float()
+        writer = self._open_part()
+        writer.append(f"samples/{index}/max", highest.cpu().numpy())
+        writer.append(f"samples/{index}/mean", mean.cpu().numpy())
+
+    def _write_maps(self, index: int, unit: int, value: Tensor, target: CaptureTarget) -> None:
+        values = stage_value(value, target).cpu().numpy()
+        total = (len(self._map_samples), *values.shape[1:])
+        rounded = codec.round_mantissa(values, self._keepbits())
+        self._open_part().add_maps(index, unit, rounded, total)
+
+    # -- the result --------------------------------------------------------------------------
+
+    def results(self, weights: Sequence[Tensor | None]) -> Iterator[LayerResult]:
+        """The finished layers, one at a time: the parts, and what was measured since the last."""
+        for index, (layer, weight) in enumerate(zip(self._layers, weights, strict=True)):
+            if layer.totals is not None:
+                for part in self._parts:
+                    stored = part.layer(index, layer.info, hits=False)
+                    layer.totals.merge(stored.stats, stored.histogram)
+            result = layer.result(None if weight is None else weight.detach().cpu().numpy())
+            if self._options.samples:
+                for name in ("max", "mean"):
+                    setattr(result, f"samples_{name}", self._sample_rows(index, layer.info, name))
+            if len(self._map_samples):
+                result.maps = self._maps(index, layer.info)
+            yield result
+
+    def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
+        """Keys and labels of the samples of this shard."""
+        stored = [(part.first, part.rows("labels")) for part in self._parts]
+        if self._labels:
+            stored.append((self._units.start, np.concatenate(self._labels)))
+        stored.sort(key=lambda entry: entry[0])
+        rows = [labels for _, labels in stored if labels is not None]
+        own = self._own_samples()
+        keys = None if keys is None else keys[own.start : own.stop]
+        return SampleTable(len(own), keys, np.concatenate(rows) if rows else None)
+
+    def _own_samples(self) -> range:
+        units = self._options.own_units(self._length)
+        size = self._options.batch_size
+        return range(units.start * size, min(units.stop * size, self._length))
+
+    def _sample_rows(self, index: int, info: LayerInfo, name: str) -> Rows:
+        def blocks() -> Iterator[np.ndarray]:
+            for part in self._parts:
+                rows = part.rows(f"samples/{index}/{name}")
+                if rows is not None:
+                    yield rows
+
+        return Rows((len(self._own_samples()), info.channels), blocks())
+
+    def _maps(self, index: int, info: LayerInfo) -> Maps:
+        own = self._own_samples()
+        samples = self._map_samples[np.isin(self._map_samples, own)]
+        shape = (len(samples), info.channels, *info.size)
+        blocks = itertools.chain.from_iterable(part.maps(index) for part in self._parts)
+        return Maps("rounded", self._keepbits(), samples, Rows(shape, blocks))
+
+    def _keepbits(self) -> int:
+        """Bits of the mantissa that maps keep: 7 hold all of a bfloat16."""
+        return 7 if self._options.dtype == "bfloat16" else 10
+
+
+def stage_value(value: Tensor, target: CaptureTarget) -> Tensor:
+    """The value that is measured of a hooked output, float32 [N, C, *spatial]."""
+    value = value.float()
+    if target.scale is not None:
+        value = channel_normalize(value, "batchnorm", scale=target.scale, shift=target.shift)
+    return value if target.activation is None else getattr(F, target.activation)(value)
