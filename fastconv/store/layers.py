@@ -127,6 +127,7 @@ def _write_histogram(group: h5py.Group, counts: np.ndarray, pool: ThreadPoolExec
         pool,
         coordinates={"value": representatives(edges)},
     )
+    made.attrs["SILX_style"] = '{"axes_scale_type": ["linear", "symlog"]}'
     made.attrs["relative_error"] = schema.QUANTILE_ERROR
 
 
@@ -134,10 +135,10 @@ def _write_weights(group: h5py.Group, weight: np.ndarray, pool: ThreadPoolExecut
     rank = weight.ndim - 2
     field = schema.weight_field(rank)
     plot = _array_plot("weight", field.dims, rank)
-    made = data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, pool)
+    data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, pool)
     picture = weights_picture(weight)
     if picture is not None:
-        _write_picture(made, "picture", picture, pool)
+        _write_picture(group, "weights_picture", picture, pool)
 
 
 def _write_samples(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor) -> None:

@@ -8,10 +8,11 @@ from PIL import Image
 from fastconv.records import LayerResult
 
 MAX_FILTERS = 64
-TILE = 48  # pixels: small patches grow to it in whole steps, big ones shrink to it
+TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it
+AREA = 2.4e6  # pixels of a picture, as near as tiles between those two sizes get
 BACKGROUND, EMPTY, LABEL = (18, 18, 22), (38, 38, 44), (150, 150, 160)
 LINES = ((255, 196, 84), (96, 200, 255), (240, 120, 160))
-GAP, BLOCK_GAP = 2, 18
+GAP, ROW_GAP, BLOCK_GAP, MARGIN = 2, 4, 24, 8
 ASPECT = 4 / 3
 
 
@@ -25,12 +26,13 @@ def overview(result: LayerResult) -> np.ndarray | None:
     if result.patches is None or not result.patches.shape[0] or not result.patches.shape[1]:
         return None
     shown = min(MAX_FILTERS, result.patches.shape[0])
-    tiles = _tiles(result.patches[:shown])  # [F, k, h, w, 3]
+    side = _tile_side(shown * (result.patches.shape[1] + 1))
+    tiles = _tiles(result.patches[:shown], side)  # [F, k, h, w, 3]
     if result.topk:
         tiles[np.asarray(result.topk["sample"])[:shown] < 0] = EMPTY
     weights = None
-    if result.weight is not None and _pictures(result.weight):
-        weights = [_weight_tile(w, tiles.shape[2:4]) for w in result.weight[:shown]]
+    if result.weight is not None and _is_picture(result.weight):
+        weights = _weight_tiles(result.weight[:shown], tiles.shape[2:4])
     return _arrange(tiles, weights)
 
 
@@ -40,41 +42,45 @@ def weights_picture(weight: np.ndarray) -> np.ndarray | None:
     Returns:
         uint8 [H, W, 3], each filter scaled by its greatest weight, zero at mid grey.
     """
-    if not _pictures(weight):
+    if not _is_picture(weight):
         return None
-    tile = _weight_tile(weight[0], (TILE, TILE)).shape[:2]
-    columns = _columns(len(weight), tile[0] + GAP, tile[1] + GAP)
-    rows = -(-len(weight) // columns)
-    picture = _canvas(rows * (tile[0] + GAP) + GAP, columns * (tile[1] + GAP) + GAP)
-    for i, filter_weight in enumerate(weight):
-        y, x = i // columns * (tile[0] + GAP) + GAP, i % columns * (tile[1] + GAP) + GAP
-        _paste(picture, _weight_tile(filter_weight, (TILE, TILE)), y, x)
+    side = _tile_side(len(weight)) if len(weight) <= MAX_FILTERS else TILES[0]
+    tiles = _weight_tiles(weight, (side, side))
+    h, w = (n + GAP for n in tiles.shape[1:3])
+    columns = _columns(len(weight), h, w)
+    picture = _canvas(-(-len(weight) // columns) * h - GAP, columns * w - GAP)
+    for i, tile in enumerate(tiles):
+        _paste(picture, tile, MARGIN + i // columns * h, MARGIN + i % columns * w)
     return picture
 
 
-def _pictures(weight: np.ndarray) -> bool:
+def _tile_side(count: int) -> int:
+    return int(np.clip((AREA / count) ** 0.5, *TILES))
+
+
+def _is_picture(weight: np.ndarray) -> bool:
     return weight.ndim == 4 and weight.shape[1] in (1, 3) and 1 < max(weight.shape[2:]) <= 64
 
 
-def _weight_tile(weight: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """[C, h, w] weights as a picture that fits `size`."""
+def _weight_tiles(weight: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """[F, C, h, w] weights as pictures that fit `size`, uint8 [F, h', w', 3]."""
     w = np.nan_to_num(np.asarray(weight, np.float32))
-    peak = float(np.abs(w).max()) or 1.0
-    rgb = np.broadcast_to(np.moveaxis(w / peak, 0, -1), (*w.shape[1:], 3))
-    return _fit(np.rint(127.5 + 127.5 * rgb).astype(np.uint8), size)
+    peak = np.abs(w).max(axis=(1, 2, 3), keepdims=True)
+    rgb = np.moveaxis(w / np.where(peak > 0, peak, 1), 1, -1)
+    pictures = np.broadcast_to(np.rint(127.5 + 127.5 * rgb), (*rgb.shape[:3], 3))
+    return _fit(pictures.astype(np.uint8), size)
 
 
-def _tiles(patches: np.ndarray) -> np.ndarray:
+def _tiles(patches: np.ndarray, side: int) -> np.ndarray:
     """Patches of any kind as pictures, uint8 [F, k, h, w, 3]."""
     if patches.dtype == np.uint8:
         pictures = np.asarray(patches)
     elif patches.ndim <= 4:  # [F, k, C] or [F, k, C, x]
-        return _lines(np.asarray(patches, np.float32))
+        return _lines(np.asarray(patches, np.float32), side)
     else:
         pictures = _slices(np.asarray(patches, np.float32))
-    count = pictures.shape[:2]
-    fitted = [_fit(p, (TILE, TILE)) for p in pictures.reshape(-1, *pictures.shape[2:])]
-    return np.stack(fitted).reshape(*count, *fitted[0].shape)
+    fitted = _fit(pictures.reshape(-1, *pictures.shape[2:]), (side, side))
+    return fitted.reshape(*pictures.shape[:2], *fitted.shape[1:])
 
 
 def _slices(patches: np.ndarray) -> np.ndarray:
@@ -88,11 +94,11 @@ def _slices(patches: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip((picture - low) / (high - low), 0, 1)).astype(np.uint8)
 
 
-def _lines(patches: np.ndarray) -> np.ndarray:
+def _lines(patches: np.ndarray, side: int) -> np.ndarray:
     """[F, k, C] or [F, k, C, x] floats as line plots of up to three channels, on one scale."""
     if patches.ndim == 3:
         patches = patches[:, :, None, :]
-    height, width = TILE * 2 // 3, TILE * 4 // 3
+    height, width = side * 2 // 3, side * 4 // 3
     low, high = _span(patches)
     tiles = np.full((*patches.shape[:2], height, width, 3), EMPTY, np.uint8)
     at = np.linspace(0, patches.shape[3] - 1, width)
@@ -120,14 +126,15 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _fit(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Scale [h, w, 3] into `size`: up by whole steps, down by averaging."""
-    h, w = picture.shape[:2]
+def _fit(pictures: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Scale [M, h, w, 3] into `size`: up by whole steps, down by averaging."""
+    h, w = pictures.shape[1:3]
     scale = min(size[0] / h, size[1] / w)
     if scale >= 1:
-        return picture.repeat(int(scale), axis=0).repeat(int(scale), axis=1)
+        return pictures.repeat(int(scale), axis=1).repeat(int(scale), axis=2)
     new = max(1, round(w * scale)), max(1, round(h * scale))
-    return np.asarray(Image.fromarray(picture).resize(new, Image.Resampling.BOX))
+    box = Image.Resampling.BOX
+    return np.stack([np.asarray(Image.fromarray(p).resize(new, box)) for p in pictures])
 
 
 def _columns(count: int, height: int, width: int) -> int:
@@ -138,46 +145,48 @@ def _columns(count: int, height: int, width: int) -> int:
     )
 
 
-def _arrange(tiles: np.ndarray, weights: list[np.ndarray] | None) -> np.ndarray:
+def _arrange(tiles: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """Rows `index, weights, hits ...` in as many columns as make the picture near 4:3."""
     filters, k, h, w = tiles.shape[:4]
-    label = 4 * len(str(filters - 1)) + 3
-    extra = weights[0].shape[1] + 3 * GAP if weights else 0
-    row_h = max(h, weights[0].shape[0] if weights else 0, 7) + GAP
-    row_w = label + extra + k * (w + GAP) + BLOCK_GAP
-    columns = _columns(filters, row_h, row_w)
+    label = DIGIT * len(str(filters - 1)) + 4
+    extra = 0 if weights is None else weights.shape[2] + 4 * GAP
+    row_h = max(h, 0 if weights is None else weights.shape[1], 10)
+    row_w = label + extra + k * (w + GAP) - GAP
+    columns = _columns(filters, row_h + ROW_GAP, row_w + BLOCK_GAP)
     rows = -(-filters // columns)
-    picture = _canvas(rows * row_h + GAP, columns * row_w - BLOCK_GAP + 2 * GAP)
+    picture = _canvas(rows * (row_h + ROW_GAP) - ROW_GAP, columns * (row_w + BLOCK_GAP) - BLOCK_GAP)
     for f in range(filters):
-        y, x = f % rows * row_h + GAP, f // rows * row_w + GAP
-        _number(picture, f, y + (row_h - GAP - 5) // 2, x, label)
+        y = MARGIN + f % rows * (row_h + ROW_GAP)
+        x = MARGIN + f // rows * (row_w + BLOCK_GAP)
+        _number(picture, f, y + (row_h - 10) // 2, x + label - 4)
         x += label
-        if weights:
-            _paste(picture, weights[f], y + (row_h - GAP - weights[f].shape[0]) // 2, x)
+        if weights is not None:
+            _paste(picture, weights[f], y + (row_h - weights.shape[1]) // 2, x)
             x += extra
         for rank in range(k):
-            _paste(picture, tiles[f, rank], y, x + rank * (w + GAP))
+            _paste(picture, tiles[f, rank], y + (row_h - h) // 2, x + rank * (w + GAP))
     return picture
 
 
 def _canvas(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), BACKGROUND, np.uint8)
+    """Background for a picture of this size, and a margin around it."""
+    row = np.full((width + 2 * MARGIN, 3), BACKGROUND, np.uint8)
+    return np.broadcast_to(row, (height + 2 * MARGIN, *row.shape)).copy()
 
 
 def _paste(picture: np.ndarray, tile: np.ndarray, y: int, x: int) -> None:
     picture[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
 
 
-# digits of 3 x 5 pixels, one octal number a row
-_DIGITS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71122", "75757", "75717")
+# digits of 3 x 5 dots, a row an octal number; drawn at twice the size
+_DOTS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71122", "75757", "75717")
+_GLYPHS = np.array([[[int(row) >> (2 - c) & 1 for c in range(3)] for row in d] for d in _DOTS])
+DIGIT = 8  # pixels from one to the next
 
 
-def _number(picture: np.ndarray, number: int, y: int, x: int, width: int) -> None:
-    """Write a number, its right end 3 pixels before x + width."""
-    text = str(number)
-    x += width - 3 - 4 * len(text) + 1
-    for i, digit in enumerate(text):
-        for row, bits in enumerate(_DIGITS[int(digit)]):
-            for column in range(3):
-                if int(bits) >> (2 - column) & 1:
-                    picture[y + row, x + 4 * i + column] = LABEL
+def _number(picture: np.ndarray, number: int, y: int, right: int) -> None:
+    """Write a number that ends at x = right."""
+    for i, digit in enumerate(reversed(str(number))):
+        glyph = _GLYPHS[int(digit)].repeat(2, axis=0).repeat(2, axis=1) > 0
+        x = right - DIGIT * (i + 1)
+        picture[y : y + 10, x : x + 6][glyph] = LABEL

@@ -165,7 +165,10 @@ def _ints(values: Any) -> tuple[int, ...]:
 
 
 def attributes_of(info: LayerInfo) -> dict[str, Any]:
-    """The geometry of a layer as attributes, for people who browse the file."""
+    """The geometry of a layer as attributes, for people who browse the file.
+
+    One dimension at most, as netCDF knows no other.
+    """
     found = {
         "name": info.name,
         "module_path": info.module_path,
@@ -175,7 +178,7 @@ def attributes_of(info: LayerInfo) -> dict[str, Any]:
         "receptive_field": [f.size for f in info.fields],
         "kernel": info.kernel,
         "stride": info.stride,
-        "padding": info.padding,
+        "padding": info.padding and [n for pair in info.padding for n in pair],
         "dilation": info.dilation,
         "groups": info.groups,
         "dtype": "float32",

@@ -62,7 +62,7 @@ def write_run(
         group.attrs["NX_class"] = "NXcollection"
         for result in layers:
             name = escape(result.info.name)
-            write_layer(group.create_group(name), result, pool)
+            write_layer(group.create_group(name, track_order=True), result, pool)
             if "default" not in run.attrs:
                 run.attrs["default"] = f"layers/{name}/{group[name].attrs['default']}"
         _finish(file, times)

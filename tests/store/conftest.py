@@ -1,6 +1,9 @@
+import functools
+import shutil
 import sys
 import types
 
+import browser
 import pytest
 import synthetic
 
@@ -28,3 +31,13 @@ def run_file(tmp_path):
     path = tmp_path / "run.h5"
     write_run(path, synthetic.CONFIG, iter(results), samples=synthetic.sample_table())
     return path
+
+
+@pytest.fixture
+def photograph(request):
+    """Opens a file in h5web and returns a picture of the page."""
+    for program, found in (("chromium", browser.chromium()), ("npm", shutil.which("npm"))):
+        if not found:
+            pytest.skip(f"{program} is not installed")
+    page = browser.build_page(request.config.cache.mkdir("h5web"))
+    return functools.partial(browser.photograph, page)

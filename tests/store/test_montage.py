@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import synthetic
+
+from fastconv.store.montage import BACKGROUND, EMPTY, overview, weights_picture
+
+KINDS = {
+    "rgb": {"rank": 2, "in_channels": 3},
+    "grey": {"rank": 2, "in_channels": 1},
+    "many": {"rank": 2, "in_channels": 6},
+    "audio": {"rank": 1, "in_channels": 2, "size": 65},
+    "volume": {"rank": 3, "in_channels": 1, "size": 3},
+}
+
+
+def result(channels=16, k=9, rank=2, in_channels=3, kernel=3, size=7):
+    info = synthetic.layer_info("conv1", channels, rank, kernel, size)
+    return synthetic.layer_result(info, k=k, in_channels=in_channels)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 5, 17])
+def test_every_kind_of_input_gives_a_picture(kind, channels):
+    made = result(channels, 3, **KINDS[kind])
+    picture = overview(made)
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    assert (picture == overview(made)).all()
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 4
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == BACKGROUND).all()
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(33, 3), (33, 99), (64, 11), (500, 3)])
+def test_the_picture_of_many_filters_is_near_four_to_three(channels, kernel):
+    made = result(channels, 9, kernel=kernel, size=3)
+    height, width = overview(made).shape[:2]
+    assert 0.9 < width / height < 2 and height < 2000
+
+
+def test_every_patch_of_the_first_filters_is_there_in_order():
+    made = result(20, 4)
+    made.topk["sample"][:] = 0
+    for f, rank in np.ndindex(20, 4):
+        made.patches[f, rank] = (200, f * 10, rank * 50)
+    picture = overview(made)
+    rows = {f: np.argwhere((picture == (200, f * 10, 0)).all(axis=2)) for f in range(20)}
+    assert all(len(found) > 50 * 50 for found in rows.values())
+    for f, found in rows.items():
+        y, x = found[0]
+        side = int(len(found) ** 0.5)
+        for rank in range(4):
+            assert tuple(picture[y, x + rank * (side + 2)]) == (200, f * 10, rank * 50)
+
+
+def test_pictures_are_upright():
+    made = result(1, 1, kernel=4)
+    made.patches[:] = 0
+    made.patches[0, 0, 0, 0] = (0, 250, 0)  # the first row, the first column
+    green = np.argwhere((overview(made) == (0, 250, 0)).all(axis=2))
+    dark = np.argwhere((overview(made) == 0).all(axis=2))
+    assert green.min(axis=0).tolist() == np.minimum(green.min(0), dark.min(0)).tolist()
+
+
+def test_a_filter_without_hits_is_flat():
+    made = result(4, 2)
+    picture = overview(made)  # filter 2 saw NaN only
+    flat = (picture == EMPTY).all(axis=2).sum()
+    assert flat >= 2 * 50 * 50
+
+
+def test_weights_are_a_picture_when_they_are_colours_or_grey():
+    for channels, shown in ((1, True), (3, True), (2, False), (16, False)):
+        picture = weights_picture(result(in_channels=channels).weight)
+        assert (picture is not None) is shown
+    weight = np.zeros((2, 3, 5, 5), np.float32)
+    weight[0, 0], weight[1, 2] = 2, -3
+    picture = weights_picture(weight)
+    colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
+    assert colours == {BACKGROUND, (255, 128, 128), (128, 128, 0)}
+
+
+def test_without_patches_there_is_no_overview():
+    made = result()
+    made.patches = None
+    assert overview(made) is None
