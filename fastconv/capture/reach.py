@@ -121,6 +121,7 @@ def gather(
         low, high = axis.valid
         seeing = np.flatnonzero((stops > low) & (starts < high))
         valid = (int(seeing[0]), int(seeing[-1]) + 1) if len(seeing) else (0, 0)
+        exact = exact and len(seeing) == valid[1] - valid[0]
         step = steps[i] if steps else 1
         size = sizes[axis.source]
         # windows that reach over an end lose taps; the box clipped to the image stays tight only

@@ -18,10 +18,10 @@ from fastconv.errors import InputError
 
 @dataclass(eq=False)
 class Op:
-    """One executed ATen operation; arguments by the names of its schema, defaults filled in."""
+    """One executed operation; arguments by the names of its schema, defaults filled in."""
 
     func: torch._ops.OpOverload
-    name: str  # "relu_", without namespace and overload
+    name: str  # "relu_" for aten::relu_.default; others keep their namespace
     arguments: dict[str, Any]
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -79,6 +79,8 @@ class Trace:
                 return f"t{number}:{value.dtype}{list(value.shape)}"
             if isinstance(value, (list, tuple)):
                 return f"[{','.join(map(describe, value))}]"
+            if isinstance(value, (torch.device, torch.Generator)):
+                return type(value).__name__  # shards of a run may sit on several devices
             return repr(value)
 
         digest = hashlib.sha256()
@@ -132,7 +134,7 @@ def _record(func: Any, args: tuple, kwargs: dict[str, Any], output: object) -> O
         arguments[argument.name] = value
         if argument.alias_info is not None and argument.alias_info.is_write:
             written += tensors_in(value)
-    name = func._schema.name.split("::")[1]
+    name = func._schema.name.removeprefix("aten::")
     inputs = [t for value in arguments.values() for t in tensors_in(value)]
     return Op(func, name, arguments, inputs, tensors_in(output), written)
 
@@ -182,7 +184,7 @@ def trace_forward(model: nn.Module, example: Tensor) -> Trace:
     names = module_names(model)
     if any(nn.parameter.is_lazy(p) for p in (*model.parameters(), *model.buffers())):
         raise InputError("the model has lazy modules without a shape yet: run it once on a batch")
-    trace = Trace(example)
+    trace = Trace(example.detach().clone())  # the model may write to its input
     counts = dict.fromkeys(names, 0)
     open_calls: list[tuple[nn.Module, int, list[Tensor]]] = []
 
@@ -204,7 +206,7 @@ def trace_forward(model: nn.Module, example: Tensor) -> Trace:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
         with evaluation(model), torch.inference_mode(), explained(example), _Recorder(trace):
-            model(example)
+            model(trace.example)
     finally:
         for handle in handles:
             handle.remove()

@@ -133,6 +133,18 @@ def test_wrong_channel_count_and_wrong_rank_are_input_errors():
         plan_capture(model, torch.randn(2, 3))
 
 
+def test_model_that_writes_to_its_input_gets_a_copy_in_the_probe():
+    class Centred(nn.Conv1d):
+        def forward(self, x):
+            return super().forward(x.sub_(x.mean()))
+
+    x = torch.rand(1, 1, 9)
+    before = x.clone()
+    (target,) = plan_capture(nn.Sequential(Centred(1, 2, 3)), x)
+    assert torch.equal(x, before)
+    assert target.info.status == "global"
+
+
 def test_other_errors_of_the_model_pass_unchanged():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 2))
     with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:

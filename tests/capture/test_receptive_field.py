@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fastconv.capture import plan_capture
@@ -329,3 +331,59 @@ def test_trap_12_receptive_field_with_residual_dilation_and_transposed_convoluti
         nn.ConvTranspose2d(2, 2, 4, 2, 1),
     )
     check(model, (15, 17), {"0": "exact", "1": "exact", "2": "exact"})
+
+
+def random_layers(draw) -> nn.Module:
+    """A linear 1-D network with branches, of layers that a box can follow."""
+    small = st.integers(1, 4)
+    kinds = ["conv", "pool", "transposed", "nearest", "linear", "crop", "pad", "skip", "cat"]
+    layers = []
+    for kind in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=5)):
+        k, s, d = draw(small), draw(small), draw(small)
+        p = draw(st.integers(0, 4))
+        if kind == "conv":
+            layer = nn.Conv1d(1, 1, k, s, p, d, bias=False)
+        elif kind == "pool":
+            layer = nn.AvgPool1d(k, s, min(p, k // 2), ceil_mode=draw(st.booleans()))
+        elif kind == "transposed":
+            layer = nn.ConvTranspose1d(1, 1, k, s, p, dilation=d, bias=False)
+        elif kind in ("nearest", "linear"):
+            layer = nn.Upsample(scale_factor=draw(st.sampled_from([0.5, 1.5, 2, 3])), mode=kind)
+        elif kind == "crop":
+            layer = Fn(lambda m, x, k=k, s=s: x[..., k - 1 :: s])
+        elif kind == "pad":
+            layer = Fn(lambda m, x, k=k, p=p: F.pad(x, (p, k - 2)))
+        elif kind == "skip":
+            conv = nn.Conv1d(1, 1, 2 * k - 1, padding=(k - 1) * d, dilation=d, bias=False)
+            layer = Fn(lambda m, x: m.conv(x) + x, conv=conv)
+        else:
+            convs = {
+                "a": nn.Conv1d(1, 1, 3, s, 1, bias=False),
+                "b": nn.Conv1d(1, 1, 1, s, bias=False),
+            }
+            layer = Fn(lambda m, x: m.out(torch.cat([m.a(x), m.b(x)], 1)), **convs)
+            layer.out = nn.Conv1d(2, 1, k, padding=min(p, k - 1), bias=False)
+        layers.append(layer)
+    return positive(nn.Sequential(*layers))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(9, 17))
+def test_random_linear_nets(data, size):
+    model = random_layers(data.draw)
+    try:
+        with torch.no_grad():  # unit impulses: one sample per input pixel
+            seen = model(torch.eye(size, dtype=torch.float64)[:, None])[:, 0] != 0
+    except RuntimeError:  # nothing is left of the signal
+        seen = torch.empty(size, 0)
+    assume(seen.shape[1] > 0)
+    (target,) = plan_capture(
+        model, torch.rand(1, 1, size, dtype=torch.float64), str(len(model) - 1)
+    )
+    boxes = input_boxes(target.info.fields, np.arange(seen.shape[1])[:, None])[:, 0]
+    for (start, stop), support in zip(boxes.clip(0, size), seen.T, strict=True):
+        hits = support.nonzero()
+        low, high = (int(hits.min()), int(hits.max()) + 1) if len(hits) else (stop, start)
+        if target.info.status == "exact":
+            assert (start, stop) == (low, high), (model, boxes)
+        assert start <= low and high <= stop, (model, boxes)
