@@ -9,13 +9,17 @@
 namespace fastconv {
 namespace {
 
-inline Float widen(const void* p, Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFloat32: return load<Float>(p);
-    case Dtype::kFloat16: return widen_float16(load<Short>(p));
-    case Dtype::kBFloat16: return widen_bfloat16(load<Short>(p));
+// The first n values at p, which may end there; zeros after them.
+template <Dtype kDtype>
+inline Float widen(const void* p, int n) {
+  if constexpr (kDtype == Dtype::kFloat32) {
+    const float* x = static_cast<const float*>(p);
+    return n < kWidth ? load_first(x, n, Float{}) : load<Float>(x);
+  } else {
+    const uint16_t* x = static_cast<const uint16_t*>(p);
+    const Short narrow = n < kWidth ? load_first(x, n) : load<Short>(x);
+    return kDtype == Dtype::kFloat16 ? widen_float16(narrow) : widen_bfloat16(narrow);
   }
-  return Float{};
 }
 
 // Steps of `lanes` values (the last: `last`), widened and followed by zeros up to 16.
@@ -24,12 +28,9 @@ inline void widen_steps(const char* x, int64_t stride_bytes, int steps, int lane
                         float* out) {
   constexpr int kBytes = kDtype == Dtype::kFloat32 ? 4 : 2;
   for (int i = 0; i < steps; ++i, x += stride_bytes, out += kLanes) {
-    const int valid = i < steps - 1 ? lanes : last;
-    alignas(64) char padded[kLanes * 4] = {};
-    if (valid < kLanes) __builtin_memcpy(padded, x, valid * kBytes);
-    const char* from = valid < kLanes ? padded : x;
+    const int n = i < steps - 1 ? lanes : last;
     for (int part = 0; part < kLanes; part += kWidth)
-      store(out + part, widen(from + part * kBytes, kDtype));
+      store(out + part, widen<kDtype>(x + part * kBytes, n - part));
   }
 }
 
@@ -113,13 +114,6 @@ struct Source {
   }
 };
 
-template <typename T>
-inline T sum_lanes(T* lanes) {
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  return lanes[0];
-}
-
 inline void write_lane(const ReductionOut& out, int64_t at, const LaneState& state, int lane) {
   out.sum[at] = state.sum[lane];
   out.sumsq[at] = state.sumsq[lane];
@@ -146,10 +140,12 @@ inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer
     const Block block = source.block(row + start, kLanes, steps, last, buffer);
     reduce_block<true>(block, start, state, counts);
   }
-  sum_lanes(state.sum);
-  sum_lanes(state.sumsq);
-  sum_lanes(state.positive);
-  sum_lanes(state.nonfinite);
+  state.sum[0] = sum_16(state.sum);
+  state.sumsq[0] = sum_16(state.sumsq);
+  for (int lane = 1; lane < kLanes; ++lane) {
+    state.positive[0] += state.positive[lane];
+    state.nonfinite[0] += state.nonfinite[lane];
+  }
   write_lane(p.out, n * p.c + c, state, 0);
 }
 

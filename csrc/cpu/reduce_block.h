@@ -22,11 +22,18 @@ struct alignas(64) LaneState {
   int64_t argmin[kLanes], argmax[kLanes];
 
   void clear() {
-    __builtin_memset(this, 0, sizeof *this);
-    for (int lane = 0; lane < kLanes; ++lane) {
-      min[lane] = kInfinity;
-      max[lane] = -kInfinity;
-      argmin[lane] = argmax[lane] = -1;
+    const Double zero{};
+    for (int lane = 0; lane < kLanes; lane += kWidth / 2) {
+      store(sum + lane, zero);
+      store(sumsq + lane, zero);
+      store(positive + lane, zero);
+      store(nonfinite + lane, zero);
+      store(argmin + lane, (Long)zero - 1);
+      store(argmax + lane, (Long)zero - 1);
+    }
+    for (int lane = 0; lane < kLanes; lane += kWidth) {
+      store(min + lane, splat(kInfinity));
+      store(max + lane, splat(-kInfinity));
     }
   }
 };
@@ -50,6 +57,7 @@ struct alignas(64) BlockExtrema {
 
 inline bool is_finite(float x) { return x - x == 0.0f; }
 
+// Sums and extrema of the lanes of one vector.
 struct Accumulator {
   Double sum[2], sumsq[2];
   Int positive{};
@@ -58,8 +66,7 @@ struct Accumulator {
   void add(const float* p) {
     const Float x = load<Float>(p);
     for (int half = 0; half < 2; ++half) {
-      const HalfFloat narrow = load<HalfFloat>(p + half * (kWidth / 2));
-      const Double wide = __builtin_convertvector(narrow, Double);
+      const Double wide = load_wide(p + half * (kWidth / 2));
       sum[half] += wide;
       sumsq[half] = add_square(sumsq[half], wide);
     }
@@ -67,49 +74,47 @@ struct Accumulator {
     low = min(x, low);
     high = max(x, high);
   }
+
+  // The first n values at p; zeros change no sum, repetitions no extremum.
+  void add_first(const float* p, int n) {
+    const Float extremum[2] = {low, high};
+    alignas(64) float padded[kWidth];
+    store(padded, load_first(p, n, Float{}));
+    add(padded);
+    low = min(load_first(p, n, extremum[0]), extremum[0]);
+    high = max(load_first(p, n, extremum[1]), extremum[1]);
+  }
 };
 
 // Adds a block to the sums and counts and finds its extrema per lane; false, and the state as it
 // was, if a value is not finite: its square, and only such a square, is not finite in float64.
 inline bool add_block(const Block& block, LaneState& state, BlockExtrema& extrema) {
-  alignas(64) float padded[kLanes];  // the incomplete last step, zeros after it
-  alignas(64) float repeated[kLanes];  // the same, its first value after it
-  if (block.last < kLanes) {
-    const float* p = block.step(block.steps - 1);
-    for (int lane = 0; lane < kLanes; ++lane) {
-      padded[lane] = lane < block.last ? p[lane] : 0.0f;
-      repeated[lane] = lane < block.last ? p[lane] : p[0];
-    }
-  }
+  constexpr int kHalf = kWidth / 2;
   Accumulator parts[kLanes / kWidth];
   for (int part = 0; part < kLanes / kWidth; ++part) {
     const int first = part * kWidth;
     Accumulator a;
     for (int half = 0; half < 2; ++half) {
-      a.sum[half] = load<Double>(state.sum + first + half * (kWidth / 2));
-      a.sumsq[half] = load<Double>(state.sumsq + first + half * (kWidth / 2));
+      a.sum[half] = load<Double>(state.sum + first + half * kHalf);
+      a.sumsq[half] = load<Double>(state.sumsq + first + half * kHalf);
     }
     const float* p = block.values + first;
     const int full = block.full();
     for (int i = 0; i < full; ++i, p += block.stride) a.add(p);
-    if (block.last < kLanes) {
-      const Float low = min(load<Float>(repeated + first), a.low);
-      const Float high = max(load<Float>(repeated + first), a.high);
-      a.add(padded + first);
-      a.low = low;
-      a.high = high;
-    }
-    if (any((a.sumsq[0] + a.sumsq[1]) * 0.0 != 0.0)) return false;
+    if (block.last < kLanes) a.add_first(p, block.last - first);
+    if (!all_finite(a.sumsq[0] + a.sumsq[1])) return false;
     parts[part] = a;
   }
   for (int part = 0; part < kLanes / kWidth; ++part) {
     const int first = part * kWidth;
     const Accumulator& a = parts[part];
     for (int half = 0; half < 2; ++half) {
-      store(state.sum + first + half * (kWidth / 2), a.sum[half]);
-      store(state.sumsq + first + half * (kWidth / 2), a.sumsq[half]);
+      store(state.sum + first + half * kHalf, a.sum[half]);
+      store(state.sumsq + first + half * kHalf, a.sumsq[half]);
     }
-    for (int lane = 0; lane < kWidth; ++lane) state.positive[first + lane] += a.positive[lane];
+    alignas(64) int32_t positive[kWidth];
+    store(positive, a.positive);
+    for (int lane = 0; lane < kWidth; ++lane) state.positive[first + lane] += positive[lane];
     store(extrema.min + first, a.low);
     store(extrema.max + first, a.high);
   }
@@ -140,67 +145,65 @@ inline void add_block_carefully(const Block& block, LaneState& state, BlockExtre
   }
 }
 
-// Offset of the first value equal to `wanted` in a planar block that holds it.
-inline int64_t find_first(const Block& block, float wanted) {
-  for (int i = 0;; ++i) {
-    const float* p = block.step(i);
-    for (int part = 0; part < kLanes; part += kWidth) {
-      if (i < block.full() && !any(load<Float>(p + part) == wanted)) continue;
-      for (int lane = part; lane < part + kWidth; ++lane)
-        if (p[lane] == wanted) return i * kLanes + lane;
-    }
+// First step, lane by lane, that holds `wanted`; no branch depends on the data.
+inline Int find_step(const Block& block, int part, Float wanted) {
+  const int full = block.full();
+  Int i = Int{} + full, step{};
+  if (full < block.steps) step = i;
+  for (const float* p = block.step(full - 1) + part; p >= block.values; p -= block.stride) {
+    i -= 1;
+    step = load<Float>(p) == wanted ? i : step;
   }
+  return step;
+}
+
+// First position, from the start of a planar block, of a value that is the extremum of some lanes.
+inline int find_first(const Block& block, const float* lane_extrema, float wanted) {
+  alignas(64) int32_t position[kLanes];
+  for (int part = 0; part < kLanes; part += kWidth) {
+    const Float extremum = load<Float>(lane_extrema + part);
+    const Int here = find_step(block, part, extremum) * kLanes + lane_numbers(part);
+    store(position + part, extremum == splat(wanted) ? here : Int{} + INT32_MAX);
+  }
+  return min_16(position);
 }
 
 inline void update_extrema_planar(const Block& block, int64_t start, const BlockExtrema& extrema,
                                   LaneState& state) {
-  Float low = load<Float>(extrema.min), high = load<Float>(extrema.max);
-  for (int part = kWidth; part < kLanes; part += kWidth) {
-    low = min(load<Float>(extrema.min + part), low);
-    high = max(load<Float>(extrema.max + part), high);
+  const float low = min_16(extrema.min), high = max_16(extrema.max);
+  if (low < state.min[0]) {
+    state.min[0] = low;
+    state.argmin[0] = start + find_first(block, extrema.min, low);
   }
-  if (any(low < state.min[0])) {
-    for (int lane = 0; lane < kWidth; ++lane)
-      if (low[lane] < state.min[0]) state.min[0] = low[lane];
-    state.argmin[0] = start + find_first(block, state.min[0]);
-  }
-  if (any(high > state.max[0])) {
-    for (int lane = 0; lane < kWidth; ++lane)
-      if (high[lane] > state.max[0]) state.max[0] = high[lane];
-    state.argmax[0] = start + find_first(block, state.max[0]);
+  if (high > state.max[0]) {
+    state.max[0] = high;
+    state.argmax[0] = start + find_first(block, extrema.max, high);
   }
 }
 
-// First step, lane by lane, that holds `wanted`.
-inline Int find_step(const Block& block, int part, Float wanted) {
-  Int step{};
-  for (int i = block.steps - 1; i >= 0; --i)
-    step = load<Float>(block.step(i) + part) == wanted ? Int{} + i : step;
-  return step;
+// Where `better` has a bit, the value and its position replace those of the lane.
+inline void replace_extrema(const Block& block, int64_t start, int part, unsigned better,
+                            Float value, float* values, int64_t* positions) {
+  if (!better) return;
+  alignas(64) float value_of[kWidth];
+  alignas(64) int32_t step_of[kWidth];
+  store(value_of, value);
+  store(step_of, find_step(block, part, value));
+  for (; better; better &= better - 1) {
+    const int lane = __builtin_ctz(better);
+    values[part + lane] = value_of[lane];
+    positions[part + lane] = start + step_of[lane];
+  }
 }
 
 inline void update_extrema_lanes(const Block& block, int64_t start, const BlockExtrema& extrema,
                                  LaneState& state) {
   for (int part = 0; part < kLanes; part += kWidth) {
     const Float low = load<Float>(extrema.min + part), high = load<Float>(extrema.max + part);
-    const Int lower = low < load<Float>(state.min + part);
-    const Int higher = high > load<Float>(state.max + part);
-    if (any(lower)) {
-      const Int step = find_step(block, part, low);
-      for (int lane = 0; lane < kWidth; ++lane) {
-        if (!lower[lane]) continue;
-        state.min[part + lane] = low[lane];
-        state.argmin[part + lane] = start + step[lane];
-      }
-    }
-    if (any(higher)) {
-      const Int step = find_step(block, part, high);
-      for (int lane = 0; lane < kWidth; ++lane) {
-        if (!higher[lane]) continue;
-        state.max[part + lane] = high[lane];
-        state.argmax[part + lane] = start + step[lane];
-      }
-    }
+    const unsigned lower = lanes_less(low, load<Float>(state.min + part));
+    const unsigned higher = lanes_less(load<Float>(state.max + part), high);
+    replace_extrema(block, start, part, lower, low, state.min, state.argmin);
+    replace_extrema(block, start, part, higher, high, state.max, state.argmax);
   }
 }
 
@@ -214,38 +217,48 @@ inline Int bin_offset(Float x) {
   return (magnitude ^ sign) - sign;
 }
 
-// Adds a block of finite values to counts; lane L counts lane_stride * L further on (0 if planar).
-inline void count_block(const Block& block, int64_t* counts, int lane_stride) {
-  int32_t bins[kSteps * kLanes + kWidth];
-  counts += kZeroBin;
-  for (int part = 0; part < kLanes; part += kWidth) {
-    Int lane_offset{}, exists{}, zeros{};
-    for (int lane = 0; lane < kWidth; ++lane) {
-      lane_offset[lane] = (part + lane) * lane_stride;
-      exists[lane] = part + lane < block.lanes ? -1 : 0;
-    }
-    int n = 0;
-    const int full = block.full();
-    for (int i = 0; i < full; ++i) {
-      const Int bin = bin_offset(load<Float>(block.step(i) + part));
-      const Int other = bin != 0;
-      zeros += other + 1;
-      n = append(bins, n, bin + lane_offset, other & exists);
-    }
-    for (int i = 0; i < n; ++i) ++counts[bins[i]];
-    for (int lane = 0; lane < kWidth && part + lane < block.lanes; ++lane)
-      counts[lane_offset[lane]] += zeros[lane];
-  }
+// Increments counts[list[i]], i < n.
+inline void increment(int64_t* counts, const int32_t* list, int n) {
+  int i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int j = 0; j < 4; ++j) ++counts[list[i + j]];
+  for (; i < n; ++i) ++counts[list[i]];
 }
 
-inline int scalar_bin_offset(float x) { return bin_offset(splat(x))[0]; }
+// Adds a planar block of finite values to the counts of its channel. Zeros, many after a ReLU,
+// would wait for each other: they are what remains.
+inline void count_block_planar(const Block& block, int64_t* counts) {
+  int32_t bins[kSteps * kLanes + kWidth];
+  int n = 0;
+  for (int i = 0; i < block.steps; ++i)
+    for (int part = 0; part < kLanes; part += kWidth) {
+      const float* p = block.step(i) + part;
+      const int valid = i < block.full() ? kWidth : block.last - part;
+      const Int bin = bin_offset(valid < kWidth ? load_first(p, valid, Float{}) : load<Float>(p));
+      n = append(bins, n, bin, bin != 0);
+    }
+  increment(counts + kZeroBin, bins, n);
+  counts[kZeroBin] += (block.steps - 1) * kLanes + block.last - n;
+}
 
-inline void count_carefully(const Block& block, int first_step, int64_t* counts, int lane_stride) {
-  for (int i = first_step; i < block.steps; ++i) {
+// The same for lanes that are channels.
+inline void count_block_lanes(const Block& block, int64_t* counts) {
+  int32_t bins[kSteps * kLanes];
+  for (int part = 0; part < kLanes; part += kWidth) {
+    const Int lane_offset = lane_numbers(part) * kBins + kZeroBin;
+    for (int i = 0; i < block.steps; ++i)
+      store(bins + i * kLanes + part, bin_offset(load<Float>(block.step(i) + part)) + lane_offset);
+  }
+  for (int i = 0; i < block.steps; ++i) increment(counts, bins + i * kLanes, block.lanes);
+}
+
+// The same with non-finite values among them.
+inline void count_block_carefully(const Block& block, int64_t* counts, int lane_stride) {
+  for (int i = 0; i < block.steps; ++i) {
     const int lanes = i < block.full() ? block.lanes : block.last;
     for (int lane = 0; lane < lanes; ++lane) {
       const float x = block.step(i)[lane];
-      if (is_finite(x)) ++counts[kZeroBin + lane * lane_stride + scalar_bin_offset(x)];
+      if (is_finite(x)) ++counts[kZeroBin + lane * lane_stride + bin_offset(splat(x))[0]];
     }
   }
 }
@@ -253,7 +266,6 @@ inline void count_carefully(const Block& block, int first_step, int64_t* counts,
 // One block into the state, and into counts unless null.
 template <bool kPlanar>
 inline void reduce_block(const Block& block, int64_t start, LaneState& state, int64_t* counts) {
-  constexpr int kLaneStride = kPlanar ? 0 : kBins;
   BlockExtrema extrema;
   const bool finite = add_block(block, state, extrema);
   if (!finite) add_block_carefully(block, state, extrema);
@@ -262,8 +274,8 @@ inline void reduce_block(const Block& block, int64_t start, LaneState& state, in
   else
     update_extrema_lanes(block, start, extrema, state);
   if (counts == nullptr) return;
-  if (finite) count_block(block, counts, kLaneStride);
-  count_carefully(block, finite ? block.full() : 0, counts, kLaneStride);
+  if (!finite) return count_block_carefully(block, counts, kPlanar ? 0 : kBins);
+  kPlanar ? count_block_planar(block, counts) : count_block_lanes(block, counts);
 }
 
 }  // namespace

@@ -85,15 +85,122 @@ inline Int count_positive(Int count, Float x) {
 #endif
 }
 
-template <typename V>
-inline bool any(V mask) {
+// first, first + 1, ...
+inline Int lane_numbers(int first) {
+  Int x;
+  for (int lane = 0; lane < kWidth; ++lane) x[lane] = first + lane;
+  return x;
+}
+
+// One bit per lane of a comparison's result.
+inline unsigned lane_bits(Int mask) {
 #if defined(__AVX512F__)
-  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+  return _mm512_movepi32_mask((__m512i)mask);
 #elif defined(__AVX2__)
-  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+  return _mm256_movemask_ps((__m256)mask);
 #else
-  const Long lanes = (Long)mask;
-  return (lanes[0] | lanes[1]) != 0;
+  return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
+#endif
+}
+
+inline unsigned lanes_less(Float a, Float b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+#else
+  return lane_bits(a < b);
+#endif
+}
+
+inline unsigned lanes_equal(Float a, Float b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+#else
+  return lane_bits(a == b);
+#endif
+}
+
+// Half as many floats from memory as a Float has, widened without loss.
+inline Double load_wide(const float* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#else
+  return __builtin_convertvector(load<HalfFloat>(p), Double);
+#endif
+}
+
+// The first n lanes from p, which may end there; the others from fill. Any n.
+inline Float load_first(const float* p, int n, Float fill) {
+#if defined(__AVX512F__)
+  return _mm512_mask_loadu_ps(fill, n >= kWidth ? 0xffff : (1u << n) - 1, p);
+#else
+  for (int lane = 0; lane < kWidth; ++lane)
+    if (lane < n) fill[lane] = p[lane];
+  return fill;
+#endif
+}
+
+// The first n lanes from p, which may end there; zeros after them. Any n.
+inline Short load_first(const uint16_t* p, int n) {
+#if defined(__AVX512F__)
+  return (Short)_mm256_maskz_loadu_epi16(n >= kWidth ? 0xffff : (1u << n) - 1, p);
+#else
+  Short x{};
+  for (int lane = 0; lane < kWidth; ++lane)
+    if (lane < n) x[lane] = p[lane];
+  return x;
+#endif
+}
+
+// Lanes 0-15 added pairwise: 8 apart, then 4, 2, 1.
+inline double sum_16(const double* p) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_pd(load<Double>(p) + load<Double>(p + 8));
+#else
+  double x[8];
+  for (int lane = 0; lane < 8; ++lane) x[lane] = p[lane] + p[lane + 8];
+  for (int lane = 0; lane < 4; ++lane) x[lane] += x[lane + 4];
+  return (x[0] + x[2]) + (x[1] + x[3]);
+#endif
+}
+
+inline float min_16(const float* p) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_min_ps(load<Float>(p));
+#else
+  float x = p[0];
+  for (int lane = 1; lane < 16; ++lane) x = p[lane] < x ? p[lane] : x;
+  return x;
+#endif
+}
+
+inline float max_16(const float* p) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(load<Float>(p));
+#else
+  float x = p[0];
+  for (int lane = 1; lane < 16; ++lane) x = p[lane] > x ? p[lane] : x;
+  return x;
+#endif
+}
+
+inline int32_t min_16(const int32_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_min_epi32(load<__m512i>(p));
+#else
+  int32_t x = p[0];
+  for (int lane = 1; lane < 16; ++lane) x = p[lane] < x ? p[lane] : x;
+  return x;
+#endif
+}
+
+inline bool all_finite(Double x) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask(x * 0.0, x * 0.0, _CMP_UNORD_Q) == 0;
+#else
+  const Double zero = x * 0.0;
+  bool finite = true;
+  for (int lane = 0; lane < kWidth / 2; ++lane) finite &= zero[lane] == 0.0;
+  return finite;
 #endif
 }
 
