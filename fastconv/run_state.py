@@ -22,7 +22,6 @@ from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.reduction import Reduction
 from fastconv.options import Options
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
-from fastconv.store import codec
 from fastconv.store.parts import Part, PartsFolder, PartWriter
 
 MIN_SECONDS = 1.0  # between two parts, and at least
@@ -220,8 +219,7 @@ class RunState:
     def _write_maps(self, index: int, unit: int, value: Tensor, target: CaptureTarget) -> None:
         values = stage_value(value, target).cpu().numpy()
         total = (len(self._map_samples), *values.shape[1:])
-        rounded = codec.round_mantissa(values, self._keepbits())
-        self._open_part().add_maps(index, unit, rounded, total)
+        self._open_part().add_maps(index, unit, values, total, self._keepbits())
 
     # -- the result --------------------------------------------------------------------------
 

@@ -79,82 +79,134 @@ def checksum(blocks: Iterable[Any]) -> int:
     return crc
 
 
-class ChunkWriter:
-    """Fills one chunked dataset with consecutive blocks of rows, in the caller's thread.
+def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """8-bit maps: x is about `scale * quantized + offset`, off by half a step at most.
 
-    Compression runs in `pool`; at most `2 * WORKERS` chunks wait, then `append` does too.
+    Args:
+        x: [n, C, *spatial] float32, finite.
+
+    Returns:
+        uint8 of the same shape, and scale and offset [n, C] float32.
+    """
+    flat = np.asarray(x, np.float32).reshape(*x.shape[:2], -1)
+    low, high = flat.min(axis=2), flat.max(axis=2)
+    scale = (high - low) / np.float32(255)
+    step = np.where(scale > 0, scale, 1)[..., None]
+    return np.rint((flat - low[..., None]) / step).astype(np.uint8).reshape(x.shape), scale, low
+
+
+class Compressor:
+    """Compresses chunks in threads; the caller's thread writes them, so one thread owns HDF5.
+
+    At most `2 * WORKERS` chunks wait: when the disk is slower than the work, `submit` waits too.
     """
 
-    def __init__(self, dataset: h5py.Dataset, pool: ThreadPoolExecutor | None = None) -> None:
-        self.dataset, self.pool = dataset, pool
-        self.chunk, self.shape = dataset.chunks, dataset.shape
-        self.row = 0  # of the first row in the buffer
-        self.buffer = np.zeros((self.chunk[0], *self.shape[1:]), dataset.dtype)
-        self.filled = 0
-        self.pending: deque[tuple[tuple[int, ...], Future[bytes]]] = deque()
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
+        self._pending: deque[tuple[h5py.Dataset, tuple[int, ...], Future[bytes]]] = deque()
+
+    def submit(
+        self, dataset: h5py.Dataset, offset: tuple[int, ...], part: np.ndarray, keepbits: int
+    ) -> None:
+        """Queue one chunk, which must not change any more, and write those that are ready."""
+        while self._pending and (len(self._pending) >= 2 * WORKERS or self._pending[0][2].done()):
+            self._write_one()
+        job = self._pool.submit(_compress, part, dataset.chunks, keepbits)
+        self._pending.append((dataset, offset, job))
+
+    def drain(self) -> None:
+        """Write everything that is queued; before a file is closed."""
+        while self._pending:
+            self._write_one()
+
+    def drop(self) -> None:
+        """Forget what is queued."""
+        for _, _, job in self._pending:
+            job.cancel()
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Forget what is queued, and end the threads."""
+        self.drop()
+        self._pool.shutdown()
+
+    def _write_one(self) -> None:
+        dataset, offset, job = self._pending.popleft()
+        dataset.id.write_direct_chunk(offset, job.result())
+
+    def __enter__(self) -> Compressor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class ChunkWriter:
+    """Fills one chunked dataset with consecutive blocks of rows."""
+
+    def __init__(
+        self, dataset: h5py.Dataset, compressor: Compressor, *, keepbits: int = 23
+    ) -> None:
+        self._dataset, self._compressor, self._keepbits = dataset, compressor, keepbits
+        self._chunk, self._shape = dataset.chunks, dataset.shape
+        self._row = 0  # rows submitted
+        self._buffer = np.zeros((self._chunk[0], *self._shape[1:]), dataset.dtype)
+        self._filled = 0
 
     def append(self, block: Any) -> None:
         """Add rows: an array, or a dataset whose chunks are copied as they are where they fit."""
         done = self._copy_chunks(block) if isinstance(block, h5py.Dataset) else 0
-        rows = self.chunk[0]
+        rows = self._chunk[0]
         while done < block.shape[0]:
-            take = min(rows - self.filled, block.shape[0] - done)
+            take = min(rows - self._filled, block.shape[0] - done)
             if take == rows:
-                self._submit(np.asarray(block[done : done + rows], self.dataset.dtype))
+                self._submit(np.asarray(block[done : done + rows], self._dataset.dtype))
             else:
-                self.buffer[self.filled : self.filled + take] = block[done : done + take]
-                self.filled += take
-                if self.filled == rows:
-                    self._submit(self.buffer.copy())
-                    self.filled = 0
+                self._buffer[self._filled : self._filled + take] = block[done : done + take]
+                self._filled += take
+                if self._filled == rows:
+                    self._submit(self._buffer.copy())
+                    self._filled = 0
             done += take
 
     def close(self) -> None:
-        """Write what is left; the rows must be complete by now."""
-        if self.filled:
-            self._submit(self.buffer[: self.filled].copy())
-        while self.pending:
-            self._finish_one()
-        if self.row < self.shape[0]:
-            raise ValueError(f"{self.dataset.name} got {self.row} of {self.shape[0]} rows")
+        """Submit what is left; the rows must be complete by now."""
+        if self._filled:
+            self._submit(self._buffer[: self._filled].copy())
+        if self._row != self._shape[0]:
+            raise ValueError(f"{self._dataset.name} got {self._row} of {self._shape[0]} rows")
 
     def _submit(self, rows: np.ndarray) -> None:
-        """Queue the chunks of one row of chunks; the last may be short and is padded."""
-        for at in _grid((rows.shape[0], *self.shape[1:]), self.chunk):
-            part = rows[tuple(slice(a, a + c) for a, c in zip(at, self.chunk, strict=True))]
-            offset = (self.row, *at[1:])
-            if self.pool is None:
-                self.dataset.id.write_direct_chunk(offset, _padded(part, self.chunk))
-            else:
-                while len(self.pending) >= 2 * WORKERS:
-                    self._finish_one()
-                self.pending.append((offset, self.pool.submit(_padded, part, self.chunk)))
-        self.row += rows.shape[0]
-
-    def _finish_one(self) -> None:
-        offset, compressed = self.pending.popleft()
-        self.dataset.id.write_direct_chunk(offset, compressed.result())
+        """Queue the chunks of one row of chunks."""
+        for at in _grid((rows.shape[0], *self._shape[1:]), self._chunk):
+            part = rows[tuple(slice(a, a + c) for a, c in zip(at, self._chunk, strict=True))]
+            offset = (self._row, *at[1:])
+            self._compressor.submit(self._dataset, offset, part, self._keepbits)
+        self._row += rows.shape[0]
 
     def _copy_chunks(self, source: h5py.Dataset) -> int:
         """Copy compressed chunks of the same grid; returns the rows done."""
-        rows, last = self.chunk[0], self.row + source.shape[0] == self.shape[0]
+        rows, last = self._chunk[0], self._row + source.shape[0] == self._shape[0]
         same = (
-            source.chunks == self.chunk
-            and source.dtype == self.dataset.dtype
-            and source.shape[1:] == self.shape[1:]
-            and _filters(source) == _filters(self.dataset)
+            source.chunks == self._chunk
+            and source.dtype == self._dataset.dtype
+            and source.shape[1:] == self._shape[1:]
+            and _filters(source) == _filters(self._dataset)
         )
-        if not same or self.filled:
+        if not same or self._filled:
             return 0
         whole = source.shape[0] if last else source.shape[0] // rows * rows
-        for at in _grid((whole, *self.shape[1:]), self.chunk):
+        for at in _grid((whole, *self._shape[1:]), self._chunk):
             mask, data = source.id.read_direct_chunk(at)
-            self.dataset.id.write_direct_chunk((self.row + at[0], *at[1:]), data, mask)
-        self.row += whole
+            self._dataset.id.write_direct_chunk((self._row + at[0], *at[1:]), data, mask)
+        self._row += whole
         return whole
 
 
-def _padded(part: np.ndarray, chunk: tuple[int, ...]) -> bytes:
+def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> bytes:
+    """Round, pad to the full chunk, shuffle and deflate."""
+    if keepbits < 23:
+        part = round_mantissa(part, keepbits)
     if part.shape != chunk:
         full = np.zeros(chunk, part.dtype)
         full[tuple(slice(n) for n in part.shape)] = part
@@ -184,7 +236,3 @@ def create_chunked(
         compression_opts=LEVEL,
         shuffle=np.dtype(dtype).itemsize > 1,
     )
-
-
-def new_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")

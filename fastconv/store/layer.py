@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from fastconv.errors import InputError
-from fastconv.records import LayerInfo, LayerResult
+from fastconv.records import LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
 from fastconv.store.guard import Guard, reading
 from fastconv.store.quantiles import quantiles
@@ -139,6 +139,24 @@ class Layer:
         """Maximum and mean of every sample and filter."""
         found = self._read("samples", schema.SAMPLES, partial=True)
         return SampleSummaries(found.get("max"), found.get("mean"))
+
+    def maps(self) -> Maps:
+        """All maps, unread, as they are stored."""
+        group, fields = self._maps()
+        sizes = {"filter": self.info.channels}
+        with reading(self._guard.path):
+            found = {n: self._guard.dataset(group, n, f, sizes) for n, f in fields.items()}
+            keepbits = self._guard.attribute(group, "keepbits")
+            if not isinstance(keepbits, int):
+                raise self._guard.fail(f"{group.name} does not say how exact its maps are")
+            return Maps(
+                str(self._guard.attribute(group, "storage")),
+                keepbits,
+                found["sample"][()],
+                Rows(found["activation"].shape, [found["activation"]]),
+                found["scale"][()] if "scale" in found else None,
+                found["offset"][()] if "offset" in found else None,
+            )
 
     @property
     def map_samples(self) -> np.ndarray:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import h5py
 import numpy as np
 
+from fastconv.measure.exact_sum import mean_and_var
 from fastconv.ops.reduction import histogram_edges
 from fastconv.records import LayerInfo, LayerResult, Maps
 from fastconv.store import schema
-from fastconv.store.codec import MAP_ROWS
+from fastconv.store.codec import MAP_ROWS, Compressor
 from fastconv.store.montage import overview, weights_picture
 from fastconv.store.nexus import TEXT, data_group
 from fastconv.store.quantiles import representatives
 from fastconv.store.schema import Plot
 
 
-def write_layer(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor) -> None:
+def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) -> None:
     """Write everything a run holds of one layer; what is missing is left out."""
     info = result.info
     group.attrs["NX_class"] = "NXcollection"
@@ -26,21 +25,21 @@ def write_layer(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor
     group.create_dataset("info_json", data=schema.info_to_json(info), dtype=TEXT)
     picture = overview(result)
     if picture is not None:
-        _write_picture(group, "overview", picture, pool)
+        _write_picture(group, "overview", picture, compressor)
     if result.patches is not None:
-        _write_patches(group, info, result.patches, pool)
+        _write_patches(group, info, result.patches, compressor)
     if result.topk:
         plot = Plot("value", ("filter", "rank"), interpretation="image")
-        data_group(group, "topk", schema.TOPK, result.topk, plot, pool)
+        data_group(group, "topk", schema.TOPK, result.topk, plot, compressor)
     if result.stats:
-        _write_stats(group, result.stats, pool)
+        _write_stats(group, result.stats, compressor)
     if result.histogram is not None:
-        _write_histogram(group, result.histogram, pool)
+        _write_histogram(group, result.histogram, compressor)
     if result.weight is not None:
-        _write_weights(group, result.weight, pool)
-    _write_samples(group, result, pool)
+        _write_weights(group, result.weight, compressor)
+    _write_samples(group, result, compressor)
     if result.maps is not None:
-        write_maps(group, info, result.maps, pool)
+        write_maps(group, info, result.maps, compressor)
     group.attrs["default"] = next(name for name in _DEFAULTS if name in group)
 
 
@@ -48,16 +47,18 @@ _DEFAULTS = ("overview", "stats", "topk", "weights", "samples", "activations", "
 
 
 def _write_picture(
-    group: h5py.Group, name: str, picture: np.ndarray, pool: ThreadPoolExecutor
+    group: h5py.Group, name: str, picture: np.ndarray, compressor: Compressor
 ) -> None:
     # y runs downwards, which h5web and silx both draw upright
     rows = {"y": np.arange(picture.shape[0], dtype="<i4")[::-1]}
     plot = Plot("montage", ("y", "x", "."), interpretation="rgb-image")
-    data_group(group, name, schema.OVERVIEW, {"montage": picture}, plot, pool, coordinates=rows)
+    data_group(
+        group, name, schema.OVERVIEW, {"montage": picture}, plot, compressor, coordinates=rows
+    )
 
 
 def _write_patches(
-    group: h5py.Group, info: LayerInfo, patches: np.ndarray, pool: ThreadPoolExecutor
+    group: h5py.Group, info: LayerInfo, patches: np.ndarray, compressor: Compressor
 ) -> None:
     images = patches.dtype == np.uint8
     rank = 2 if images else len(info.fields)
@@ -72,7 +73,9 @@ def _write_patches(
     else:
         plot = _array_plot("patch", field.dims, rank)
     rows = {"y": np.arange(patches.shape[2], dtype="<i4")[::-1]} if images else None
-    data_group(group, "patches", {"patch": field}, {"patch": patches}, plot, pool, coordinates=rows)
+    data_group(
+        group, "patches", {"patch": field}, {"patch": patches}, plot, compressor, coordinates=rows
+    )
 
 
 def _array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
@@ -88,9 +91,7 @@ def _array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
     )
 
 
-def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], pool: ThreadPoolExecutor) -> None:
-    from fastconv.measure.exact_sum import mean_and_var
-
+def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], compressor: Compressor) -> None:
     count = np.asarray(raw["count"], np.int64)
     mean, var = mean_and_var(raw["sum"], raw["sumsq"], count)
     empty = count == 0
@@ -110,12 +111,12 @@ def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], pool: ThreadPool
         "dead": np.asarray(raw["positive"]) == 0,
     }
     plot = Plot("mean", ("filter",), auxiliary=("std", "min", "max", "positive"))
-    data_group(group, "stats", schema.STATS, values, plot, pool)
+    data_group(group, "stats", schema.STATS, values, plot, compressor)
     sums = {name: raw[name] for name in schema.MERGE}
-    data_group(group, "merge", schema.MERGE, sums, None, pool)
+    data_group(group, "merge", schema.MERGE, sums, None, compressor)
 
 
-def _write_histogram(group: h5py.Group, counts: np.ndarray, pool: ThreadPoolExecutor) -> None:
+def _write_histogram(group: h5py.Group, counts: np.ndarray, compressor: Compressor) -> None:
     edges = histogram_edges().numpy()
     plot = Plot("counts", ("filter", "value"), interpretation="spectrum")
     made = data_group(
@@ -124,33 +125,33 @@ def _write_histogram(group: h5py.Group, counts: np.ndarray, pool: ThreadPoolExec
         schema.HISTOGRAM,
         {"counts": counts, "edges": edges},
         plot,
-        pool,
+        compressor,
         coordinates={"value": representatives(edges)},
     )
     made.attrs["SILX_style"] = '{"axes_scale_type": ["linear", "symlog"]}'
     made.attrs["relative_error"] = schema.QUANTILE_ERROR
 
 
-def _write_weights(group: h5py.Group, weight: np.ndarray, pool: ThreadPoolExecutor) -> None:
+def _write_weights(group: h5py.Group, weight: np.ndarray, compressor: Compressor) -> None:
     rank = weight.ndim - 2
     field = schema.weight_field(rank)
     plot = _array_plot("weight", field.dims, rank)
-    data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, pool)
+    data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, compressor)
     picture = weights_picture(weight)
     if picture is not None:
-        _write_picture(group, "weights_picture", picture, pool)
+        _write_picture(group, "weights_picture", picture, compressor)
 
 
-def _write_samples(group: h5py.Group, result: LayerResult, pool: ThreadPoolExecutor) -> None:
+def _write_samples(group: h5py.Group, result: LayerResult, compressor: Compressor) -> None:
     rows = {"max": result.samples_max, "mean": result.samples_mean}
     rows = {name: values for name, values in rows.items() if values is not None}
     if rows:
         signal, *others = rows
         plot = Plot(signal, ("sample", "filter"), tuple(others), interpretation="image")
-        data_group(group, "samples", schema.SAMPLES, rows, plot, pool)
+        data_group(group, "samples", schema.SAMPLES, rows, plot, compressor)
 
 
-def write_maps(group: h5py.Group, info: LayerInfo, maps: Maps, pool: ThreadPoolExecutor) -> None:
+def write_maps(group: h5py.Group, info: LayerInfo, maps: Maps, compressor: Compressor) -> None:
     """Write the activation maps of a layer as the group `activations`."""
     rank = len(info.size)
     fields = schema.map_fields(maps.storage, rank)
@@ -158,6 +159,6 @@ def write_maps(group: h5py.Group, info: LayerInfo, maps: Maps, pool: ThreadPoolE
     if maps.scale is not None:
         values |= {"scale": maps.scale, "offset": maps.offset}
     plot = _array_plot("activation", fields["activation"].dims, rank)
-    made = data_group(group, "activations", fields, values, plot, pool, chunk_rows=MAP_ROWS)
+    made = data_group(group, "activations", fields, values, plot, compressor, chunk_rows=MAP_ROWS)
     made.attrs["storage"] = maps.storage
     made.attrs["keepbits"] = np.int64(maps.keepbits)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import h5py
 import numpy as np
 
 from fastconv.records import Rows
-from fastconv.store.codec import ChunkWriter, checksum, chunk_shape, create_chunked
+from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape, create_chunked
 from fastconv.store.schema import UNITS, Field, Plot
 
 SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
@@ -28,7 +27,7 @@ def put(
     name: str,
     values: Any,
     field: Field,
-    pool: ThreadPoolExecutor | None,
+    compressor: Compressor,
     chunk_rows: int = 1,
 ) -> h5py.Dataset:
     """Write an array, a dataset or `Rows`; big ones are compressed.
@@ -49,7 +48,7 @@ def put(
         return _with_checksum(group.create_dataset(name, data=small), small)
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
     dataset = create_chunked(group, name, shape, dtype, chunk)
-    writer = ChunkWriter(dataset, pool)
+    writer = ChunkWriter(dataset, compressor)
     for block in values.blocks if streamed else (values,):
         writer.append(block)
     writer.close()
@@ -67,7 +66,7 @@ def data_group(
     fields: Mapping[str, Field],
     values: Mapping[str, Any],
     plot: Plot | None,
-    pool: ThreadPoolExecutor | None,
+    compressor: Compressor,
     *,
     coordinates: Mapping[str, np.ndarray] | None = None,
     chunk_rows: int = 1,
@@ -77,7 +76,7 @@ def data_group(
     group.attrs["NX_class"] = "NXdata" if plot else "NXcollection"
     scales: dict[str, h5py.Dataset] = {}
     for key, value in values.items():
-        dataset = put(group, key, value, fields[key], pool, chunk_rows)
+        dataset = put(group, key, value, fields[key], compressor, chunk_rows)
         dataset.attrs["long_name"] = key.replace("_", " ")
         if key in UNITS:
             dataset.attrs["units"] = UNITS[key]
@@ -87,7 +86,7 @@ def data_group(
             continue
         for axis, dim in enumerate(fields[key].dims):
             if dim not in scales:
-                scales[dim] = _scale(group, dim, dataset.shape[axis], coordinates, pool)
+                scales[dim] = _scale(group, dim, dataset.shape[axis], coordinates, compressor)
             dataset.dims[axis].attach_scale(scales[dim])
     if plot:
         _describe(group, plot)
@@ -99,12 +98,12 @@ def _scale(
     dim: str,
     size: int,
     coordinates: Mapping[str, np.ndarray] | None,
-    pool: ThreadPoolExecutor | None,
+    compressor: Compressor,
 ) -> h5py.Dataset:
     values = (coordinates or {}).get(dim)
     if values is None:
         values = np.arange(size, dtype="<i8" if size > 2**31 else "<i4")
-    scale = put(group, dim, values, Field(values.dtype.str, (dim,)), pool)
+    scale = put(group, dim, values, Field(values.dtype.str, (dim,)), compressor)
     scale.make_scale(dim)
     return scale
 

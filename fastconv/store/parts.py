@@ -98,14 +98,19 @@ class PartWriter:
             table.resize(len(table) + len(rows), 0)
             table[-len(rows) :] = rows
 
-    def add_maps(self, layer: int, unit: int, rows: np.ndarray, total: tuple[int, ...]) -> None:
-        """Add the maps of one unit, in the chunks of the final dataset of shape `total`."""
+    def add_maps(
+        self, layer: int, unit: int, rows: np.ndarray, total: tuple[int, ...], keepbits: int
+    ) -> None:
+        """Add the maps of one unit, in the chunks of the final dataset of shape `total`.
+
+        They are rounded and compressed meanwhile, so `rows` must not change any more.
+        """
         with _writing(self._temporary):
             chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
             chunk = (min(chunk[0], len(rows)), *chunk[1:])
             group = self._file.require_group(f"maps/{layer}")
             table = codec.create_chunked(group, f"{unit:09d}", rows.shape, rows.dtype.str, chunk)
-            writer = codec.ChunkWriter(table, self._folder.pool)
+            writer = codec.ChunkWriter(table, self._folder.compressor, keepbits=keepbits)
             writer.append(rows)
             writer.close()
 
@@ -127,6 +132,7 @@ class PartWriter:
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""
         with _writing(self._temporary):
+            self._folder.compressor.drain()
             self._file.close()
             crc = _crc32(self._temporary)
             sync(self._temporary)
@@ -137,6 +143,7 @@ class PartWriter:
 
     def discard(self) -> None:
         """Drop what was not finished."""
+        self._folder.compressor.drop()
         with contextlib.suppress(Exception):
             self._file.close()
         self._temporary.unlink(missing_ok=True)
@@ -148,7 +155,7 @@ class PartsFolder:
     def __init__(self, out: Path):
         self._out = out.name
         self.path = out.with_name(out.name + ".parts")
-        self.pool = codec.new_pool()
+        self.compressor = codec.Compressor()
         self._lock: int | None = None
 
     def __enter__(self) -> PartsFolder:
@@ -174,7 +181,7 @@ class PartsFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        self.pool.shutdown()
+        self.compressor.close()
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None in a new folder."""

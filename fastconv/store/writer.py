@@ -12,7 +12,7 @@ import numpy as np
 
 from fastconv.records import LayerResult, SampleTable
 from fastconv.store.atomic import new_file
-from fastconv.store.codec import new_pool
+from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer
 from fastconv.store.nexus import TEXT, put
 from fastconv.store.schema import FORMAT_VERSION, Field, escape, to_json
@@ -47,7 +47,7 @@ def write_run(
     """
     path = Path(path)
     times = dict(times or {})
-    with new_file(path, overwrite=overwrite) as file, new_pool() as pool:
+    with new_file(path, overwrite=overwrite) as file, Compressor() as compressor:
         run = file.create_group("run")
         run.attrs["NX_class"] = "NXentry"
         run.attrs["title"] = f"fastconv: {path.name}"
@@ -57,37 +57,39 @@ def write_run(
                 run.attrs[name] = times[name]
         run.create_dataset("config_json", data=to_json(dict(config)), dtype=TEXT)
         if samples is not None:
-            _write_samples(run, samples)
+            _write_samples(run, samples, compressor)
+        compressor.drain()
         group = run.create_group("layers", track_order=True)
         group.attrs["NX_class"] = "NXcollection"
         for result in layers:
             name = escape(result.info.name)
-            write_layer(group.create_group(name, track_order=True), result, pool)
+            write_layer(group.create_group(name, track_order=True), result, compressor)
+            compressor.drain()
             if "default" not in run.attrs:
                 run.attrs["default"] = f"layers/{name}/{group[name].attrs['default']}"
         _finish(file, times)
     return path
 
 
-def _write_samples(run: h5py.Group, samples: SampleTable) -> None:
+def _write_samples(run: h5py.Group, samples: SampleTable, compressor: Compressor) -> None:
     group = run.create_group("samples")
     group.attrs["NX_class"] = "NXcollection"
     group.attrs["count"] = np.int64(samples.count)
     dims = ("sample",)
-    scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), None)
+    scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), compressor)
     scale.make_scale("sample")
     if samples.keys is not None:
         keys = [str(key).encode("utf-8", "replace") for key in samples.keys]
         width = max(1, max(map(len, keys), default=1))
         dtype = h5py.string_dtype("utf-8", width)
-        put(group, "key", np.array(keys, dtype), Field(dtype, dims), None)
+        put(group, "key", np.array(keys, dtype), Field(dtype, dims), compressor)
     if samples.labels is not None:
-        put(group, "label", samples.labels, Field("<i8", dims), None)
+        put(group, "label", samples.labels, Field("<i8", dims), compressor)
     for name in ("key", "label"):
         if name in group:
             group[name].dims[0].attach_scale(scale)
     if len(samples.skipped):
-        put(group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), None)
+        put(group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), compressor)
         group["skipped"].make_scale("skipped")
 
 

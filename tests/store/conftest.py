@@ -1,20 +1,9 @@
 import functools
 import shutil
-import sys
-import types
 
 import browser
 import pytest
 import synthetic
-
-
-@pytest.fixture(autouse=True)
-def stand_in_for_exact_sums(monkeypatch):
-    stub = types.ModuleType("fastconv.measure.exact_sum")
-    stub.mean_and_var = synthetic.mean_and_var
-    monkeypatch.setitem(sys.modules, "fastconv.measure.exact_sum", stub)
-    if "fastconv.measure" not in sys.modules:
-        monkeypatch.setitem(sys.modules, "fastconv.measure", types.ModuleType("fastconv.measure"))
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from fastconv.geometry import FieldMap
+from fastconv.measure import exact_sum
 from fastconv.ops.reduction import BINS, histogram_edges
 from fastconv.records import LayerInfo, LayerResult, SampleTable
 
@@ -28,21 +30,11 @@ def layer_info(name="conv1", channels=5, rank=2, kernel=3, size=7, kind=None):
     )
 
 
-def exact_limbs(sums):
-    """A stand-in for exact sums: the bits of float64 in the first limb."""
-    limbs = np.zeros((len(sums), 3), np.int64)
-    limbs[:, 0] = np.asarray(sums, np.float64).view(np.int64)
-    return limbs
-
-
-def mean_and_var(sum_limbs, sumsq_limbs, count):
-    """What `exact_limbs` needs in place of `fastconv.measure.exact_sum.mean_and_var`."""
-    total, squares = (
-        np.ascontiguousarray(a[:, 0]).view(np.float64) for a in (sum_limbs, sumsq_limbs)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count > 0, total / count, np.nan)
-        return mean, np.maximum(squares / count - mean**2, 0)
+def exact_limbs(values):
+    """The exact sums [C, limbs] of values [C, M] float64."""
+    sums = exact_sum.empty_sums(len(values))
+    exact_sum.add(sums, torch.from_numpy(np.ascontiguousarray(values.T)))
+    return exact_sum.canonical(sums.numpy())
 
 
 def layer_values(info, samples=11, seed=0):
@@ -84,8 +76,8 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
             "positive": (finite & (flat > 0)).sum(1),
             "min": np.where(finite, flat, np.inf).min(1).astype(np.float32),
             "max": np.where(finite, flat, -np.inf).max(1).astype(np.float32),
-            "sum": exact_limbs(zeroed.sum(1)),
-            "sumsq": exact_limbs((zeroed**2).sum(1)),
+            "sum": exact_limbs(zeroed),
+            "sumsq": exact_limbs(zeroed**2),
         },
         histogram=histogram,
         topk=_topk(info, values, k),
