@@ -175,6 +175,7 @@ def test_an_unknown_layer_names_near_matches(run_file):
 def test_samples_are_described(run_file):
     with fastconv.open(run_file) as run:
         table = run.samples
+        assert run.damaged() == []
     expected = synthetic.sample_table()
     assert table.keys == expected.keys and table.count == 11 and table.skipped == [4]
     np.testing.assert_array_equal(table.labels, expected.labels)
