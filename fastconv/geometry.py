@@ -187,14 +187,11 @@ def input_boxes(fields: Sequence[FieldMap], position: np.ndarray) -> np.ndarray:
         seen whole.
     """
     position = np.asarray(position, dtype=np.int64)
-    zeros = np.zeros(position.shape[:-1], dtype=np.int64)
-    return np.stack(
-        [
-            np.stack(field.box(position[..., i] if i < position.shape[-1] else zeros), axis=-1)
-            for i, field in enumerate(fields)
-        ],
-        axis=-2,
-    )
+    boxes = np.empty((*position.shape[:-1], len(fields), 2), dtype=np.int64)
+    for i, field in enumerate(fields):
+        along = position[..., i] if i < position.shape[-1] else np.zeros_like(boxes[..., i, 0])
+        boxes[..., i, 0], boxes[..., i, 1] = field.box(along)
+    return boxes
 
 
 def transposed_window(

@@ -161,4 +161,5 @@ def test_input_boxes_of_many_positions_and_missing_dimensions():
     boxes = input_boxes(fields, np.array([[[0], [4]]]))
     assert boxes.tolist() == [[[[-1, 2], [0, 9]], [[7, 10], [0, 9]]]]
     assert boxes.dtype == np.int64
-    assert input_boxes(fields[1:], np.empty((3, 0), dtype=np.int64)).shape == (3, 1, 2)
+    assert input_boxes(fields[1:], np.empty((2, 0))).tolist() == [[[0, 9]], [[0, 9]]]
+    assert input_boxes((), np.empty((3, 0))).shape == (3, 0, 2)

@@ -118,7 +118,9 @@ def _weight(trace: Trace, call: Call) -> Tensor:
         op.arguments for op in trace.ops[call.first_op : call.end_op] if op.name == "convolution"
     ]
     module: Any = call.module
-    weight = (used[-1]["weight"] if used else module.weight).detach()
+    weight = module.weight.detach()
+    if used and used[-1]["weight"].dtype == weight.dtype:  # else autocast made a copy
+        weight = used[-1]["weight"].detach()
     if isinstance(module, _ConvTransposeNd):  # [C_in, C_out/groups, *kernel]
         weight = weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
     return weight

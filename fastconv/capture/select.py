@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +24,8 @@ def select_calls(
     """The calls that `layers` names, in forward order, each with an output [N, C, *spatial].
 
     A name takes one call ("conv", "conv#1"); globs (on names and on module paths) and types take
-    all calls that fit, and pass over outputs of other forms. None takes every convolution.
+    all calls that fit, and pass over outputs of other forms. None takes every convolution, and
+    warns of those that it leaves out because of their form.
     """
     paths = list(module_names(model).values())
     wanted = [_ConvNd] if layers is None else _as_list(layers)
@@ -35,6 +37,8 @@ def select_calls(
             problem = _misfit(call, reaches, len(trace.example))
             if problem and named:
                 raise LayerError(problem)
+            if problem and layers is None:
+                warnings.warn(f"left out: {problem}", stacklevel=3)
             if problem:
                 misfits.append(problem)
             else:

@@ -140,8 +140,12 @@ def _record(func: Any, args: tuple, kwargs: dict[str, Any], output: object) -> O
 
 
 def module_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Every module with its path; the model itself goes by its class name."""
-    return {module: path or type(model).__name__ for path, module in model.named_modules()}
+    """Every module that can be hooked, with its path; the model itself by its class name."""
+    return {
+        module: path or type(model).__name__
+        for path, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    }
 
 
 @contextmanager
@@ -181,6 +185,11 @@ def explained(inputs: Tensor) -> Iterator[None]:
 
 def trace_forward(model: nn.Module, example: Tensor) -> Trace:
     """Run the model once in eval mode and record it; the model is left as it was found."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"the model must be an nn.Module that is not compiled to TorchScript, got a "
+            f"{type(model).__name__}"
+        )
     names = module_names(model)
     if any(nn.parameter.is_lazy(p) for p in (*model.parameters(), *model.buffers())):
         raise InputError("the model has lazy modules without a shape yet: run it once on a batch")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.geometry import input_boxes
 from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 from fastconv.records import LayerInfo
@@ -105,8 +106,6 @@ class Hits:
 
 def boxes(info: LayerInfo, positions: np.ndarray) -> np.ndarray:
     """Receptive-field boxes [..., D_in, 2] of flat positions [...]."""
-    axes = np.unravel_index(positions, info.size) if info.size else ()
-    if len(axes) != len(info.fields):  # no position to speak of: every field is the whole input
-        axes = (np.zeros_like(positions),) * len(info.fields)
-    sides = [np.stack(f.box(p), -1) for f, p in zip(info.fields, axes, strict=True)]
-    return np.stack(sides, -2)
+    if not info.size:  # no position to speak of: every field is the whole input
+        return input_boxes(info.fields, np.empty((*positions.shape, 0), dtype=np.int64))
+    return input_boxes(info.fields, np.stack(np.unravel_index(positions, info.size), -1))

@@ -62,7 +62,7 @@ def check(
         )
         for name in status
     ]
-    x = torch.rand(1, channels, *size, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(2, channels, *size, dtype=torch.float64, requires_grad=True)
     model(x)
     for handle in handles:
         handle.remove()
@@ -264,7 +264,7 @@ def test_pixel_shuffles(shuffle):
 def test_shuffled_channels_crops_and_strided_slices():
     model = Fn(
         lambda m, x: m.last(
-            m.first(x).view(1, 2, 2, 9, 11).transpose(1, 2).flatten(1, 2)[:, :, 1:, ::2]
+            m.first(x).view(2, 2, 2, 9, 11).transpose(1, 2).flatten(1, 2)[:, :, 1:, ::2]
         ),
         first=nn.Conv2d(2, 4, 3, padding=1, groups=2),
         last=nn.Conv2d(4, 2, 3),
@@ -279,7 +279,7 @@ def test_shuffled_channels_crops_and_strided_slices():
         lambda m, x: F.instance_norm(m.conv(x)),
         lambda m, x: F.group_norm(m.conv(x), 1),
         lambda m, x: F.layer_norm(m.conv(x), (7, 8)),
-        lambda m, x: m.conv(x).flatten(2).softmax(2).view(1, 3, 7, 8),
+        lambda m, x: m.conv(x).flatten(2).softmax(2).view(2, 3, 7, 8),
         lambda m, x: m.conv(x) @ m.conv(x).transpose(2, 3) @ m.conv(x),
         lambda m, x: m.conv(x).roll((1, 2), (2, 3)),
         lambda m, x: m.conv(x).flip(2, 3),
@@ -306,12 +306,13 @@ def test_pooling_one_dimension_leaves_the_other_local():
     assert input_boxes(target.info.fields, np.array([1])).tolist() == [[1, 6], [0, 8]]
 
 
-def test_writing_through_a_view_is_seen():
+@pytest.mark.parametrize("start", [torch.clone, torch.zeros_like])
+def test_writing_through_a_view_is_seen(start):
     def shift(m, x):
         y = m.conv(x)
-        out = torch.zeros_like(y)
+        out = start(y)
         out[:, :, 1:] = y[:, :, :-1]
-        return out
+        return F.relu_(out) * 2
 
     check(nn.Sequential(Fn(shift, conv=nn.Conv2d(2, 3, 3, padding=1))), (7, 8), {"0": "global"})
 

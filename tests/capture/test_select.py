@@ -149,6 +149,37 @@ def test_channels_last_outputs_are_refused_by_name():
     assert names("*", model) == ["0"]
 
 
+def test_convolution_over_another_batch_is_left_out_with_a_warning():
+    class EveryFrame(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frame, self.clip = nn.Conv2d(3, 4, 3, padding=1), nn.Conv3d(4, 2, 3, padding=1)
+
+        def forward(self, x):
+            frames = self.frame(x.transpose(1, 2).flatten(0, 1))
+            return self.clip(frames.unflatten(0, (len(x), -1)).transpose(1, 2))
+
+    with pytest.warns(
+        UserWarning, match=r"left out: layer 'frame' .* \[10, 4, 6, 7\] for 2 samples"
+    ):
+        (target,) = plan_capture(EveryFrame(), torch.rand(2, 3, 5, 6, 7))
+    assert (target.info.name, target.info.status) == ("clip", "exact")
+
+
+def test_torchscript_is_refused_and_passed_over_inside_a_model():
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(2, 2, 3)))
+    with pytest.raises(InputError, match="not compiled to TorchScript"):
+        plan_capture(scripted, X)
+    assert names(model=nn.Sequential(nn.Conv2d(3, 2, 3), scripted)) == ["0"]
+
+
+def test_weight_under_autocast_is_the_parameter():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        (target,) = plan_capture(model, X)
+    assert target.weight.data_ptr() == model[0].weight.data_ptr()
+
+
 def test_lazy_modules_are_not_initialised_behind_the_back():
     model = nn.Sequential(nn.LazyConv2d(2, 3))
     with pytest.raises(InputError, match="lazy"):
