@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -16,29 +16,57 @@ from fastconv.errors import OutputError
 META_BLOCK = 2**21  # metadata gathers in blocks, so that a viewer needs few reads
 
 
-@contextmanager
-def new_file(path: Path, *, overwrite: bool = False) -> Iterator[h5py.File]:
-    """An HDF5 file that gets its name on leaving the block, and vanishes on any error.
+class NewFiles:
+    """HDF5 files that all get their names on leaving the block, or vanish on any error.
+
+    The names appear in the order in which the files were closed.
 
     Raises:
-        OutputError: it exists and `overwrite` is false, or the disk refuses.
+        OutputError: `path` exists and `overwrite` is false, or the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        _refuse_existing(path, overwrite=overwrite)
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self.path, self._overwrite = path, overwrite
+        self._written: list[tuple[Path, Path]] = []  # temporary and final name
+
+    def __enter__(self) -> NewFiles:
+        _refuse_existing(self.path, overwrite=self._overwrite)
+        return self
+
+    @contextmanager
+    def create(self, path: Path) -> Iterator[h5py.File]:
+        """A new file, on the disk under a temporary name when the inner block ends."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
+            if path != self.path:
+                path.parent.mkdir(exist_ok=True)
             with h5py.File(temporary, "x", meta_block_size=META_BLOCK) as file:
                 yield file
             sync(temporary)
-            _refuse_existing(path, overwrite=overwrite)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(explain(error, path)) from error
+            if isinstance(error, OSError) and not isinstance(error, OutputError):
+                raise OutputError(explain(error, path)) from error
+            raise
+        self._written.append((temporary, path))
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is None:
+                _refuse_existing(self.path, overwrite=self._overwrite)
+                for temporary, path in self._written:
+                    temporary.replace(path)
+                    sync(path.parent)
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(explain(error, self.path)) from error
+        finally:
+            for temporary, path in self._written:
+                temporary.unlink(missing_ok=True)
+                if path.parent != self.path.parent and path.parent.is_dir():
+                    with suppress(OSError):  # goes only when it is empty
+                        path.parent.rmdir()
 
 
 def sync(path: Path) -> None:

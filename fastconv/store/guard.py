@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from fastconv.errors import FastconvError, FileFormatError
-from fastconv.store.schema import Field
+from fastconv.store.schema import FORMAT_VERSION, Field
 
 # shuffle, deflate, fletcher32: the filters that every HDF5 library has
 KNOWN_FILTERS = {1, 2, 3}
@@ -135,3 +135,24 @@ def check_readable(path: Path) -> None:
         empty = not file.read(1)
     if empty or not h5py.is_hdf5(path):
         raise FileFormatError(f"{path} is no HDF5 file")
+
+
+def check_root(guard: Guard, file: h5py.File) -> None:
+    """Only complete files of a known major version are read."""
+    if guard.attribute(file, "creator") != "fastconv":
+        raise FileFormatError(f"{guard.path} was not written by fastconv")
+    version = guard.attribute(file, "fastconv_format_version")
+    try:
+        major = int(str(version).split(".")[0])
+    except ValueError:
+        raise guard.fail(f"its format version is {version!r}") from None
+    known = int(FORMAT_VERSION.split(".")[0])
+    if major > known:
+        raise FileFormatError(
+            f"{guard.path} has format version {version}, this fastconv reads up to {known}.x: "
+            "a newer fastconv reads it"
+        )
+    if guard.attribute(file, "complete") != 1:
+        raise FileFormatError(
+            f"{guard.path} is incomplete: its writing was interrupted; run it again"
+        )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from fastconv.errors import InputError
+from fastconv.errors import FileFormatError, InputError
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
-from fastconv.store.guard import Guard, reading
+from fastconv.store.guard import Guard, check_readable, check_root, reading
 from fastconv.store.quantiles import quantiles
 from fastconv.store.schema import Field
 
@@ -52,7 +53,9 @@ class Layer:
     def holds(self) -> tuple[str, ...]:
         """What the run kept: of "weights", "stats", "topk", "patches", "histogram", ..."""
         with reading(self._guard.path):
-            return tuple(name for name in self._guard.names(self._group) if name in _GROUPS)
+            outside = ("activations",) if "maps_of" in self._group.attrs else ()
+            names = self._guard.names(self._group)
+            return tuple(name for name in names if name in _GROUPS) + outside
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -109,7 +112,7 @@ class Layer:
     def patches(self) -> h5py.Dataset:
         """All patches, unread: [C, k, h, w, 3] uint8, or [C, k, C_in, *size] float32."""
         with reading(self._guard.path):
-            group = self._held("patches")
+            group = self._held("patches", self._guard, self._group)
             images = self._guard.plain_dataset(group, "patch").dtype == np.uint8
             field = schema.patch_field(images, len(self.info.fields))
             return self._guard.dataset(group, "patch", field, {"filter": self.info.channels})
@@ -141,47 +144,43 @@ class Layer:
         return SampleSummaries(found.get("max"), found.get("mean"))
 
     def maps(self) -> Maps:
-        """All maps, unread, as they are stored."""
-        group, fields = self._maps()
-        sizes = {"filter": self.info.channels}
-        with reading(self._guard.path):
-            found = {n: self._guard.dataset(group, n, f, sizes) for n, f in fields.items()}
-            keepbits = self._guard.attribute(group, "keepbits")
+        """All maps as they are stored; they are read when their blocks are asked for."""
+        with self._maps() as (guard, found):
+            keepbits = guard.attribute(found["activation"].parent, "keepbits")
+            storage = guard.attribute(found["activation"].parent, "storage")
             if not isinstance(keepbits, int):
-                raise self._guard.fail(f"{group.name} does not say how exact its maps are")
+                raise guard.fail(f"{self.name}: it does not say how exact its maps are")
             return Maps(
-                str(self._guard.attribute(group, "storage")),
+                str(storage),
                 keepbits,
                 found["sample"][()],
-                Rows(found["activation"].shape, [found["activation"]]),
+                Rows(found["activation"].shape, self._map_blocks()),
                 found["scale"][()] if "scale" in found else None,
                 found["offset"][()] if "offset" in found else None,
             )
 
+    def _map_blocks(self) -> Iterator[h5py.Dataset]:
+        with self._maps() as (_, found):
+            yield found["activation"]
+
     @property
     def map_samples(self) -> np.ndarray:
         """[n] int64: the samples whose maps were kept."""
-        group, fields = self._maps()
-        with reading(self._guard.path):
-            return self._guard.dataset(group, "sample", fields["sample"], {})[()]
+        with self._maps() as (_, found):
+            return found["sample"][()]
 
     def map(self, sample: int) -> np.ndarray:
         """[C, *spatial] float32: the activation of one sample, as exact as `maps` asked for."""
-        rows = np.flatnonzero(self.map_samples == sample)
-        if not rows.size:
-            raise InputError(f"no map of sample {sample} was kept for {self.name}")
-        group, fields = self._maps()
-        sizes = {"filter": self.info.channels}
-        with reading(self._guard.path):
-            found = {
-                name: self._guard.dataset(group, name, field, sizes)[int(rows[0])]
-                for name, field in fields.items()
-            }
-        values = found["activation"].astype(np.float32, copy=False)
-        if "scale" not in found:
+        with self._maps() as (_, found):
+            rows = np.flatnonzero(found.pop("sample")[()] == sample)
+            if not rows.size:
+                raise InputError(f"no map of sample {sample} was kept for {self.name}")
+            part = {name: dataset[int(rows[0])] for name, dataset in found.items()}
+        values = part["activation"].astype(np.float32, copy=False)
+        if "scale" not in part:
             return values
         spread = (...,) + (None,) * (values.ndim - 1)
-        return values * found["scale"][spread] + found["offset"][spread]
+        return values * part["scale"][spread] + part["offset"][spread]
 
     def result(self) -> LayerResult:
         """Everything again as it was measured, so that runs can be merged."""
@@ -203,20 +202,44 @@ class Layer:
             self.patches if "patches" in holds else None,
         )
 
-    def _maps(self) -> tuple[h5py.Group, dict[str, Field]]:
-        with reading(self._guard.path):
-            group = self._held("activations")
-            storage = self._guard.attribute(group, "storage")
+    @contextmanager
+    def _maps(self) -> Iterator[tuple[Guard, dict[str, h5py.Dataset]]]:
+        """The datasets of the maps, checked, in whichever file they are."""
+        with self.maps_file() as (guard, layer, _), reading(guard.path):
+            group = self._held("activations", guard, layer)
+            storage = guard.attribute(group, "storage")
             if storage not in schema.MAP_DTYPES:
-                raise self._guard.fail(f"{group.name} keeps its maps as {storage!r}")
-            return group, schema.map_fields(str(storage), len(self.info.size))
+                raise guard.fail(f"{group.name} keeps its maps as {storage!r}")
+            fields = schema.map_fields(str(storage), len(self.info.size))
+            sizes = {"filter": self.info.channels}
+            yield guard, {n: guard.dataset(group, n, f, sizes) for n, f in fields.items()}
 
-    def _held(self, name: str) -> h5py.Group:
-        if name not in self._group:
+    @contextmanager
+    def maps_file(self) -> Iterator[tuple[Guard, h5py.Group, h5py.File | None]]:
+        """The group of this layer that holds its maps, and the file when that is another one."""
+        with reading(self._guard.path):
+            identity = self._guard.attribute(self._group, "maps_of")
+        if identity is None:
+            yield self._guard, self._group, None
+            return
+        path = schema.maps_path(self._guard.path, self.name)
+        check_readable(path)
+        guard = Guard(path)
+        with reading(path), h5py.File(path, "r", locking=False) as file:
+            check_root(guard, file)
+            layer = file
+            for name in ("run", "layers", schema.escape(self.name)):
+                layer = guard.group(layer, name)
+            if guard.attribute(layer, "maps_of") != identity:
+                raise FileFormatError(f"{path} belongs to another run than {self._guard.path}")
+            yield guard, layer, file
+
+    def _held(self, name: str, guard: Guard, layer: h5py.Group) -> h5py.Group:
+        if name not in layer:
             raise InputError(
                 f"the run kept no {name} of {self.name}; extract it with {_GROUPS[name]}"
             )
-        return self._guard.group(self._group, name)
+        return guard.group(layer, name)
 
     def _read(
         self, name: str, fields: Mapping[str, Field], *, partial: bool = False
@@ -230,7 +253,7 @@ class Layer:
             "color": 3,
         }
         with reading(self._guard.path):
-            group = self._held(name)
+            group = self._held(name, self._guard, self._group)
             wanted = {n: f for n, f in fields.items() if not partial or n in group}
             found = {n: self._guard.dataset(group, n, f, sizes) for n, f in wanted.items()}
             return {n: dataset[()] for n, dataset in found.items()}

@@ -7,9 +7,9 @@ import numpy as np
 
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.ops.reduction import histogram_edges
-from fastconv.records import LayerInfo, LayerResult, Maps
+from fastconv.records import LayerInfo, LayerResult
 from fastconv.store import schema
-from fastconv.store.codec import MAP_ROWS, Compressor
+from fastconv.store.codec import Compressor
 from fastconv.store.montage import overview, weights_picture
 from fastconv.store.nexus import TEXT, data_group
 from fastconv.store.quantiles import representatives
@@ -38,12 +38,12 @@ def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) 
     if result.weight is not None:
         _write_weights(group, result.weight, compressor)
     _write_samples(group, result, compressor)
-    if result.maps is not None:
-        write_maps(group, info, result.maps, compressor)
-    group.attrs["default"] = next(name for name in _DEFAULTS if name in group)
+    default = next((name for name in _DEFAULTS if name in group), None)
+    if default is not None:
+        group.attrs["default"] = default
 
 
-_DEFAULTS = ("overview", "stats", "topk", "weights", "samples", "activations", "info_json")
+_DEFAULTS = ("overview", "stats", "topk", "samples", "weights")
 
 
 def _write_picture(
@@ -71,14 +71,14 @@ def _write_patches(
             default_slice=("0", "0", ".", ".", "."),
         )
     else:
-        plot = _array_plot("patch", field.dims, rank)
+        plot = array_plot("patch", field.dims, rank)
     rows = {"y": np.arange(patches.shape[2], dtype="<i4")[::-1]} if images else None
     data_group(
         group, "patches", {"patch": field}, {"patch": patches}, plot, compressor, coordinates=rows
     )
 
 
-def _array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
+def array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
     """Show the last dimensions as a line or a picture, at the start of the others."""
     shown = min(2, rank)
     if not shown:
@@ -135,7 +135,7 @@ def _write_histogram(group: h5py.Group, counts: np.ndarray, compressor: Compress
 def _write_weights(group: h5py.Group, weight: np.ndarray, compressor: Compressor) -> None:
     rank = weight.ndim - 2
     field = schema.weight_field(rank)
-    plot = _array_plot("weight", field.dims, rank)
+    plot = array_plot("weight", field.dims, rank)
     data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, compressor)
     picture = weights_picture(weight)
     if picture is not None:
@@ -149,16 +149,3 @@ def _write_samples(group: h5py.Group, result: LayerResult, compressor: Compresso
         signal, *others = rows
         plot = Plot(signal, ("sample", "filter"), tuple(others), interpretation="image")
         data_group(group, "samples", schema.SAMPLES, rows, plot, compressor)
-
-
-def write_maps(group: h5py.Group, info: LayerInfo, maps: Maps, compressor: Compressor) -> None:
-    """Write the activation maps of a layer as the group `activations`."""
-    rank = len(info.size)
-    fields = schema.map_fields(maps.storage, rank)
-    values = {"activation": maps.activation, "sample": maps.samples}
-    if maps.scale is not None:
-        values |= {"scale": maps.scale, "offset": maps.offset}
-    plot = _array_plot("activation", fields["activation"].dims, rank)
-    made = data_group(group, "activations", fields, values, plot, compressor, chunk_rows=MAP_ROWS)
-    made.attrs["storage"] = maps.storage
-    made.attrs["keepbits"] = np.int64(maps.keepbits)

@@ -10,7 +10,8 @@ import numpy as np
 
 from fastconv.records import Rows
 from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape, create_chunked
-from fastconv.store.schema import UNITS, Field, Plot
+from fastconv.store.schema import FORMAT_VERSION, UNITS, Field, Plot
+from fastconv.version import __version__
 
 SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
 TEXT = h5py.string_dtype("utf-8")
@@ -120,3 +121,16 @@ def _describe(group: h5py.Group, plot: Plot) -> None:
     if plot.interpretation == "rgb-image":
         for key, value in IMAGE.items():
             group[plot.signal].attrs[key] = np.bytes_(value)
+
+
+def finish(file: h5py.File, time: str | None) -> None:
+    """The attributes of the root, `complete` last: a reader trusts nothing without it."""
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["default"] = "run"
+    file.attrs["creator"] = "fastconv"
+    file.attrs["creator_version"] = __version__
+    file.attrs["fastconv_format_version"] = FORMAT_VERSION
+    if time is not None:
+        file.attrs["file_time"] = time
+    file.flush()
+    file.attrs["complete"] = np.uint8(1)

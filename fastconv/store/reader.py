@@ -13,11 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastconv.errors import FileFormatError, UnknownLayerError
+from fastconv.errors import UnknownLayerError
 from fastconv.records import SampleTable
 from fastconv.store import schema
 from fastconv.store.codec import checksum
-from fastconv.store.guard import Guard, check_readable, reading
+from fastconv.store.guard import Guard, check_readable, check_root, reading
 from fastconv.store.layer import Layer
 
 
@@ -114,7 +114,7 @@ class Run:
         """SHA-256 over name, dtype, shape and bytes of every dataset, in order of the names."""
         sha = hashlib.sha256()
         with reading(self.path):
-            for path, dataset in _walk(self._guard, self._file):
+            for path, dataset in self._datasets():
                 sha.update(f"{path}\0{dataset.dtype.str}\0{dataset.shape}\0".encode())
                 for block in blocks(dataset):
                     sha.update(block)
@@ -124,7 +124,7 @@ class Run:
         """The datasets whose bytes are not those that were written, by their checksums."""
         found = []
         with reading(self.path):
-            for path, dataset in _walk(self._guard, self._file):
+            for path, dataset in self._datasets():
                 stored = self._guard.attribute(dataset, "crc32")
                 if stored is not None and stored != checksum(blocks(dataset)):
                     found.append(path)
@@ -142,6 +142,14 @@ class Run:
     def __repr__(self) -> str:
         return f"<fastconv.Run {self.path}: {len(self)} layers>"
 
+    def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
+        """Every dataset of the run's file, then of the files of maps."""
+        yield from _walk(self._guard, self._file)
+        for layer in self._layers.values():
+            with layer.maps_file() as (guard, _, file):
+                if file is not None:
+                    yield from _walk(guard, file)
+
     def _read_config(self) -> dict[str, Any]:
         config = json.loads(self._guard.text(self._run, "config_json"))
         if not isinstance(config, dict):
@@ -157,27 +165,6 @@ class Run:
                 raise self._guard.fail(f"{child!r} does not hold the layer {layer.name!r}")
             layers[layer.name] = layer
         return layers
-
-
-def check_root(guard: Guard, file: h5py.File) -> None:
-    """Only complete files of a known major version are read."""
-    if guard.attribute(file, "creator") != "fastconv":
-        raise FileFormatError(f"{guard.path} was not written by fastconv")
-    version = guard.attribute(file, "fastconv_format_version")
-    try:
-        major = int(str(version).split(".")[0])
-    except ValueError:
-        raise guard.fail(f"its format version is {version!r}") from None
-    known = int(schema.FORMAT_VERSION.split(".")[0])
-    if major > known:
-        raise FileFormatError(
-            f"{guard.path} has format version {version}, this fastconv reads up to {known}.x: "
-            "a newer fastconv reads it"
-        )
-    if guard.attribute(file, "complete") != 1:
-        raise FileFormatError(
-            f"{guard.path} is incomplete: its writing was interrupted; run it again"
-        )
 
 
 def _walk(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,12 @@ def escape(name: str) -> str:
     if len(out) > MAX_NAME:
         out = out[: MAX_NAME - 17] + "~" + hashlib.sha256(name.encode()).hexdigest()[:16]
     return out
+
+
+def maps_path(run: Path, layer: str) -> Path:
+    """The file of the maps of one layer: `run.maps/<layer>.h5` for `run.h5`."""
+    stem = run.name.removesuffix(".h5")
+    return run.with_name(f"{stem}.maps") / f"{escape(layer)}.h5"
 
 
 def _percent(ch: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,12 +12,12 @@ import h5py
 import numpy as np
 
 from fastconv.records import LayerResult, SampleTable
-from fastconv.store.atomic import new_file
+from fastconv.store.atomic import NewFiles
 from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer
-from fastconv.store.nexus import TEXT, put
-from fastconv.store.schema import FORMAT_VERSION, Field, escape, to_json
-from fastconv.version import __version__
+from fastconv.store.maps import MapsPlace
+from fastconv.store.nexus import TEXT, finish, put
+from fastconv.store.schema import Field, escape, to_json
 
 
 def write_run(
@@ -47,7 +48,12 @@ def write_run(
     """
     path = Path(path)
     times = dict(times or {})
-    with new_file(path, overwrite=overwrite) as file, Compressor() as compressor:
+    text = to_json(dict(config))
+    with (
+        NewFiles(path, overwrite=overwrite) as files,
+        Compressor() as compressor,
+        files.create(path) as file,
+    ):
         run = file.create_group("run")
         run.attrs["NX_class"] = "NXentry"
         run.attrs["title"] = f"fastconv: {path.name}"
@@ -55,19 +61,22 @@ def write_run(
         for name in ("start_time", "end_time"):
             if name in times:
                 run.attrs[name] = times[name]
-        run.create_dataset("config_json", data=to_json(dict(config)), dtype=TEXT)
+        run.create_dataset("config_json", data=text, dtype=TEXT)
         if samples is not None:
             _write_samples(run, samples, compressor)
-        compressor.drain()
+        maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), compressor)
         group = run.create_group("layers", track_order=True)
         group.attrs["NX_class"] = "NXcollection"
         for result in layers:
             name = escape(result.info.name)
-            write_layer(group.create_group(name, track_order=True), result, compressor)
+            layer = group.create_group(name, track_order=True)
+            write_layer(layer, result, compressor)
+            if result.maps is not None:
+                maps.write(layer, result.info, result.maps)
             compressor.drain()
-            if "default" not in run.attrs:
-                run.attrs["default"] = f"layers/{name}/{group[name].attrs['default']}"
-        _finish(file, times)
+            if "default" not in run.attrs and "default" in layer.attrs:
+                run.attrs["default"] = f"layers/{name}/{layer.attrs['default']}"
+        finish(file, times.get("end_time"))
     return path
 
 
@@ -91,16 +100,3 @@ def _write_samples(run: h5py.Group, samples: SampleTable, compressor: Compressor
     if len(samples.skipped):
         put(group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), compressor)
         group["skipped"].make_scale("skipped")
-
-
-def _finish(file: h5py.File, times: Mapping[str, str]) -> None:
-    """The attributes of the root, `complete` last: a reader trusts nothing without it."""
-    file.attrs["NX_class"] = "NXroot"
-    file.attrs["default"] = "run"
-    file.attrs["creator"] = "fastconv"
-    file.attrs["creator_version"] = __version__
-    file.attrs["fastconv_format_version"] = FORMAT_VERSION
-    if "end_time" in times:
-        file.attrs["file_time"] = times["end_time"]
-    file.flush()
-    file.attrs["complete"] = np.uint8(1)

@@ -8,7 +8,8 @@ import torch
 from fastconv.geometry import FieldMap
 from fastconv.measure import exact_sum
 from fastconv.ops.reduction import BINS, histogram_edges
-from fastconv.records import LayerInfo, LayerResult, SampleTable
+from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.store import codec, schema
 
 
 def layer_info(name="conv1", channels=5, rank=2, kernel=3, size=7, kind=None):
@@ -115,3 +116,18 @@ def sample_table(count=11):
 
 
 CONFIG = {"options": {"topk": 3, "stage": "conv"}, "backend": "reference", "versions": {"b": 1}}
+
+
+def with_maps(result, values, storage="rounded", samples=None, keepbits=None):
+    """Adds maps of some samples, cut into two blocks."""
+    samples = np.arange(len(values))[::2] if samples is None else np.asarray(samples)
+    finite = np.nan_to_num(values[samples], posinf=9, neginf=-9)
+    scale = offset = None
+    keepbits = keepbits or {"rounded": 10}.get(storage, 23)
+    if storage == "uint8":
+        stored, scale, offset = codec.to_uint8(finite)
+    else:
+        stored = codec.round_mantissa(finite, keepbits).astype(schema.MAP_DTYPES[storage])
+    blocks = iter([stored[:3], stored[3:]])
+    result.maps = Maps(storage, keepbits, samples, Rows(stored.shape, blocks), scale, offset)
+    return finite

@@ -1,0 +1,57 @@
+"""Where activation maps live: in the run's file while they are small, else in files beside it."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from fastconv.records import LayerInfo, Maps
+from fastconv.store import schema
+from fastconv.store.atomic import NewFiles
+from fastconv.store.codec import MAP_ROWS, Compressor
+from fastconv.store.layers import array_plot
+from fastconv.store.nexus import data_group, finish
+
+INSIDE = 2**30  # bytes of maps, uncompressed, that the run's own file takes
+
+
+class MapsPlace:
+    """Writes the maps of one layer after the other, outside once they are too many."""
+
+    def __init__(self, files: NewFiles, identity: str, compressor: Compressor) -> None:
+        self._files, self._identity, self._compressor = files, identity, compressor
+        self._bytes = 0
+
+    def write(self, layer: h5py.Group, info: LayerInfo, maps: Maps) -> None:
+        """Write them into the group of the layer, or into a file that it names its own."""
+        itemsize = np.dtype(schema.MAP_DTYPES[maps.storage]).itemsize
+        self._bytes += int(np.prod(maps.activation.shape)) * itemsize
+        if self._bytes <= INSIDE:
+            self._write(layer, info, maps)
+            layer.attrs.setdefault("default", "activations")
+            return
+        layer.attrs["maps_of"] = self._identity
+        with self._files.create(schema.maps_path(self._files.path, info.name)) as file:
+            run = file.create_group("run")
+            run.attrs["NX_class"] = "NXentry"
+            run.attrs["default"] = f"{layer.name.removeprefix('/run/')}/activations"
+            group = run.create_group(layer.name.removeprefix("/run/"))
+            for key, value in schema.attributes_of(info).items():
+                group.attrs[key] = value
+            group.attrs["maps_of"] = self._identity
+            self._write(group, info, maps)
+            finish(file, None)
+
+    def _write(self, group: h5py.Group, info: LayerInfo, maps: Maps) -> None:
+        rank = len(info.size)
+        fields = schema.map_fields(maps.storage, rank)
+        values = {"activation": maps.activation, "sample": maps.samples}
+        if maps.scale is not None:
+            values |= {"scale": maps.scale, "offset": maps.offset}
+        plot = array_plot("activation", fields["activation"].dims, rank)
+        made = data_group(
+            group, "activations", fields, values, plot, self._compressor, chunk_rows=MAP_ROWS
+        )
+        made.attrs["storage"] = maps.storage
+        made.attrs["keepbits"] = np.int64(maps.keepbits)
+        self._compressor.drain()
