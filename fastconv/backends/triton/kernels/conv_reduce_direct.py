@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fastconv.backends.triton.kernels.conv_reduce_pointer import seen, tap_shift, window_corner
+from fastconv.backends.triton.kernels.epilogue import (
+    add_tile,
+    count_bins,
+    new_state,
+    store_state,
+    transform,
+)
+
+
+@triton.jit
+def conv_reduce_direct_kernel(
+    x,
+    w,  # [C_out, taps, C_in / groups]
+    bias,
+    scale,
+    shift,
+    fields,  # eight tensors [segments, N, C_out]
+    histogram,  # [C_out, bins] or None
+    activation,  # [N, C_out, positions] or None
+    SAMPLES,
+    CHANNELS,  # C_out
+    size,  # of the input: (d, h, w)
+    out_size,  # of the output
+    x_stride,  # (channel, d, h, w), elements
+    sample_stride,
+    GROUP_IN: tl.constexpr,  # channels of one group
+    GROUP_OUT: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PADDING: tl.constexpr,  # before
+    DILATION: tl.constexpr,
+    PADDED: tl.constexpr,  # some window reaches outside the input
+    TILES: tl.constexpr,  # of one segment
+    ACTIVATION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Depthwise and small groups, one multiply-add per tap: a block of channels may span groups."""
+    TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
+    sample = tl.program_id(0).to(tl.int64)
+    segment = tl.program_id(2)
+    channel = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside_m = channel < CHANNELS
+    positions = out_size[0] * out_size[1] * out_size[2]
+    x += sample * sample_stride
+    first_in = (channel // GROUP_OUT) * (GROUP_IN * x_stride[0])  # [BLOCK_M]
+    weights = w + channel * (TAPS * GROUP_IN)
+    state = new_state(channel)
+    end = tl.minimum(positions, (segment + 1) * (TILES * BLOCK_N))
+    for start in range(segment * (TILES * BLOCK_N), end, BLOCK_N):
+        position = start + tl.arange(0, BLOCK_N)
+        valid = position < positions
+        inside = inside_m[:, None] & valid[None, :]
+        corner = window_corner(position, out_size, STRIDE, PADDING)
+        v = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for step in range(0, TAPS * GROUP_IN):
+            at = tap_shift(step // GROUP_IN, KERNEL, DILATION)
+            offset, exists = seen(corner, at, size, x_stride, PADDED)
+            pixel = first_in + (step % GROUP_IN) * x_stride[0]
+            a = tl.load(weights + step, mask=inside_m, other=0.0).to(tl.float32)
+            b = tl.load(
+                x + pixel[:, None] + offset[None, :], mask=inside & exists[None, :], other=0.0
+            )
+            v = tl.fma(a[:, None], b.to(tl.float32), v)
+        v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
+        if activation is not None:
+            to = (sample * CHANNELS + channel)[:, None] * positions + position[None, :]
+            tl.store(activation + to, v.to(activation.dtype.element_ty), mask=inside)
+        if histogram is not None:
+            count_bins(histogram, v, inside, channel[:, None])
+        state = add_tile(state, v, valid[None, :], position[None, :], 1)
+    store_state(fields, (segment * SAMPLES + sample) * CHANNELS + channel, state, inside_m)

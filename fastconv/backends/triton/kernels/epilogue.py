@@ -1,0 +1,170 @@
+"""What every reducing kernel does to its values: transform, reduce a tile, add it to a state."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fastconv.ops import reduction
+
+BINS = tl.constexpr(reduction.BINS)
+BINS_PER_SIGN = tl.constexpr(reduction.BINS_PER_SIGN)
+BIN_SHIFT = tl.constexpr(reduction.BIN_SHIFT)
+FIRST_BIN = tl.constexpr((reduction.FIRST_EXPONENT + 127) << (23 - reduction.BIN_SHIFT))
+ZERO_BIN = tl.constexpr(reduction.ZERO_BIN)
+NO_POSITION = tl.constexpr(0x7FFFFFFF)
+HUGE = tl.constexpr(2.0**56)  # rows with larger values are scaled down, lest their squares overflow
+DOWN = tl.constexpr(2.0**-72)
+UP = tl.constexpr(2.0**72)
+
+
+@triton.jit
+def expm1(v):
+    """exp(v) - 1 for v <= 0, exact near zero."""
+    near = 1.0 + v * (1 / 8)
+    near = 1.0 + v * (1 / 7) * near
+    near = 1.0 + v * (1 / 6) * near
+    near = 1.0 + v * (1 / 5) * near
+    near = 1.0 + v * (1 / 4) * near
+    near = 1.0 + v * (1 / 3) * near
+    near = 1.0 + v * (1 / 2) * near
+    return tl.where(v > -0.5, v * near, tl.exp(v) - 1.0)
+
+
+@triton.jit
+def clamp06(v):
+    """min(max(v, 0), 6) with NaN kept, as torch does."""
+    return tl.where(v < 0.0, 0.0, tl.where(v > 6.0, 6.0, v))
+
+
+@triton.jit
+def activate(v, ACTIVATION: tl.constexpr):
+    """torch.nn.functional's function of that name, on float32."""
+    if ACTIVATION == "relu":
+        v = tl.where(v < 0.0, 0.0, v)
+    elif ACTIVATION == "relu6":
+        v = clamp06(v)
+    elif ACTIVATION == "leaky_relu":
+        v = tl.where(v > 0.0, v, v * 0.01)
+    elif ACTIVATION == "elu":
+        v = tl.where(v > 0.0, v, expm1(tl.where(v > 0.0, 0.0, v)))
+    elif ACTIVATION == "gelu":
+        v = v * 0.5 * (1.0 + tl.erf(v * 0.7071067811865476))
+    elif ACTIVATION == "silu":
+        v = v / (1.0 + tl.exp(-v))
+    elif ACTIVATION == "sigmoid":
+        v = 1.0 / (1.0 + tl.exp(-v))
+    elif ACTIVATION == "tanh":
+        e = expm1(-2.0 * tl.abs(v))
+        v = tl.where(v < 0.0, e, -e) / (e + 2.0)
+    elif ACTIVATION == "hardswish":
+        v = v * clamp06(v + 3.0) / 6.0
+    return v
+
+
+@triton.jit
+def per_channel(pointer, channel, inside, RANK: tl.constexpr):
+    """pointer[channel] in float32, [BLOCK_M, 1] or [BLOCK_M, 1, 1]."""
+    value = tl.load(pointer + channel, mask=inside, other=0.0).to(tl.float32)
+    value = tl.expand_dims(value, 1)
+    if RANK == 3:
+        value = tl.expand_dims(value, 2)
+    return value
+
+
+@triton.jit
+def transform(v, bias, scale, shift, channel, inside, ACTIVATION: tl.constexpr):
+    """activation(scale * (v + bias) + shift); pointers that are None are left out."""
+    if bias is not None:
+        v += per_channel(bias, channel, inside, len(v.shape))
+    if scale is not None:
+        v *= per_channel(scale, channel, inside, len(v.shape))
+    if shift is not None:
+        v += per_channel(shift, channel, inside, len(v.shape))
+    return activate(v, ACTIVATION)
+
+
+@triton.jit
+def new_state(like):
+    """sum, sumsq, min, max, argmax, argmin, positive, nonfinite: of nothing."""
+    zero = tl.zeros(like.shape, tl.int32)
+    none = zero + NO_POSITION
+    wide = tl.zeros(like.shape, tl.float64)
+    low = tl.full(like.shape, float("inf"), tl.float32)
+    return wide, wide, low, -low, none, none, zero, zero
+
+
+@triton.jit
+def add_tile(state, v, inside, position, AXIS: tl.constexpr):
+    """Add the values of one tile where inside, reduced along AXIS in float32, to the state.
+
+    v [..., P] float32, inside broadcast to it, position int32 likewise: flat output positions.
+    """
+    finite = tl.abs(v) < float("inf")  # false for NaN
+    ok = finite & inside
+    high = tl.max(tl.where(ok, v, float("-inf")), AXIS)
+    low = tl.min(tl.where(ok, v, float("inf")), AXIS)
+    huge = tl.maximum(high, -low) > HUGE
+    w = tl.where(ok, v, 0.0) * tl.expand_dims(tl.where(huge, DOWN, 1.0), AXIS)
+    up = tl.where(huge, UP, 1.0).to(tl.float64)
+    at_high = ok & (v == tl.expand_dims(high, AXIS))
+    at_low = ok & (v == tl.expand_dims(low, AXIS))
+    tile = (
+        tl.sum(w, AXIS).to(tl.float64) * up,
+        tl.sum(w * w, AXIS).to(tl.float64) * up * up,
+        low,
+        high,
+        tl.min(tl.where(at_high, position, NO_POSITION), AXIS),
+        tl.min(tl.where(at_low, position, NO_POSITION), AXIS),
+        tl.sum((ok & (v > 0.0)).to(tl.int32), AXIS),
+        tl.sum((inside & ~finite).to(tl.int32), AXIS),
+    )
+    return merge(state, tile)
+
+
+@triton.jit
+def merge(a, b):
+    """Two states as one: the lower position wins ties."""
+    total, square, low, high, argmax, argmin, positive, nonfinite = a
+    higher = (b[3] > high) | ((b[3] == high) & (b[4] < argmax))
+    lower = (b[2] < low) | ((b[2] == low) & (b[5] < argmin))
+    return (
+        total + b[0],
+        square + b[1],
+        tl.where(lower, b[2], low),
+        tl.where(higher, b[3], high),
+        tl.where(higher, b[4], argmax),
+        tl.where(lower, b[5], argmin),
+        positive + b[6],
+        nonfinite + b[7],
+    )
+
+
+@triton.jit
+def store_state(fields, offset, state, mask):
+    """Write a state to the eight field tensors in their final form."""
+    total, square, low, high, argmax, argmin, positive, nonfinite = state
+    tl.store(fields[0] + offset, total, mask=mask)
+    tl.store(fields[1] + offset, square, mask=mask)
+    tl.store(fields[2] + offset, low + 0.0, mask=mask)  # -0 becomes 0
+    tl.store(fields[3] + offset, high + 0.0, mask=mask)
+    tl.store(
+        fields[4] + offset, tl.where(argmax == NO_POSITION, -1, argmax).to(tl.int64), mask=mask
+    )
+    tl.store(
+        fields[5] + offset, tl.where(argmin == NO_POSITION, -1, argmin).to(tl.int64), mask=mask
+    )
+    tl.store(fields[6] + offset, positive.to(tl.int64), mask=mask)
+    tl.store(fields[7] + offset, nonfinite.to(tl.int64), mask=mask)
+
+
+@triton.jit
+def count_bins(histogram, v, inside, channel):
+    """Add 1 to the bin of every finite v where inside; channel is broadcast to v."""
+    bits = v.to(tl.int32, bitcast=True)
+    magnitude = ((bits & 0x7FFFFFFF) >> BIN_SHIFT) - FIRST_BIN + 1
+    magnitude = tl.minimum(tl.maximum(magnitude, 0), BINS_PER_SIGN + 1)
+    index = ZERO_BIN + tl.where(bits < 0, -magnitude, magnitude)
+    ok = inside & (tl.abs(v) < float("inf"))
+    one = tl.full(v.shape, 1, tl.int64)
+    tl.atomic_add(histogram + channel * BINS + index, one, mask=ok, sem="relaxed")

@@ -1,0 +1,95 @@
+"""Tile shapes per architecture, chosen by dtype and layer shape - never by the batch size.
+
+The tile shape fixes the order of the float32 sums, so a choice that looked at the batch would make
+results depend on how the data is split.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+
+from fastconv.backends.triton.launch import INTERPRETED
+
+
+class ConvConfig(NamedTuple):
+    block_m: int  # output channels of a tile
+    block_n: int  # positions of a tile
+    block_k: int
+    warps: int
+    stages: int
+    tiles: int  # position tiles of one program
+
+
+class ReduceConfig(NamedTuple):
+    block_c: int
+    block_p: int
+    steps: int  # blocks of positions in one float32 tile
+    tiles: int  # tiles of one program
+    warps: int
+    stages: int
+
+
+def architecture(device: torch.device) -> str:
+    """ "sm_80", "sm_90", "sm_100" (the family), or "interpreter"."""
+    if device.type != "cuda" or INTERPRETED:
+        return "interpreter"
+    major, _ = torch.cuda.get_device_capability(device)
+    return {8: "sm_80", 9: "sm_90"}.get(major, "sm_100")
+
+
+def conv_precision(x: torch.Tensor) -> str:
+    """Of float32 products: "tf32" where torch would use it, else "ieee"."""
+    if INTERPRETED and x.dtype == torch.bfloat16:
+        return "upcast"  # the interpreter multiplies the bits of bfloat16 as integers
+    if x.dtype != torch.float32 or not x.is_cuda:
+        return "ieee"
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if convolution.fp32_precision == "tf32" else "ieee"
+
+
+def power_of_two(value: int, low: int, high: int) -> int:
+    return min(max(triton.next_power_of_2(value), low), high)
+
+
+def conv_pointer(
+    x: torch.Tensor, precision: str, group_out: int, positions: int, *, heavy: bool
+) -> ConvConfig:
+    """Of kernel B; heavy: it also writes the activation or counts bins, which costs registers."""
+    if architecture(x.device) == "interpreter":
+        return ConvConfig(32, 32, 16, warps=4, stages=1, tiles=2)
+    block_m, block_n = power_of_two(group_out, 16, 64), power_of_two(positions, 16, 64)
+    if x.dtype != torch.float32:
+        if architecture(x.device) == "sm_80" and not heavy:
+            block_n = min(block_n, 32)  # 64 spills a few registers with triton 3.9
+        return ConvConfig(block_m, block_n, 32, warps=8 if heavy else 4, stages=3, tiles=32)
+    wide = heavy or precision == "ieee"  # ieee has no tensor cores: registers hold the operands
+    return ConvConfig(block_m, block_n, 16, warps=8 if wide else 4, stages=3, tiles=32)
+
+
+def conv_direct(
+    device: torch.device, channels: int, positions: int, *, channels_last: bool
+) -> ConvConfig:
+    if architecture(device) == "interpreter":
+        return ConvConfig(8, 32, 1, warps=4, stages=1, tiles=2)
+    if channels_last:
+        return ConvConfig(
+            power_of_two(channels, 1, 64), power_of_two(positions, 16, 32), 1, 4, 1, 32
+        )
+    block_n = power_of_two(positions, 16, 512)
+    return ConvConfig(power_of_two(min(channels, 2048 // block_n), 1, 64), block_n, 1, 4, 1, 16)
+
+
+def channel_reduce(
+    device: torch.device, channels: int, positions: int, *, channels_last: bool
+) -> ReduceConfig:
+    if architecture(device) == "interpreter":
+        return ReduceConfig(16, 32, steps=2, tiles=2, warps=4, stages=1)
+    if channels_last:
+        return ReduceConfig(power_of_two(channels, 8, 64), 16, steps=32, tiles=8, warps=4, stages=1)
+    block_p = power_of_two(positions, 16, 1024)
+    return ReduceConfig(
+        power_of_two(channels, 1, 1024 // block_p), block_p, 16, 1, warps=4, stages=1
+    )

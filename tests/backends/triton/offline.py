@@ -1,0 +1,132 @@
+"""Compile what the wrappers would launch on a GPU, without one: python offline.py sm_90 [case ...].
+
+The wrappers run on meta tensors of real layer shapes under a driver that only knows its target, so
+exactly the launched specialisations are compiled. Prints one JSON object per kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from fastconv.backends.triton import KERNELS, tuning
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+def like(*shape: int, dtype=BF16, last: bool = False) -> torch.Tensor:
+    """A meta tensor, channels next to each other if last."""
+    if last:
+        n, c, *spatial = shape
+        return torch.empty((n, *spatial, c), dtype=dtype, device="meta").movedim(-1, 1)
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def conv(x, c_out, kernel, stride=1, padding=0, groups=1, *, precision="ieee", full=False):
+    """Arguments of conv_reduce with bias, affine and ReLU; full: GELU, histogram and activation."""
+    rank = len(kernel)
+    weight = torch.empty((c_out, x.shape[1] // groups, *kernel), dtype=x.dtype, device="meta")
+    vector = torch.empty(c_out, dtype=torch.float32, device="meta")
+    histogram = torch.empty((c_out, 2563), dtype=torch.int64, device="meta") if full else None
+    arguments = (x, weight, vector.to(x.dtype), [stride] * rank, [padding] * 2 * rank, [1] * rank)
+    arguments += (groups, vector, vector, "gelu" if full else "relu", histogram, full)
+    return "conv_reduce", arguments, precision
+
+
+def reduce(x, *, histogram=False):
+    counts = torch.empty((x.shape[1], 2563), dtype=torch.int64, device="meta")
+    return "channel_reduce", (x, None, None, None, counts if histogram else None), "ieee"
+
+
+CASES = {
+    "3x3_nchw_bf16": conv(like(8, 64, 56, 56), 64, (3, 3), padding=1),
+    "3x3_nchw_bf16_full": conv(like(8, 64, 56, 56), 64, (3, 3), padding=1, full=True),
+    "stem_nchw_bf16": conv(like(8, 3, 224, 224), 64, (7, 7), stride=2, padding=3),
+    "3x3_nchw_tf32": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"),
+    "3x3_nchw_ieee": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1),
+    "3x3_nchw_tf32_full": conv(
+        like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32", full=True
+    ),
+    "3x3_nchw_ieee_full": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, full=True),
+    "1d_fp16": conv(like(8, 33, 1001, dtype=torch.float16), 128, (9,), padding=4),
+    "3d_groups_bf16": conv(like(8, 64, 9, 28, 28), 64, (3, 3, 3), padding=1, groups=2),
+    "depthwise_nchw_bf16": conv(like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96),
+    "depthwise_nhwc_bf16": conv(like(8, 96, 56, 56, last=True), 96, (7, 7), padding=3, groups=96),
+    "reduce_nchw_bf16": reduce(like(8, 64, 56, 56)),
+    "reduce_nhwc_bf16": reduce(like(8, 64, 56, 56, last=True)),
+    "reduce_nchw_fp32_histogram": reduce(like(8, 64, 56, 56, dtype=FP32), histogram=True),
+}
+
+
+class Driver:
+    """Knows a target and nothing else: enough to compile, not to launch."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def cuobjdump(cubin: bytes, option: str) -> str:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [tool, option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def facts(compiled) -> dict:
+    """Registers, spills (SASS accesses to local memory), shared bytes, matrix and TMA use."""
+    ptx, cubin = compiled.asm["ptx"], compiled.asm["cubin"]
+    usage, sass = cuobjdump(cubin, "--dump-resource-usage"), cuobjdump(cubin, "--dump-sass")
+    return {
+        "kernel": compiled.metadata.name,
+        "registers": int(re.search(r"\bREG:(\d+)", usage)[1]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", sass)),
+        "shared": compiled.metadata.shared,
+        "wgmma": ptx.count("wgmma.mma_async"),
+        "mma": ptx.count("mma.sync"),
+        "tcgen05": ptx.count("tcgen05.mma"),
+        "tma": ptx.count("cp.async.bulk.tensor"),
+        "cp_async": ptx.count("cp.async.c"),
+        "instructions": len(re.findall(r"/\*[0-9a-f]{4,}\*/ +\S", sass)),
+    }
+
+
+def main(architecture: str, names: list[str]) -> None:
+    driver.set_active(Driver(int(architecture.removeprefix("sm_"))))
+    tuning.architecture = lambda device: architecture
+    compiled = []
+    run = triton.JITFunction.run
+    triton.JITFunction.run = lambda self, *args, warmup, **kwargs: compiled.append(
+        run(self, *args, warmup=True, **kwargs)
+    )
+    for name in names or CASES:
+        op, arguments, precision = CASES[name]
+        tuning.conv_precision = lambda x, precision=precision: precision
+        compiled.clear()
+        KERNELS[op].run(*arguments)
+        for kernel in compiled:
+            line = {"case": name, "architecture": architecture, **facts(kernel)}
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

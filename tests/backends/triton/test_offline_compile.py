@@ -1,0 +1,49 @@
+"""What the wrappers would launch on each GPU family compiles, without spills and with its units."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+FAMILIES = ("sm_80", "sm_90", "sm_100")
+MATRIX_UNIT = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05"}
+FEW = ("3x3_nchw_bf16", "3x3_nchw_tf32_full", "depthwise_nhwc_bf16", "reduce_nhwc_bf16")
+
+
+@cache
+def compiled(family: str, cases: tuple[str, ...]) -> list[dict]:
+    """Compile in a process of its own: this one may hold the kernels in interpreted form."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, Path(__file__).with_name("offline.py"), family, *cases]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_spills(family):
+    for kernel in compiled(family, FEW):
+        assert kernel["spills"] == 0, kernel
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_products_run_on_the_matrix_unit(family):
+    convolutions = [k for k in compiled(family, FEW) if k["kernel"] == "conv_reduce_pointer_kernel"]
+    assert len(convolutions) == 2
+    for kernel in convolutions:
+        assert kernel[MATRIX_UNIT[family]] > 0, kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_spills_in_any_case(family):
+    for kernel in compiled(family, ()):
+        assert kernel["spills"] == 0, kernel
