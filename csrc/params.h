@@ -6,12 +6,12 @@ namespace fastconv {
 
 enum class Dtype : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 
-// Order of fastconv.ops.reduction.ACTIVATIONS, after none.
+// Order of fastconv.reduction.ACTIVATIONS, after none.
 enum class Activation : int {
   kNone = 0, kRelu, kRelu6, kLeakyRelu, kElu, kGelu, kSilu, kSigmoid, kTanh, kHardswish
 };
 
-// Log-linear histogram: see fastconv/ops/reduction.py.
+// Log-linear histogram: see fastconv/reduction.py.
 constexpr int kBinShift = 18;
 constexpr int kFirstExponent = -20;
 constexpr int kBinsPerSign = 40 * 32;

@@ -6,9 +6,9 @@ from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
-from fastconv.ops.reduction import Reduction, histogram_edges
 from fastconv.ops.topk_merge import TopK, topk_merge
 from fastconv.pipeline import extract
+from fastconv.reduction import Reduction, histogram_edges
 from fastconv.store.reader import Layer, Run
 from fastconv.store.reader import open_run as open
 from fastconv.verify import Report, verify

@@ -12,23 +12,16 @@ import importlib
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-import fastconv.backends  # noqa: F401 - imported now, lest it later hide the function backends()
+from fastconv.backends import Kernel  # the package now, lest it later hide backends()
 from fastconv.errors import BackendUnavailableError, InputError
 
 OPS = ("conv_reduce", "channel_reduce", "channel_normalize", "topk_merge", "gather_patches")
 _BEST_FIRST = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 _NAMES = ("reference", "cpu", "triton", "cuda")
-
-
-class Kernel(NamedTuple):
-    """One implementation of an op: both callables take the op's checked arguments."""
-
-    run: Callable[..., Any]
-    supports: Callable[..., str | None]  # None, or the reason why this call cannot run
 
 
 @cache
@@ -54,7 +47,7 @@ def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[
         module = load(name)
         if isinstance(module, str) or op not in module.KERNELS:
             continue
-        kernel = module.KERNELS[op]
+        kernel: Kernel = module.KERNELS[op]
         if kernel.supports(*args) is None:
             return kernel.run
     raise BackendUnavailableError(f"no backend runs {op} on {device}")
@@ -70,7 +63,7 @@ def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> C
         raise BackendUnavailableError(
             f"backend {name!r} has no {op}; it has {list(module.KERNELS)}"
         )
-    kernel = module.KERNELS[op]
+    kernel: Kernel = module.KERNELS[op]
     reason = kernel.supports(*args)
     if reason is not None:
         raise BackendUnavailableError(

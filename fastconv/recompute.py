@@ -19,9 +19,9 @@ from fastconv.measure.layer_state import flat_positions
 from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.gather_patches import gather_patches
-from fastconv.ops.reduction import Reduction
 from fastconv.pipeline import Job
 from fastconv.records import LayerInfo
+from fastconv.reduction import Reduction
 from fastconv.store.reader import Run
 
 

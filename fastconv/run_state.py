@@ -19,9 +19,9 @@ from fastconv.measure.patches import Display, PatchSource
 from fastconv.measure.peaks import sample_peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.ops.reduction import Reduction
 from fastconv.options import Options
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.reduction import Reduction
 from fastconv.store.parts import Part, PartsFolder, PartWriter
 
 MIN_SECONDS = 1.0  # between two parts, and at least

@@ -22,8 +22,8 @@ void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<T
   p.shift = optional_data<float>(shift);
   p.activation = static_cast<Activation>(activation);
   p.histogram = histogram ? data<int64_t>(*histogram) : nullptr;
-  p.out = {data<double>(sum),     data<double>(sumsq),     data<float>(min),
-           data<float>(max),      data<int64_t>(argmax),   data<int64_t>(argmin),
+  p.out = {data<double>(sum),       data<double>(sumsq),     data<float>(min),
+           data<float>(max),        data<int64_t>(argmax),   data<int64_t>(argmin),
            data<int64_t>(positive), data<int64_t>(nonfinite)};
 
   const int64_t unit = channels_last ? 16 : 1;  // channels that one step works on
@@ -34,9 +34,8 @@ void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<T
   };
   const int64_t grain = kGrainValues / (unit * p.positions) + 1;
   if (p.histogram) {  // a thread owns its channels
-    torch::stable::parallel_for(0, units, grain / (p.n + 1) + 1, [&](int64_t begin, int64_t end) {
-      run({0, p.n}, {begin, end});
-    });
+    torch::stable::parallel_for(0, units, grain / (p.n + 1) + 1,
+                                [&](int64_t begin, int64_t end) { run({0, p.n}, {begin, end}); });
     return;
   }
   torch::stable::parallel_for(0, p.n * units, grain, [&](int64_t begin, int64_t end) {

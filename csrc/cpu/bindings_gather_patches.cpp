@@ -9,10 +9,10 @@ namespace {
 constexpr int64_t kGrainBytes = 65536;  // fewer are not worth another thread
 
 struct Patches {
-  const char* input;  // [N, C, depth, height, width], any strides
+  const char* input;     // [N, C, depth, height, width], any strides
   const int64_t* index;  // [M]
   const int64_t* start;  // [M, 3]
-  char* out;  // [M, C, size...], contiguous
+  char* out;             // [M, C, size...], contiguous
   int64_t channels, extent[3], size[3];
   int64_t stride_n, stride_c, stride[3];
 

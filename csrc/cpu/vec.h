@@ -204,7 +204,8 @@ inline bool all_finite(Double x) {
 #endif
 }
 
-// Appends the lanes of x where keep is set to list[n...], which has room for all; returns the new n.
+// Appends the lanes of x where keep is set to list[n...], which has room for all; returns the new
+// n.
 inline int append(int32_t* list, int n, Int x, Int keep) {
 #if defined(__AVX512F__)
   const __mmask16 mask = _mm512_test_epi32_mask((__m512i)keep, (__m512i)keep);
@@ -219,9 +220,7 @@ inline int append(int32_t* list, int n, Int x, Int keep) {
 #endif
 }
 
-inline Float widen_bfloat16(Short x) {
-  return from_bits(__builtin_convertvector(x, Int) << 16);
-}
+inline Float widen_bfloat16(Short x) { return from_bits(__builtin_convertvector(x, Int) << 16); }
 
 inline Float widen_float16(Short x) {
 #if defined(__AVX512F__)

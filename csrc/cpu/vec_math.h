@@ -85,8 +85,7 @@ inline Float activate(Float x) {
     case Activation::kSilu: return x / (exp(-x) + 1.0f);
     case Activation::kSigmoid: return 1.0f / (exp(-x) + 1.0f);
     case Activation::kTanh: return tanh(x);
-    case Activation::kHardswish:
-      return x * min(splat(6.0f), max(zero, x + 3.0f)) / 6.0f;
+    case Activation::kHardswish: return x * min(splat(6.0f), max(zero, x + 3.0f)) / 6.0f;
   }
 }
 

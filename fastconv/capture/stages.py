@@ -7,7 +7,7 @@
   counts when it is a module without children named "...Norm..." that returns the same shape: its
   call is hooked instead. Otherwise no norm follows, and the stage taken is "conv".
 - act: the activation that reads the normalised value (or the output itself, where no norm
-  follows), and is the only one to read it. One of `fastconv.ops.reduction.ACTIVATIONS` with its
+  follows), and is the only one to read it. One of `fastconv.reduction.ACTIVATIONS` with its
   default parameters is applied by name; any other counts when it is an element-wise module
   without children: its call is hooked instead. A residual addition, a concatenation or a second
   reader in between means that no activation follows, and the stage taken is "norm" or "conv".

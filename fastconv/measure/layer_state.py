@@ -11,8 +11,8 @@ from torch import Tensor
 from fastconv.measure import exact_sum
 from fastconv.measure.hits import Hits, boxes
 from fastconv.measure.patches import PatchPlan, PatchSource
-from fastconv.ops.reduction import BINS, Reduction
 from fastconv.records import STATUS, LayerInfo, LayerResult
+from fastconv.reduction import BINS, Reduction
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,10 @@ def channel_normalize(
             raise InputError(
                 f"mode {mode!r} takes {' and '.join(needed) or 'no statistics'}; check {name}"
             )
-    if mode == "zscore":
+    if mean is not None and var is not None:
         scale = torch.rsqrt(var.double() + eps)
         shift = -mean.double() * scale
-    elif mode == "minmax":
+    elif min is not None and max is not None:
         width = max.double() - min.double()
         scale = torch.where(width > 0, 1 / width, 0.0)
         shift = -min.double() * scale

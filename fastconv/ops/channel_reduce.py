@@ -8,13 +8,12 @@ from torch import Tensor
 from fastconv import dispatch
 from fastconv.errors import InputError
 from fastconv.ops.reduction import (
-    Reduction,
     check_activation,
     check_affine,
     check_dtype,
-    empty_fields,
     histogram_buffer,
 )
+from fastconv.reduction import Reduction, empty_fields
 
 torch.library.define(
     "fastconv::channel_reduce",
@@ -51,7 +50,7 @@ def channel_reduce(
             (float64 on the reference backend only); any strides, without a copy where the
             activation is contiguous or channels_last.
         scale, shift: [C], applied in float32 (float64 for float64 input).
-        activation: None or a name in `fastconv.ops.reduction.ACTIVATIONS`, with torch's defaults.
+        activation: None or a name in `fastconv.reduction.ACTIVATIONS`, with torch's defaults.
         histogram: True counts the values in the bins of `histogram_edges()`; a contiguous int64
             [C, bins] tensor is added into, and returned.
         backend: "auto", or a name from `fastconv.backends()["channel_reduce"]`.

@@ -11,13 +11,12 @@ from fastconv import dispatch
 from fastconv.errors import InputError
 from fastconv.geometry import ConvGeometry
 from fastconv.ops.reduction import (
-    Reduction,
     check_activation,
     check_affine,
     check_dtype,
-    empty_fields,
     histogram_buffer,
 )
+from fastconv.reduction import Reduction, empty_fields
 
 torch.library.define(
     "fastconv::conv_reduce",

@@ -6,7 +6,6 @@ import h5py
 import numpy as np
 
 from fastconv.measure.exact_sum import mean_and_var
-from fastconv.ops.reduction import histogram_edges
 from fastconv.records import LayerInfo, LayerResult
 from fastconv.store import schema
 from fastconv.store.codec import Compressor

@@ -7,7 +7,6 @@ import torch
 
 from fastconv.geometry import FieldMap
 from fastconv.measure import exact_sum
-from fastconv.ops.reduction import BINS, histogram_edges
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
 from fastconv.store import codec, schema
 

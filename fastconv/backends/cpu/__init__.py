@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from fastconv.backends import Kernel
 from fastconv.backends.cpu.channel_reduce import channel_reduce
 from fastconv.backends.cpu.channel_reduce import supports as channel_reduce_supports
 from fastconv.backends.cpu.conv_reduce import conv_reduce
@@ -14,7 +15,6 @@ from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
 from fastconv.backends.cpu.gather_patches import gather_patches
 from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
 from fastconv.backends.cpu.topk_merge import topk_merge
-from fastconv.dispatch import Kernel
 from fastconv.errors import BackendUnavailableError
 
 ISA_LEVELS = ("scalar", "avx2", "avx512", "amx")

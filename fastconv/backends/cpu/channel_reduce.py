@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastconv.ops.reduction import ACTIVATIONS, empty_fields
+from fastconv.reduction import ACTIVATIONS, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastconv.geometry import ConvGeometry
-from fastconv.ops.reduction import ACTIVATIONS, empty_fields
+from fastconv.reduction import ACTIVATIONS, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from fastconv.backends import Kernel
 from fastconv.backends.reference.channel_normalize import channel_normalize
 from fastconv.backends.reference.channel_reduce import channel_reduce
 from fastconv.backends.reference.conv_reduce import conv_reduce
 from fastconv.backends.reference.gather_patches import gather_patches
 from fastconv.backends.reference.topk_merge import topk_merge
-from fastconv.dispatch import Kernel
 
 
 def unavailable() -> str | None:

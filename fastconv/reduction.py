@@ -1,0 +1,71 @@
+"""What a reduction is: its fields, its activations, its histogram bins."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ACTIVATIONS = (
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "hardswish",
+)
+
+# A log-linear histogram bin is the float32 bit pattern without its low bits: every octave
+# [2^e, 2^(e+1)) is cut into 32 equal bins. Magnitudes below 2^-20 are zero, from 2^20 on overflow.
+BIN_SHIFT = 18
+FIRST_EXPONENT, LAST_EXPONENT = -20, 20
+BINS_PER_SIGN = (LAST_EXPONENT - FIRST_EXPONENT) * 32
+BINS = 2 * (BINS_PER_SIGN + 1) + 1  # negative overflow and bins, zero, positive bins and overflow
+ZERO_BIN = BINS_PER_SIGN + 1
+
+
+class Reduction(NamedTuple):
+    """Per (sample, channel) reductions over the positions of an activation.
+
+    Non-finite values are counted in `nonfinite` and left out of everything else. Where a
+    (sample, channel) has no finite value: sums 0, min +inf, max -inf, argmin and argmax -1.
+    """
+
+    sum: Tensor  # [N, C] float64
+    sumsq: Tensor  # [N, C] float64
+    min: Tensor  # [N, C] float32
+    max: Tensor  # [N, C] float32
+    argmax: Tensor  # [N, C] int64, flat position, first on ties
+    argmin: Tensor  # [N, C] int64, flat position, first on ties
+    positive: Tensor  # [N, C] int64, values > 0
+    nonfinite: Tensor  # [N, C] int64
+    count: int  # type: ignore[assignment]  # positions per sample
+    histogram: Tensor | None = None  # [C, bins] int64 over the batch
+    activation: Tensor | None = None  # [N, C, *spatial]
+
+
+def empty_fields(n: int, c: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Uninitialised tensors for the first eight fields of a `Reduction`, in order."""
+    dtypes = (*(torch.float64,) * 2, *(torch.float32,) * 2, *(torch.int64,) * 4)
+    return tuple(torch.empty((n, c), dtype=dtype, device=device) for dtype in dtypes)
+
+
+def histogram_edges() -> Tensor:
+    """Edges of the histogram bins of `channel_reduce` and `conv_reduce`.
+
+    Log-linear bins taken from the float32 bits: 32 bins of equal width in every octave from 2^-20
+    to 2^20, for both signs; one bin around zero for smaller magnitudes; one at each end for
+    larger ones. A bin holds [lower, upper) for positive values, (lower, upper] for negative ones.
+
+    Returns:
+        [bins + 1] float64, ascending; the first is -inf, the last +inf.
+    """
+    octaves = torch.arange(FIRST_EXPONENT, LAST_EXPONENT, dtype=torch.float64)
+    steps = 1 + torch.arange(32, dtype=torch.float64) / 32
+    positive = (torch.exp2(octaves)[:, None] * steps).flatten()
+    positive = torch.cat([positive, torch.tensor([2.0**LAST_EXPONENT, float("inf")]).double()])
+    return torch.cat([-positive.flip(0), positive])
