@@ -83,4 +83,4 @@ def channel_reduce(
     check_activation(activation)
     counts = histogram_buffer(histogram, x.shape[1], x.device)
     fields = torch.ops.fastconv.channel_reduce(x, scale, shift, activation, counts, backend)
-    return Reduction(*fields, x.shape[2:].numel(), counts)
+    return Reduction._make((*fields, x.shape[2:].numel(), counts, None))

@@ -107,12 +107,8 @@ def conv_reduce(
         return_activation,
         backend,
     )
-    return Reduction(
-        *fields,
-        torch.Size(size).numel(),
-        counts,
-        written if return_activation else None,
-    )
+    kept = written if return_activation else None
+    return Reduction._make((*fields, torch.Size(size).numel(), counts, kept))
 
 
 def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) -> ConvGeometry:
