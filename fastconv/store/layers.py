@@ -7,6 +7,7 @@ import numpy as np
 
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.records import LayerInfo, LayerResult
+from fastconv.reduction import histogram_edges
 from fastconv.store import schema
 from fastconv.store.codec import Compressor
 from fastconv.store.montage import overview, weights_picture

@@ -8,6 +8,7 @@ import torch
 from fastconv.geometry import FieldMap
 from fastconv.measure import exact_sum
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.reduction import BINS, histogram_edges
 from fastconv.store import codec, schema
 
 
