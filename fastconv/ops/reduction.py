@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.reduction import ACTIVATIONS, BINS, empty_fields  # noqa: F401
+from fastconv.reduction import ACTIVATIONS, BINS
 
 REDUCED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -8,9 +8,9 @@ import triton
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 6):
     raise ImportError(f"triton {triton.__version__} is too old; install triton 3.6 or later")
 
+from fastconv.backends import Kernel
 from fastconv.backends.triton import channel_reduce, conv_reduce
 from fastconv.backends.triton.launch import INTERPRETED
-from fastconv.dispatch import Kernel
 
 
 def unavailable() -> str | None:

@@ -7,7 +7,7 @@ from fastconv.backends.triton import tuning
 from fastconv.backends.triton.kernels.channel_reduce import channel_reduce_kernel
 from fastconv.backends.triton.launch import launch, merge_segments, unsupported
 from fastconv.backends.triton.layout import dense_activation
-from fastconv.ops.reduction import empty_fields
+from fastconv.reduction import empty_fields
 
 
 def supports(x: Tensor, *rest: object) -> str | None:

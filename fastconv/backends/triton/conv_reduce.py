@@ -12,7 +12,7 @@ from fastconv.backends.triton.kernels.conv_reduce_pointer import conv_reduce_poi
 from fastconv.backends.triton.launch import launch, merge_segments, unsupported
 from fastconv.backends.triton.layout import dense_activation, five_strides, three
 from fastconv.geometry import ConvGeometry
-from fastconv.ops.reduction import empty_fields
+from fastconv.reduction import empty_fields
 
 
 class Problem(NamedTuple):

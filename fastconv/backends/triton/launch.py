@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from fastconv.backends.triton.kernels.merge_segments import merge_segments_kernel
-from fastconv.ops.reduction import empty_fields
+from fastconv.reduction import empty_fields
 
 INTERPRETED = not isinstance(merge_segments_kernel, triton.JITFunction)
 _LIMIT = 2**31 - 1  # offsets within one sample are int32

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="triton is not installed")
 
 from fastconv import channel_reduce, conv_reduce
-from fastconv.ops.reduction import ACTIVATIONS
+from fastconv.reduction import ACTIVATIONS
 
 EXACT = ("min", "max", "argmax", "argmin", "positive", "nonfinite", "histogram")
 # input shape, C_out, kernel, stride, padding, dilation, groups, channels_last
