@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastconv.ops import reduction
+from fastconv import reduction
 
 BINS = tl.constexpr(reduction.BINS)
 BINS_PER_SIGN = tl.constexpr(reduction.BINS_PER_SIGN)
