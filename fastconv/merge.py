@@ -14,7 +14,7 @@ from fastconv.fingerprint import require_equal
 from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.records import LayerResult, Maps, Rows, SampleTable
 from fastconv.store.layer import Layer
-from fastconv.store.reader import Run
+from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
 
@@ -38,7 +38,7 @@ def merge(
         OutputError: `out` exists or cannot be written.
     """
     with ExitStack() as stack:
-        runs = [stack.enter_context(Run(path)) for path in parts]
+        runs = [stack.enter_context(open_run(path)) for path in parts]
         runs = _in_order(runs)
         first = runs[0].config
         for run in runs[1:]:

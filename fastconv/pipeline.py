@@ -23,7 +23,7 @@ from fastconv.options import Options
 from fastconv.progress import Progress
 from fastconv.run_state import RunState
 from fastconv.store.parts import PartsFolder
-from fastconv.store.reader import Run
+from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
 _PROBED = 16  # samples whose values decide how images are displayed
@@ -227,13 +227,14 @@ class Job:
 
 
 def _finished(out: Path, job: Job) -> Run:
-    run = Run(out)
+    run = open_run(out)
     require_equal(
         run.config["fingerprint"],
         job.identity,
         str(out),
         "choose another output, or overwrite it (overwrite=True, --overwrite)",
     )
+    run.close()
     return run
 
 

@@ -19,7 +19,7 @@ from fastconv.options import Options
 from fastconv.pipeline import Job, on_device
 from fastconv.recompute import Check, HitChecker
 from fastconv.store.layer import Layer
-from fastconv.store.reader import Run
+from fastconv.store.reader import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def verify(
     """
     if hits is not None and hits < 1:
         raise InputError(f"hits must be at least 1, or None for all, got {hits}")
-    with Run(path) as run, on_device(model, device) as place:
+    with open_run(path) as run, on_device(model, device) as place:
         stored = run.config["fingerprint"]
         source = open_data(data)
         known = {name: stored[name] for name in Options.__dataclass_fields__}

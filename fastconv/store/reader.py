@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +28,49 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Raises:
         FileFormatError: no fastconv file, of a newer major version, incomplete or damaged.
     """
-    return Run(path)
+    run = Run(path)
+    run._layers  # noqa: B018 - opens and checks the file now
+    return run
 
 
 class Run:
     """A finished run: `run.layers` names its layers, `run[name]` is one of them.
 
-    Use it in a `with` block, or call `close`.
+    The file is opened when something is first read of it; use the run in a `with` block, or call
+    `close`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        check_readable(self.path)
         self._guard = Guard(self.path)
+
+    @cached_property
+    def _file(self) -> h5py.File:
+        check_readable(self.path)
         with reading(self.path):
-            self._file = h5py.File(self.path, "r", locking=False)
-        try:
-            with reading(self.path):
-                check_root(self._guard, self._file)
-                self._run = self._guard.group(self._file, "run")
-                self.config: dict[str, Any] = self._read_config()
-                self._layers: dict[str, Layer] = self._read_layers()
-        except BaseException:
-            self._file.close()
-            raise
+            file = h5py.File(self.path, "r", locking=False)
+            try:
+                check_root(self._guard, file)
+            except BaseException:
+                file.close()
+                raise
+            return file
+
+    @cached_property
+    def _run(self) -> h5py.Group:
+        with reading(self.path):
+            return self._guard.group(self._file, "run")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What made the run: options, versions, hashes."""
+        with reading(self.path):
+            return self._read_config()
+
+    @cached_property
+    def _layers(self) -> dict[str, Layer]:
+        with reading(self.path):
+            return self._read_layers()
 
     @property
     def layers(self) -> list[str]:
@@ -131,7 +151,11 @@ class Run:
         return found
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file; what is read afterwards opens it again."""
+        if "_file" in self.__dict__:
+            self._file.close()
+        for name in ("_file", "_run", "_layers"):
+            self.__dict__.pop(name, None)
 
     def __enter__(self) -> Run:
         return self
