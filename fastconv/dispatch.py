@@ -53,9 +53,14 @@ def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[
     raise BackendUnavailableError(f"no backend runs {op} on {device}")
 
 
+def check_name(backend: str) -> None:
+    """Raise InputError unless it is "auto" or the name of a backend."""
+    if backend not in ("auto", *_NAMES):
+        raise InputError(f"backend must be 'auto' or one of {', '.join(_NAMES)}, got {backend!r}")
+
+
 def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> Callable[..., Any]:
-    if name not in _NAMES:
-        raise InputError(f"backend must be 'auto' or one of {', '.join(_NAMES)}, got {name!r}")
+    check_name(name)
     module = load(name)
     if isinstance(module, str):
         raise BackendUnavailableError(f"backend {name!r} is not available: {module}")

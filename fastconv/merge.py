@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from fastconv.errors import InputError
 from fastconv.fingerprint import require_equal
 from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.records import LayerResult, Maps, Rows, SampleTable
-from fastconv.store.layer import Layer
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
@@ -85,7 +85,6 @@ def _in_order(runs: list[Run]) -> list[Run]:
 
 
 def _merged(runs: list[Run], name: str) -> LayerResult:
-    layers = [run[name] for run in runs]
     options = runs[0].config["fingerprint"]
     measures = Measures(
         stats=options["stats"],
@@ -95,37 +94,48 @@ def _merged(runs: list[Run], name: str) -> LayerResult:
         largest=options["order"] == "largest",
         patches=options["patches"],
     )
-    state = LayerState(layers[0].info, measures, tuple(runs[0].config["input_size"]))
-    for layer in layers:
-        state.merge(layer.result())
-    result = state.result(layers[0].weight)
-    if options["samples"]:
-        blocks = [layer.samples for layer in layers]
-        count = sum(len(block.max) for block in blocks)
-        shape = (count, state.info.channels)
-        result.samples_max = Rows(shape, (block.max for block in blocks))
-        result.samples_mean = Rows(shape, (block.mean for block in blocks))
-    if options["maps"]:
-        result.maps = _maps(layers)
+    results = [run[name].result() for run in runs]
+    state = LayerState(results[0].info, measures, tuple(runs[0].config["input_size"]))
+    for part in results:
+        state.merge(part)
+    result = state.result(results[0].weight)
+    result.samples_max = _joined_rows([part.samples_max for part in results])
+    result.samples_mean = _joined_rows([part.samples_mean for part in results])
+    result.maps = _joined_maps([part.maps for part in results])
     return result
 
 
-def _maps(layers: list[Layer]) -> Maps:
-    held = [layer.maps() for layer in layers if "activations" in layer.holds]
-    samples = np.concatenate([m.samples for m in held])
-    shape = (len(samples), *held[0].activation.shape[1:])
+def _joined_rows(parts: list[Rows | None]) -> Rows | None:
+    """The rows of all parts, one after the other; None where none has any."""
+    held = [rows for rows in parts if rows is not None]
+    if not held:
+        return None
+    shape = (sum(rows.shape[0] for rows in held), *held[0].shape[1:])
+    return Rows(shape, chain.from_iterable(rows.blocks for rows in held))
 
-    def blocks() -> Iterator[Any]:
-        for maps in held:
-            yield from maps.activation.blocks
 
-    return Maps(held[0].storage, held[0].keepbits, samples, Rows(shape, blocks()))
+def _joined_maps(parts: list[Maps | None]) -> Maps | None:
+    held = [maps for maps in parts if maps is not None]
+    activation = _joined_rows([maps.activation for maps in held])
+    if activation is None:
+        return None
+    samples = np.concatenate([maps.samples for maps in held])
+    joined = Maps(held[0].storage, held[0].keepbits, samples, activation)
+    if held[0].scale is not None:
+        joined.scale = np.concatenate([maps.scale for maps in held])
+        joined.offset = np.concatenate([maps.offset for maps in held])
+    return joined
 
 
 def _sample_table(runs: list[Run]) -> SampleTable | None:
-    tables = [run.samples for run in runs]
-    if any(table is None for table in tables):
+    tables = [table for run in runs if (table := run.samples) is not None]
+    if len(tables) < len(runs):
         return None
-    keys = None if tables[0].keys is None else [k for table in tables for k in table.keys]
-    labels = None if tables[0].labels is None else np.concatenate([t.labels for t in tables])
-    return SampleTable(sum(table.count for table in tables), keys, labels)
+    keys = [table.keys for table in tables if table.keys is not None]
+    labels = [table.labels for table in tables if table.labels is not None]
+    return SampleTable(
+        sum(table.count for table in tables),
+        [key for part in keys for key in part] if keys else None,
+        np.concatenate(labels) if labels else None,
+        [index for table in tables for index in table.skipped],
+    )

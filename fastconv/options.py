@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastconv import dispatch
 from fastconv.errors import InputError
 
 STAGES = ("conv", "norm", "act")
@@ -46,6 +47,7 @@ class Options:
             value = given[name]
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise InputError(f"{name} must be an int of at least {lowest}, got {value!r}")
+        dispatch.check_name(given["backend"])
         given["quantiles"] = given["quantiles"] and given["stats"]
         given["patches"] = given["patches"] and given["topk"] > 0
         given["maps"] = _map_samples(given["maps"], length)

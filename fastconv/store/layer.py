@@ -200,7 +200,34 @@ class Layer:
             self.histogram[0] if "histogram" in holds else None,
             self._read("topk", schema.TOPK) if "topk" in holds else {},
             self.patches if "patches" in holds else None,
+            self._sample_rows("max"),
+            self._sample_rows("mean"),
+            self._map_rows() if "activations" in holds else None,
         )
+
+    def _sample_rows(self, name: str) -> Rows | None:
+        if "samples" not in self.holds or name not in self._group["samples"]:
+            return None
+        with reading(self._guard.path):
+            group, sizes = self._guard.group(self._group, "samples"), {"filter": self.info.channels}
+            rows = self._guard.dataset(group, name, schema.SAMPLES[name], sizes)
+        return Rows(rows.shape, (rows,))
+
+    def _map_rows(self) -> Maps:
+        def blocks() -> Iterator[h5py.Dataset]:
+            with self._maps() as (_, found):
+                yield found["activation"]
+
+        with self._maps() as (guard, found):
+            group = found["activation"].parent
+            return Maps(
+                str(guard.attribute(group, "storage")),
+                int(guard.attribute(group, "keepbits") or 0),
+                found["sample"][()],
+                Rows(found["activation"].shape, blocks()),
+                found["scale"][()] if "scale" in found else None,
+                found["offset"][()] if "offset" in found else None,
+            )
 
     @contextmanager
     def _maps(self) -> Iterator[tuple[Guard, dict[str, h5py.Dataset]]]:

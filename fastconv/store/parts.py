@@ -177,7 +177,9 @@ class PartsFolder:
             stale.unlink()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type | None, *exc: object) -> None:
+        if kind is not None and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
+            self.remove()  # nothing was finished: leave nothing behind
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
