@@ -1,0 +1,28 @@
+"""`fastconv verify`: recompute what a file says, from the model and the data."""
+
+from __future__ import annotations
+
+import argparse
+
+from fastconv.cli.arguments import add_model_and_data, model_and_data
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("verify", help="check a file against its model and its data")
+    parser.add_argument("file", metavar="RUN.h5")
+    add_model_and_data(parser)
+    parser.add_argument("--hits", type=int, metavar="N", help="per layer (default: all)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import fastconv
+
+    with fastconv.open(arguments.file):
+        pass  # no model is built for a file that cannot be read
+    model, data = model_and_data(arguments)
+    report = fastconv.verify(
+        arguments.file, model, data, hits=arguments.hits, device=arguments.device
+    )
+    print(report)
+    return 0 if report.ok else 1

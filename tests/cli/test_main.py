@@ -1,0 +1,249 @@
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastconv
+from fastconv.cli.main import main
+
+NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.Conv2d(5, 4, 3))
+
+def fails():
+    class Net(nn.Conv2d):
+        def forward(self, x):
+            raise RuntimeError("out of luck")
+    return Net(3, 5, 3)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a network and twenty pictures."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "net.py").write_text(NET)
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        pixels = rng.integers(0, 256, (14, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+JOB = ("net.py:build", "photos", "--size", "12")
+
+
+@pytest.fixture
+def run_file(here):
+    if not (here / "run.h5").exists():
+        assert main(["extract", *JOB, "-o", "run.h5", "--batch-size", "7", "--samples"]) == 0
+    return "run.h5"
+
+
+def test_extract_makes_what_the_options_say(here, capsys):
+    options = ["--layers", "0", "--topk", "3", "--order", "smallest", "--maps", "2:5", "--samples"]
+    assert main(["extract", *JOB, "-o", "some.h5", "--stage", "act", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("some.h5: 1 layers, 5 filters, ")
+    assert "20 of 20 samples (100%)" in err
+    with fastconv.open("some.h5") as run:
+        layer = run["0"]
+        assert layer.info.stage == "act"
+        assert layer.topk.values.shape == (5, 3)
+        assert (layer.topk.values == 0).all()  # the smallest values after a ReLU
+        assert layer.map_samples.tolist() == [2, 3, 4]
+        assert layer.samples.max.shape == (20, 5)
+        assert run.samples.keys[3] == "03.png"
+
+
+def test_finished_work_returns_at_once_and_is_never_replaced_unasked(run_file, capsys):
+    before = Path(run_file).stat().st_mtime_ns
+    same = ["extract", *JOB, "-o", run_file, "--batch-size", "7", "--samples"]
+    assert main(same) == 0
+    assert main([*same, "--topk", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "topk was 9, now 2" in error
+    assert error.count("\n") == 1
+    assert Path(run_file).stat().st_mtime_ns == before
+
+
+def test_shards_merge_into_the_same_file(here, run_file):
+    shards = []
+    for i in range(3):
+        shards.append(f"shard{i}.h5")
+        job = ["extract", *JOB, "-o", shards[-1], "--batch-size", "7", "--samples"]
+        assert main([*job, "--shard", f"{i}/3", "--quiet"]) == 0
+    assert main(["merge", *shards, "-o", "merged.h5"]) == 0
+    with fastconv.open("merged.h5") as merged, fastconv.open(run_file) as whole:
+        for name in whole.layers:
+            assert np.array_equal(merged[name].topk.values, whole[name].topk.values)
+            assert np.array_equal(merged[name].stats["var"], whole[name].stats["var"])
+
+
+def test_inspect_shows_layers_filters_and_hits(run_file, capsys):
+    assert main(["inspect", run_file]) == 0
+    text = capsys.readouterr().out
+    with fastconv.open(run_file) as run:
+        layer = run["2"]
+        best = layer.topk.values[:, 0].argmax()
+        value, sample = layer.topk.values[best, 0], layer.topk.sample[best, 0]
+    assert text.startswith("run.h5: 2 layers, 20 samples, stage conv")
+    (row,) = [line for line in text.splitlines() if line.startswith("2 ")]
+    assert row.split()[:4] == ["2", "4", "8x8", "5x5"]
+    assert f"{value:.4g}" in row
+    assert f" {sample}  " in row
+    assert main(["inspect", run_file, "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3 + 4
+    assert main(["inspect", run_file, "2", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "filter 3: 9 hits" in text
+    assert ".png" in text
+
+
+@pytest.mark.parametrize("layer", [[], ["0"], ["0", "1"]])
+def test_inspect_fits_100_columns_and_any_run(here, capsys, layer):
+    name = "bare.h5"
+    if not pathlib.Path(name).exists():
+        options = ["--no-quantiles", "--no-patches", "--quiet"]
+        assert main(["extract", *JOB, "-o", name, *options]) == 0
+    capsys.readouterr()
+    assert main(["inspect", name, *layer]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_inspect_of_an_unknown_layer_or_filter_is_one_line(run_file, capsys):
+    assert main(["inspect", run_file, "conv9"]) == 2
+    assert main(["inspect", run_file, "0", "5"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "filters 0 to 4" in errors[1]
+
+
+def test_verify_tells_right_from_wrong_by_its_exit_code(run_file, here, capsys):
+    assert main(["verify", run_file, *JOB]) == 0
+    assert "everything holds" in capsys.readouterr().out
+    (here / "changed.h5").write_bytes((here / run_file).read_bytes())
+    with h5py.File("changed.h5", "r+") as file:
+        file["run/layers/0/topk/value"][2, 1] += 1e-3
+    assert main(["verify", "changed.h5", *JOB]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+BAD = {
+    "no such file": (["inspect", "none.h5"], "none.h5"),
+    "no fastconv file": (["inspect", "net.py"], "net.py"),
+    "unknown layer": (["extract", *JOB, "-o", "x.h5", "--layers", "conv"], "conv"),
+    "wrong channels": (["extract", "net.py:build", "grey.npy", "-o", "x.h5"], "channel"),
+    "unknown backend": (["extract", *JOB, "-o", "x.h5", "--backend", "gpu"], "gpu"),
+    "no folder": (["extract", *JOB, "-o", "none/x.h5"], "none"),
+    "no data": (["extract", "net.py:build", "none", "-o", "x.h5"], "there is no none"),
+    "no option": (["extract", *JOB], "-o"),
+    "bad maps": (["extract", *JOB, "-o", "x.h5", "--maps", "some"], "indices such as 0,5,9"),
+    "maps outside": (["extract", *JOB, "-o", "x.h5", "--maps", "20"], "no sample 20"),
+    "bad shard": (["extract", *JOB, "-o", "x.h5", "--shard", "3"], "I/N"),
+    "no such device": (["extract", *JOB, "-o", "x.h5", "--device", "abacus"], "abacus"),
+    "no command": ([], "COMMAND"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(here, capsys, case):
+    np.save("grey.npy", np.zeros((4, 1, 12, 12), np.float32))
+    arguments, message = BAD[case]
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert message in error
+    assert not pathlib.Path("x.h5").exists()
+
+
+def test_a_model_that_raises_shows_where_and_is_no_failed_check(here, capsys):
+    assert main(["extract", "net.py:fails", *JOB[1:], "-o", "x.h5"]) == 3
+    error = capsys.readouterr().err
+    assert "net.py" in error
+    assert error.endswith("RuntimeError: out of luck\n")
+
+
+def test_doctor_names_versions_backends_and_reasons(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("torch", "HDF5", "threads", "channel_reduce", "cpu, reference", "no cuda"):
+        assert expected in text
+
+
+def test_version_and_help(capsys):
+    for argument, expected in (("--version", fastconv.__version__), ("--help", "verify")):
+        with pytest.raises(SystemExit) as stop:
+            main([argument])
+        assert stop.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+SLOW_NET = """
+import time
+import torch
+from torch import nn
+
+class Slow(nn.Conv2d):
+    def forward(self, x):
+        time.sleep(0.2)
+        return super().forward(x)
+
+def build():
+    return Slow(1, 2, 3)
+
+def data():
+    return torch.arange(40 * 64.0).reshape(40, 1, 8, 8)
+"""
+
+
+def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_NET)
+    command = [
+        sys.executable,
+        "-m",
+        "fastconv.cli.main",
+        "extract",
+        "slow.py:build",
+        "slow.py:data",
+    ]
+    command += ["-o", "run.h5", "--batch-size", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("run.h5.parts/u*.h5")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "fastconv: interrupted; the same command goes on from here"
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "samples were done before" in again.stderr
+    with fastconv.open(tmp_path / "run.h5") as run:
+        assert (
+            run["layer" if "layer" in run else run.layers[0]].stats["count"].tolist() == [1440] * 2
+        )
+
+
+def test_output_cut_short_by_head_is_no_error(run_file):
+    command = f"{sys.executable} -m fastconv.cli.main inspect {run_file} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
