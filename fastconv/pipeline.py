@@ -254,7 +254,7 @@ def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
     """The model on a device (default where it is), and back where it was afterwards."""
     home = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    place = home if device is None else torch.device(device)
+    place = home if device is None else _usable(device)
     if place == home:
         yield place
         return
@@ -263,6 +263,14 @@ def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[t
         yield place
     finally:
         model.to(home)
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""What `fastconv demo` trains and draws; needs the extra `demo`."""
