@@ -23,7 +23,7 @@ def model_hash(model: nn.Module) -> str:
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
             flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+            digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
         else:
             digest.update(f"{name} {value!r};".encode())
     return digest.hexdigest()

@@ -195,7 +195,7 @@ class HitChecker:
     ) -> tuple[Tensor, Tensor]:
         """The stage's value at one position of each hit, and the bound of its float32 rounding."""
         info = target.info
-        module = self._job.model.get_submodule(info.module_path)
+        module: Any = self._job.model.get_submodule(info.module_path)
         x = self._inputs[info.module_path].detach().cpu()
         window, weight = _windows(info, module, x, filters, rows, at)
         conv = (window * weight).flatten(1).sum(1)
@@ -203,8 +203,8 @@ class HitChecker:
         if module.bias is not None:
             bias = module.bias.detach().cpu().double()[filters]
             conv, size = conv + bias, size + bias.abs()
-        scale = 1.0 if target.scale is None else target.scale.cpu().double()[filters]
-        shift = 0.0 if target.shift is None else target.shift.cpu().double()[filters]
+        scale: Any = 1.0 if target.scale is None else target.scale.cpu().double()[filters]
+        shift: Any = 0.0 if target.shift is None else target.shift.cpu().double()[filters]
         value = conv * scale + shift
         unit = _unit_roundoff(self._inputs[info.module_path].dtype, self._job.options.dtype)
         bound = (window[0].numel() + 2) * 2.0**-24 * size + unit * (size + conv.abs())
@@ -227,9 +227,10 @@ class HitChecker:
 
 
 def _windows(
-    info: LayerInfo, module: nn.Module, x: Tensor, filters: np.ndarray, rows: np.ndarray, at: Tensor
+    info: LayerInfo, module: Any, x: Tensor, filters: np.ndarray, rows: np.ndarray, at: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the convolution multiplies at each hit: two float64 [M, C_in/groups, *kernel]."""
+    assert info.padding and info.kernel and info.dilation and info.groups  # a convolution
     position = np.stack(np.unravel_index(at.numpy(), info.size), -1)  # [M, D]
     before = np.array([pad[0] for pad in info.padding])
     start = torch.from_numpy(position * np.array(info.stride) - before)

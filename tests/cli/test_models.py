@@ -46,7 +46,7 @@ def test_a_ready_model_is_taken_as_it_is(folder):
 WRONG = {
     "resnet18": "MODEL must be file.py:factory",
     "none.py:build": "there is no file none.py",
-    "net.py:biuld": "no 'biuld'; near: build",
+    "net.py:built": "no 'built'; near: build",
     "net.py:wrong": "gives a int, not a torch.nn.Module",
     "net.py:broken": r"ZeroDivisionError: division by zero \(net.py line 7\)",
     "no_such_package.x:build": "ModuleNotFoundError: No module named 'no_such_package'",

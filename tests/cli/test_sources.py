@@ -59,7 +59,7 @@ WRONG = {
     "x.h5:nothing": "no data set 'nothing'; it has .*group/x",
     "two.h5": "holds 2 data sets; give one as two.h5:NAME",
     "x.npy.h5": "there is no file",
-    "data.py:laod": "no 'laod'; near: load",
+    "data.py:loadd": "no 'loadd'; near: load",
 }
 
 
