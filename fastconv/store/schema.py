@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.errors import FileFormatError
 from fastconv.geometry import FieldMap
 from fastconv.records import STATUS, LayerInfo
 
@@ -138,7 +137,7 @@ def info_to_json(info: LayerInfo) -> str:
 
 
 def info_from_json(text: str) -> LayerInfo:
-    """Rebuild a `LayerInfo`, refusing anything that could not have been written."""
+    """Rebuild a `LayerInfo`; raises what Python does for text that could not have been written."""
     raw = json.loads(text)
     fields = tuple(
         FieldMap(int(f["advance"]), _ints(f["start"]), _ints(f["stop"])) for f in raw["fields"]
@@ -160,7 +159,7 @@ def info_from_json(text: str) -> LayerInfo:
         **optional,
     )
     if info.channels < 0 or len(info.size) > 3 or len(fields) > 3 or info.status not in STATUS:
-        raise FileFormatError(f"the description of layer {info.name!r} makes no sense")
+        raise ValueError(f"the description of layer {info.name!r} makes no sense")
     return info
 
 

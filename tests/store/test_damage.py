@@ -1,0 +1,256 @@
+"""Damaged and hostile files: a clear error each, never a crash, a hang or a look elsewhere."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import synthetic
+from read_all import read_all
+
+import fastconv
+from fastconv.errors import FastconvError, FileFormatError
+from fastconv.store.writer import write_run
+
+LAYER = "run/layers/conv1"
+
+
+def small_run(path):
+    result, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2)
+    result.samples_max = result.samples_mean = None
+    synthetic.with_maps(result, values)
+    write_run(path, synthetic.CONFIG, [result], samples=synthetic.sample_table())
+    return path
+
+
+@pytest.fixture
+def victim(tmp_path):
+    return small_run(tmp_path / "run.h5")
+
+
+def read_many(paths):
+    """The outcome of each file, read by another process that may take a minute and must live."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("read_all.py")],
+        input="\n".join(map(str, paths)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcomes = done.stdout.splitlines()
+    assert len(outcomes) == len(paths)
+    return outcomes
+
+
+def test_every_truncation_is_noticed(victim):
+    whole = victim.read_bytes()
+    rng = random.Random(0)
+    lengths = {0, 1, 7, 8, 96, 512, 2048, len(whole) - 1}
+    lengths |= {rng.randrange(len(whole)) for _ in range(60)}
+    paths = []
+    for length in sorted(lengths):
+        paths.append(victim.with_name(f"cut{length}.h5"))
+        paths[-1].write_bytes(whole[:length])
+    for outcome in read_many(paths):
+        assert outcome.startswith("FileFormatError: ")
+
+
+def test_flipped_bits_never_crash_the_reader(victim, tmp_path):
+    whole, expected = victim.read_bytes(), read_all(victim)
+    rng = random.Random(1)
+    paths = []
+    for i in range(120):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 3, 20))):
+            # half of them near the start and between the small objects, where the structure is
+            end = len(whole) if rng.random() < 0.5 else min(len(whole), 60_000)
+            damaged[rng.randrange(end)] ^= 1 << rng.randrange(8)
+        paths.append(tmp_path / f"flip{i}.h5")
+        paths[-1].write_bytes(damaged)
+    outcomes = read_many(paths)
+    kinds = {outcome.split(":")[0] for outcome in outcomes if ":" in outcome}
+    assert kinds <= {"FileFormatError", "InputError"}
+    changed = sum(outcome != expected for outcome in outcomes)
+    assert changed > 30
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04" * 99])
+def test_what_is_no_hdf5_file_is_said_so(tmp_path, content):
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"x\.h5"):
+        fastconv.open(path).layers  # noqa: B018
+
+
+def test_other_hdf5_files_and_missing_ones_are_said_so(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = np.arange(3)
+    for path, message in (
+        (tmp_path / "x.h5", "not written by fastconv"),
+        (tmp_path / "none.h5", "no file"),
+        (tmp_path, "folder"),
+    ):
+        with pytest.raises(FileFormatError, match=message):
+            read_all(path)
+
+
+def replace(file, name, value):
+    del file[name]
+    file[name] = value
+
+
+def shape_lie(file, name, shape, **options):
+    dtype = file[name].dtype
+    del file[name]
+    file.create_dataset(name, shape, dtype, **options)
+
+
+def info_with(file, **changes):
+    info = json.loads(file[f"{LAYER}/info_json"].asstr()[()])
+    replace(file, f"{LAYER}/info_json", json.dumps({**info, **changes}))
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((3,), "<f8")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (3,))
+    del file[f"{LAYER}/stats/mean"]
+    file.create_virtual_dataset(f"{LAYER}/stats/mean", layout)
+
+
+def external(file):
+    del file[f"{LAYER}/stats/mean"]
+    file.create_dataset(f"{LAYER}/stats/mean", (3,), "<f8", external=[("/etc/passwd", 0, 24)])
+
+
+def cycle(file):
+    file[f"{LAYER}/stats/again"] = file["run"]
+
+
+def cyclic_layer(file):
+    file["run/layers/again"] = file["run/layers"]
+
+
+HOSTILE = {
+    "newer major version": lambda f: f.attrs.update(fastconv_format_version="2.0"),
+    "version of another kind": lambda f: f.attrs.update(fastconv_format_version=[1, 2]),
+    "no version": lambda f: f.attrs.pop("fastconv_format_version"),
+    "incomplete": lambda f: f.attrs.pop("complete"),
+    "complete is text": lambda f: f.attrs.update(complete="1"),
+    "complete is big": lambda f: f.attrs.update(complete=np.ones(4000, "u1")),
+    "no run": lambda f: f.pop("run"),
+    "run is data": lambda f: replace(f, "run", 3),
+    "run is a soft link": lambda f: (f.move("run", "r"), replace_link(f, "run", "/r")),
+    "run is elsewhere": lambda f: replace_link(f, "run", h5py.ExternalLink("other.h5", "/run")),
+    "layers dangle": lambda f: replace_link(f, "run/layers", h5py.SoftLink("/nowhere")),
+    "a layer is a loop": lambda f: replace_link(f, LAYER, h5py.SoftLink(f"/{LAYER}")),
+    "stats elsewhere": lambda f: replace_link(f, f"{LAYER}/stats", h5py.ExternalLink("o.h5", "/")),
+    "mean elsewhere": lambda f: replace_link(
+        f, f"{LAYER}/stats/mean", h5py.ExternalLink("/etc/passwd", "/x")
+    ),
+    "a group holds itself": cycle,
+    "layers hold themselves": cyclic_layer,
+    "virtual data": virtual,
+    "external data": external,
+    "config is no JSON": lambda f: replace(f, "run/config_json", "{"),
+    "config is a list": lambda f: replace(f, "run/config_json", "[1]"),
+    "config is deep": lambda f: replace(f, "run/config_json", "[" * 200_000),
+    "config is a number": lambda f: replace(f, "run/config_json", 5),
+    "config is many": lambda f: replace(f, "run/config_json", ["a", "b"]),
+    "info is no JSON": lambda f: replace(f, f"{LAYER}/info_json", "]"),
+    "info is null": lambda f: replace(f, f"{LAYER}/info_json", "null"),
+    "another name": lambda f: info_with(f, name="../../etc/passwd"),
+    "name is a number": lambda f: info_with(f, name=7),
+    "negative channels": lambda f: info_with(f, channels=-3),
+    "other channels": lambda f: info_with(f, channels=4),
+    "huge channels": lambda f: info_with(f, channels=10**30),
+    "sizes are text": lambda f: info_with(f, size="ab"),
+    "nine dimensions": lambda f: info_with(f, size=[1] * 9),
+    "no such status": lambda f: info_with(f, status="great"),
+    "fields are numbers": lambda f: info_with(f, fields=[1, 2]),
+    "huge shape": lambda f: shape_lie(f, f"{LAYER}/stats/mean", (2**45,), chunks=(1024,)),
+    "huge patches": lambda f: shape_lie(
+        f, f"{LAYER}/patches/patch", (3, 2**20, 2**20, 2**20, 3), chunks=(1, 1, 64, 64, 3)
+    ),
+    "huge counts": lambda f: shape_lie(
+        f, f"{LAYER}/histogram/counts", (3, 2**34), chunks=(1, 2**16), compression="gzip"
+    ),
+    "growing data": lambda f: shape_lie(
+        f, f"{LAYER}/stats/mean", (3,), chunks=(2**26,), maxshape=(None,)
+    ),
+    "wrong length": lambda f: replace(f, f"{LAYER}/stats/mean", np.zeros(4)),
+    "wrong rank": lambda f: replace(f, f"{LAYER}/stats/mean", np.zeros((3, 3))),
+    "a scalar": lambda f: replace(f, f"{LAYER}/stats/mean", 1.0),
+    "empty data": lambda f: replace(f, f"{LAYER}/stats/mean", h5py.Empty("<f8")),
+    "text for numbers": lambda f: replace(f, f"{LAYER}/stats/mean", ["a", "b", "c"]),
+    "half for double": lambda f: replace(f, f"{LAYER}/stats/mean", np.zeros(3, "<f2")),
+    "big-endian": lambda f: replace(f, f"{LAYER}/stats/mean", np.zeros(3, ">f8")),
+    "compounds": lambda f: replace(f, f"{LAYER}/stats/mean", np.zeros(3, "f4,i4")),
+    "a type for data": lambda f: replace(f, f"{LAYER}/stats/mean", np.dtype("f8")),
+    "a group for data": lambda f: (
+        f.pop(f"{LAYER}/stats/mean"),
+        f.create_group(f"{LAYER}/stats/mean"),
+    ),
+    "data for a group": lambda f: replace(f, f"{LAYER}/stats", 1),
+    "unknown filter": lambda f: shape_lie(
+        f, f"{LAYER}/stats/mean", (3,), chunks=(3,), compression="lzf"
+    ),
+    "edges do not fit": lambda f: replace(f, f"{LAYER}/histogram/edges", np.zeros(7)),
+    "keys do not fit": lambda f: replace(f, "run/samples/key", np.zeros(4, "S3")),
+    "no sample count": lambda f: f["run/samples"].attrs.pop("count"),
+    "maps of no known kind": lambda f: f[f"{LAYER}/activations"].attrs.update(storage="../x"),
+    "maps elsewhere": lambda f: f[LAYER].attrs.update(maps_of="../../../etc/passwd"),
+}
+
+
+def replace_link(file, name, link):
+    if name in file:
+        del file[name]
+    file[name] = link if not isinstance(link, str) else h5py.SoftLink(link)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_are_refused(victim, case):
+    with h5py.File(victim, "r+") as file:
+        HOSTILE[case](file)
+    with pytest.raises(FileFormatError, match=r"run\.(h5|maps)") as raised:
+        read_all(victim)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def test_a_newer_major_version_is_refused_with_the_reason(victim):
+    with h5py.File(victim, "r+") as file:
+        file.attrs["fastconv_format_version"] = "2.7"
+    with pytest.raises(FileFormatError, match=r"version 2\.7.*reads up to 1\.x.*newer fastconv"):
+        fastconv.open(victim).layers  # noqa: B018
+
+
+def test_a_newer_minor_version_with_more_in_it_is_read(victim):
+    before = read_all(victim)
+    with h5py.File(victim, "r+") as file:
+        file.attrs["fastconv_format_version"] = "1.9"
+        file[f"{LAYER}/novelty/value"] = np.arange(3)
+        file[f"{LAYER}/stats/kurtosis"] = np.arange(3.0)
+    assert read_all(victim) != before
+
+
+def test_a_changed_value_is_seen_by_its_checksum(victim):
+    with fastconv.open(victim) as run:
+        assert run.damaged() == []
+    with h5py.File(victim, "r+") as file:
+        file[f"{LAYER}/topk/position"][0, 0, 0] += 1
+    with fastconv.open(victim) as run:
+        assert run.damaged() == [f"/{LAYER}/topk/position"]
+
+
+def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
+    run = fastconv.open(victim)
+    layer = run["conv1"]
+    run.close()
+    with pytest.raises(FastconvError):
+        layer.stats  # noqa: B018
