@@ -55,12 +55,15 @@ struct ConvReduceParams {
 // unless the tensor itself will do. Input pixels that no window reads are left out of it.
 // A unit is (some samples) x (one group) x (some channel blocks); units are independent, and the
 // bits of a (sample, channel) do not depend on the unit that computed them.
+// Depthwise: all channels count as one group, and every channel block has a slab of its own.
 struct ConvPlan {
+  bool depthwise;        // one input and one output channel in every group
   bool direct;           // the slab is the input tensor itself
+  int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
   int64_t step[3];       // input pixels from one slab plane, row, column to the next
   int64_t slab_size[3];  // planes, rows, columns
   int64_t pixel[3];      // elements from one slab plane, row, column to the next
-  int64_t slab_elements;  // of one sample, direct or not
+  int64_t slab_elements;  // direct or not
   int64_t band_rows, bands_per_plane, bands, band_positions;
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
   const int64_t* run;        // [runs] slab offset of each
@@ -68,6 +71,7 @@ struct ConvPlan {
   int64_t channel_block, blocks;  // output channels of a packed panel; panels of a group
   int64_t panel_elements;         // weights of a panel: [kernel taps, c_in, channel_block]
   int64_t unit_samples, unit_blocks;
+  int64_t unit_slabs;  // of one sample
   int64_t sample_units, block_units, units;
 };
 

@@ -72,7 +72,7 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
   std::vector<int64_t> offsets;
   const ConvPlan plan =
       plan_conv(p, table.conv_channel_block, torch::stable::get_num_threads(), offsets);
-  const int64_t panel_count = plan.blocks * groups;
+  const int64_t panel_count = plan.blocks * plan.groups;
   Tensor panels = torch::stable::new_empty(scale, {panel_count * plan.panel_elements + 16});
   auto* packed = reinterpret_cast<float*>(
       (reinterpret_cast<uintptr_t>(data<float>(panels)) + 63) & ~uintptr_t{63});

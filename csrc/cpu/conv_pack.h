@@ -46,39 +46,99 @@ void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, 
     }
 }
 
-// count pixels of c_in channels, `step` elements apart, channels `channel` elements apart.
+#if defined(__AVX2__)
+
 template <Dtype kDtype>
-inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
-                        int64_t channel, int64_t c_in, float* out) {
-  using E = Element<kDtype>;
-  if (channel == 1 && step == c_in) {  // one stretch
-    c_in *= count;
-    count = 1;
-  }
-  if (channel == 1) {
-    for (int64_t i = 0; i < count; ++i, x += step, out += c_in) {
-      int64_t c = 0;
-      for (; c + kWidth <= c_in; c += kWidth) store(out + c, E::widen(x + c));
-      for (; c < c_in; ++c) out[c] = E::widen_one(x + c);
-    }
-    return;
-  }
-  for (int64_t first = 0; first < count; first += 16) {  // 16 pixels at a time: whole cache lines
-    const int64_t last = first + 16 < count ? first + 16 : count;
-    for (int64_t c = 0; c < c_in; ++c)
-      for (int64_t i = first; i < last; ++i)
-        out[i * c_in + c] = E::widen_one(x + i * step + c * channel);
+inline __m256 widen_eight(const typename Element<kDtype>::Raw* p) {
+  if constexpr (kDtype == Dtype::kFloat32) {
+    return _mm256_loadu_ps(p);
+  } else {
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    if constexpr (kDtype == Dtype::kFloat16) return _mm256_cvtph_ps(raw);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
   }
 }
 
-// The slab of output plane d, rows from h on, of one sample and group.
+// out[i * pitch + c] = x[c * channel + i] for eight pixels and channels.
 template <Dtype kDtype>
-void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample, int64_t group,
-               int64_t d, int64_t h, float* slab) {
+inline void transpose_eight(const typename Element<kDtype>::Raw* x, int64_t channel, float* out,
+                            int64_t pitch) {
+  __m256 r[8], pair[8];
+  for (int c = 0; c < 8; ++c) r[c] = widen_eight<kDtype>(x + c * channel);
+  for (int c = 0; c < 8; c += 2) {
+    pair[c] = _mm256_unpacklo_ps(r[c], r[c + 1]);
+    pair[c + 1] = _mm256_unpackhi_ps(r[c], r[c + 1]);
+  }
+  for (int c = 0; c < 8; c += 4) {
+    r[c] = _mm256_shuffle_ps(pair[c], pair[c + 2], 0x44);
+    r[c + 1] = _mm256_shuffle_ps(pair[c], pair[c + 2], 0xee);
+    r[c + 2] = _mm256_shuffle_ps(pair[c + 1], pair[c + 3], 0x44);
+    r[c + 3] = _mm256_shuffle_ps(pair[c + 1], pair[c + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(out + i * pitch, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(out + (i + 4) * pitch, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+
+#endif
+
+// Channels [first, last) of `count` pixels that lie `step` elements apart, channel by channel.
+template <Dtype kDtype>
+inline void pack_planar(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
+                        int64_t channel, int64_t first, int64_t last, int64_t pitch, float* out) {
+  for (int64_t i = 0; i < count; i += 16) {  // 16 pixels at a time: whole cache lines
+    const int64_t stop = i + 16 < count ? i + 16 : count;
+    for (int64_t c = first; c < last; ++c)
+      for (int64_t j = i; j < stop; ++j)
+        out[j * pitch + c] = Element<kDtype>::widen_one(x + j * step + c * channel);
+  }
+}
+
+// `count` pixels of `channels` channels, `step` elements apart, to [count, pitch]; channels lie
+// `channel` elements apart, and zeros follow them.
+template <Dtype kDtype>
+inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
+                        int64_t channel, int64_t channels, int64_t pitch, float* out) {
   using E = Element<kDtype>;
-  const auto* input = static_cast<const typename E::Raw*>(p.input) + sample * p.in_stride[0] +
-                      group * p.c_in * p.in_stride[1];
-  const int64_t columns = plan.slab_size[2], step = plan.step[2];
+  if (channel == 1 && step == channels && pitch == channels) {  // one stretch
+    channels = pitch = count * channels;
+    count = 1;
+  }
+  if (channels < pitch)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = channels; c < pitch; ++c) out[i * pitch + c] = 0.0f;
+  if (channel == 1) {
+    for (int64_t i = 0; i < count; ++i, x += step, out += pitch) {
+      int64_t c = 0;
+      for (; c + kWidth <= channels; c += kWidth) store(out + c, E::widen(x + c));
+      for (; c < channels; ++c) out[c] = E::widen_one(x + c);
+    }
+    return;
+  }
+  int64_t eights = 0, done = 0;  // pixels and channels in blocks of eight
+#if defined(__AVX2__)
+  if (step == 1) {
+    eights = count & ~int64_t{7};
+    done = eights == 0 ? 0 : channels & ~int64_t{7};
+    for (int64_t i = 0; i < eights; i += 8)
+      for (int64_t c = 0; c < done; c += 8)
+        transpose_eight<kDtype>(x + c * channel + i, channel, out + i * pitch + c, pitch);
+    pack_planar<kDtype>(x + eights, count - eights, 1, channel, 0, done, pitch,
+                        out + eights * pitch);
+  }
+#endif
+  pack_planar<kDtype>(x, count, step, channel, done, channels, pitch, out);
+}
+
+// The slabs of output plane d, rows from h on, of `channels` channels of one sample: one slab, or
+// one per 16 channels where depthwise.
+template <Dtype kDtype>
+void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
+               int64_t first_channel, int64_t channels, int64_t d, int64_t h, float* slab) {
+  const auto* input = static_cast<const typename Element<kDtype>::Raw*>(p.input) +
+                      sample * p.in_stride[0] + first_channel * p.in_stride[1];
+  const int64_t columns = plan.slab_size[2], step = plan.step[2], pitch = plan.c_in;
   // Columns [left, right) of the slab lie inside the input.
   int64_t left = (p.pad[2] + step - 1) / step;
   left = left < columns ? left : columns;
@@ -88,18 +148,23 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample, 
   auto zero = [](float* at, int64_t n) { __builtin_memset(at, 0, n * sizeof(float)); };
   for (int64_t plane = 0; plane < plan.slab_size[0]; ++plane) {
     const int64_t in_d = d * p.stride[0] - p.pad[0] + plane * plan.step[0];
-    for (int64_t row = 0; row < plan.slab_size[1]; ++row, slab += columns * p.c_in) {
+    for (int64_t row = 0; row < plan.slab_size[1]; ++row, slab += columns * pitch) {
       const int64_t in_h = h * p.stride[1] - p.pad[1] + row * plan.step[1];
-      if (in_d < 0 || in_d >= p.in_size[0] || in_h < 0 || in_h >= p.in_size[1]) {
-        zero(slab, columns * p.c_in);
-        continue;
+      const bool inside = in_d >= 0 && in_d < p.in_size[0] && in_h >= 0 && in_h < p.in_size[1];
+      const auto* x = input + in_d * p.in_stride[2] + in_h * p.in_stride[3] +
+                      (left * step - p.pad[2]) * p.in_stride[4];
+      float* out = slab;
+      for (int64_t c = 0; c < channels; c += pitch, out += plan.slab_elements) {
+        if (!inside) {
+          zero(out, columns * pitch);
+          continue;
+        }
+        zero(out, left * pitch);
+        zero(out + right * pitch, (columns - right) * pitch);
+        const int64_t here = channels - c < pitch ? channels - c : pitch;
+        pack_pixels<kDtype>(x + c * p.in_stride[1], right - left, step * p.in_stride[4],
+                            p.in_stride[1], here, pitch, out + left * pitch);
       }
-      zero(slab, left * p.c_in);
-      zero(slab + right * p.c_in, (columns - right) * p.c_in);
-      pack_pixels<kDtype>(input + in_d * p.in_stride[2] + in_h * p.in_stride[3] +
-                              (left * step - p.pad[2]) * p.in_stride[4],
-                          right - left, step * p.in_stride[4], p.in_stride[1], p.c_in,
-                          slab + left * p.c_in);
     }
   }
 }

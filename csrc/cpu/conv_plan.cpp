@@ -6,6 +6,8 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of L2
+constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
+constexpr int64_t kDepthwiseBlocks = 4;        // whole stretches of 256 bytes are read
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -21,7 +23,7 @@ bool reads_in_place(const ConvReduceParams& p) {
 }
 
 void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
-  plan.direct = reads_in_place(p);
+  plan.direct = !plan.depthwise && reads_in_place(p);
   plan.step[0] = p.dilation[0];
   for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
   auto extent = [&](int64_t outputs, int d) {
@@ -30,12 +32,13 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.slab_size[0] = p.kernel[0];
   plan.slab_size[2] = extent(p.out_size[2], 2);
   auto elements = [&](int64_t rows) {
-    return plan.slab_size[0] * extent(rows, 1) * plan.slab_size[2] * p.c_in;
+    return plan.slab_size[0] * extent(rows, 1) * plan.slab_size[2] * plan.c_in;
   };
   int64_t rows = p.out_size[1];
-  if (elements(rows) > kSlabElements) {
+  const int64_t limit = kSlabElements / plan.unit_slabs;
+  if (elements(rows) > limit) {
     rows = 1;
-    while (elements(rows + 1) <= kSlabElements) ++rows;
+    while (elements(rows + 1) <= limit) ++rows;
     rows = divide_up(p.out_size[1], divide_up(p.out_size[1], rows));  // even bands
   }
   plan.band_rows = rows;
@@ -44,7 +47,7 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.band_positions = rows * p.out_size[2];
   plan.slab_size[1] = extent(rows, 1);
   plan.slab_elements = elements(rows);
-  plan.pixel[2] = plan.direct ? p.in_stride[4] * plan.step[2] : p.c_in;
+  plan.pixel[2] = plan.direct ? p.in_stride[4] * plan.step[2] : plan.c_in;
   plan.pixel[1] = plan.direct ? p.in_stride[3] * plan.step[1] : plan.pixel[2] * plan.slab_size[2];
   plan.pixel[0] = plan.direct ? p.in_stride[2] * plan.step[0] : plan.pixel[1] * plan.slab_size[1];
 }
@@ -54,7 +57,7 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
   const int64_t tap[3] = {plan.pixel[0], plan.pixel[1] * p.dilation[1],
                           plan.pixel[2] * p.dilation[2]};
   int64_t taps[3] = {p.kernel[0], p.kernel[1], p.kernel[2]};
-  plan.run_length = p.c_in;
+  plan.run_length = plan.depthwise ? 0 : plan.c_in;  // depthwise: one run a tap
   for (int d = 2; d >= 0 && (taps[d] == 1 || tap[d] == plan.run_length); --d) {
     plan.run_length *= taps[d];
     taps[d] = 1;
@@ -74,15 +77,16 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
 
 void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
   const int64_t fitting =
-      plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / plan.slab_elements);
+      plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / (plan.slab_elements * plan.unit_slabs));
   plan.sample_units = divide_up(p.n, fitting);
   if (p.n >= threads) plan.sample_units = divide_up(plan.sample_units, threads) * threads;
   plan.unit_samples = divide_up(p.n, std::min(plan.sample_units, p.n));
   plan.sample_units = divide_up(p.n, plan.unit_samples);
-  const int64_t wanted = divide_up(threads, plan.sample_units * p.groups);
-  plan.unit_blocks = divide_up(plan.blocks, std::min(wanted, plan.blocks));
+  const int64_t wanted = divide_up(threads, plan.sample_units * plan.groups);
+  const int64_t spread = divide_up(plan.blocks, std::min(wanted, plan.blocks));
+  plan.unit_blocks = plan.depthwise ? std::min(spread, plan.unit_slabs) : spread;
   plan.block_units = divide_up(plan.blocks, plan.unit_blocks);
-  plan.units = plan.sample_units * p.groups * plan.block_units;
+  plan.units = plan.sample_units * plan.groups * plan.block_units;
 }
 
 }  // namespace
@@ -90,10 +94,15 @@ void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
 ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, int64_t threads,
                    std::vector<int64_t>& table) {
   ConvPlan plan{};
-  plan.channel_block = channel_block;
-  plan.blocks = divide_up(params.c_out, channel_block);
-  plan.panel_elements =
-      params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in * channel_block;
+  plan.depthwise = params.groups > 1 && params.c_in == 1 && params.c_out == 1;
+  plan.groups = plan.depthwise ? 1 : params.groups;
+  plan.c_in = plan.depthwise ? kDepthwiseChannels : params.c_in;
+  plan.c_out = plan.depthwise ? params.groups : params.c_out;
+  plan.channel_block = plan.depthwise ? kDepthwiseChannels : channel_block;
+  plan.blocks = divide_up(plan.c_out, plan.channel_block);
+  plan.panel_elements = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in *
+                        plan.channel_block;
+  plan.unit_slabs = plan.depthwise ? std::min(kDepthwiseBlocks, plan.blocks) : 1;
   plan_slab(params, plan);
   plan_runs(params, plan, table);
   plan_units(params, threads, plan);

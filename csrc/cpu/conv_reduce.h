@@ -1,5 +1,6 @@
 // conv_reduce: mainloop and epilogue over the units of a plan.
 #pragma once
+#include "conv_depthwise.h"
 #include "conv_epilogue.h"
 #include "conv_mainloop.h"
 #include "conv_pack.h"
@@ -7,26 +8,31 @@
 namespace fastconv {
 namespace {
 
+template <Dtype kDtype>
+struct DtypeConstant {
+  static constexpr Dtype value = kDtype;
+};
+
+template <typename Function>
+inline void for_dtype(Dtype dtype, Function f) {
+  switch (dtype) {
+    case Dtype::kFloat32: return f(DtypeConstant<Dtype::kFloat32>{});
+    case Dtype::kFloat16: return f(DtypeConstant<Dtype::kFloat16>{});
+    case Dtype::kBFloat16: return f(DtypeConstant<Dtype::kBFloat16>{});
+  }
+}
+
 // Panels [begin, end) of all groups.
 void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t begin, int64_t end,
                       float* panels) {
   for (int64_t i = begin; i < end; ++i) {
     float* panel = panels + i * plan.panel_elements;
-    const int64_t group = i / plan.blocks, block = i % plan.blocks;
-    switch (p.dtype) {
-      case Dtype::kFloat32: pack_panel<Dtype::kFloat32>(p, plan, group, block, panel); break;
-      case Dtype::kFloat16: pack_panel<Dtype::kFloat16>(p, plan, group, block, panel); break;
-      case Dtype::kBFloat16: pack_panel<Dtype::kBFloat16>(p, plan, group, block, panel); break;
-    }
-  }
-}
-
-inline void pack_any_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
-                          int64_t group, int64_t d, int64_t h, float* slab) {
-  switch (p.dtype) {
-    case Dtype::kFloat32: return pack_slab<Dtype::kFloat32>(p, plan, sample, group, d, h, slab);
-    case Dtype::kFloat16: return pack_slab<Dtype::kFloat16>(p, plan, sample, group, d, h, slab);
-    case Dtype::kBFloat16: return pack_slab<Dtype::kBFloat16>(p, plan, sample, group, d, h, slab);
+    for_dtype(p.dtype, [&](auto dtype) {
+      if (plan.depthwise)
+        pack_depthwise_panel<dtype.value>(p, i, panel);
+      else
+        pack_panel<dtype.value>(p, plan, i / plan.blocks, i % plan.blocks, panel);
+    });
   }
 }
 
@@ -59,7 +65,9 @@ struct BandJob {
       for (int64_t i = t; i < stop; ++i) {  // tiles of near equal height
         const int64_t from = i * positions / tiles, to = (i + 1) * positions / tiles;
         float* out = tile + (from - begin) * kChannelBlock;
-        if (wide)
+        if (plan.depthwise)
+          multiply_depthwise(to - from, plan, slab, plan.offset + from, panel, out);
+        else if (wide)
           multiply_rows<kChannelBlock / kWidth>(to - from, plan, slab, plan.offset + from, panel, out);
         else
           multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, slab, plan.offset + from, panel,
@@ -100,7 +108,7 @@ struct ConvScratch {
     const int64_t state_count = plan.bands > 1 ? plan.unit_blocks : 1;
     states = reinterpret_cast<BlockState*>(take(state_count * sizeof(BlockState)));
     counts = p.histogram == nullptr ? nullptr : reinterpret_cast<int64_t*>(take(kCountBytes));
-    slabs = reinterpret_cast<float*>(take(plan.unit_samples * plan.slab_elements * 4));
+    slabs = reinterpret_cast<float*>(take(plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4));
     bytes = at - static_cast<char*>(memory);
   }
 
@@ -121,51 +129,94 @@ inline void flush_counts(int64_t* counts, int channels, int64_t* histogram) {
   }
 }
 
-// Units [begin, end); scratch is aligned to 64 bytes.
+// One unit of work: packs the slabs of a band, then runs its channel blocks over them.
+struct ConvUnit {
+  const ConvReduceParams& p;
+  const ConvPlan& plan;
+  const float* panels;
+  const ConvScratch& scratch;
+  TransformTile transform;
+  int64_t group;
+  Range samples, blocks;
+
+  void run() const {
+    for (int64_t band = 0; band < plan.bands; ++band) {
+      const int64_t d = band / plan.bands_per_plane;
+      const int64_t h = band % plan.bands_per_plane * plan.band_rows;
+      if (!plan.direct)
+        for (int64_t n = samples.begin; n < samples.end; ++n) pack(n, d, h);
+      for (int64_t block = blocks.begin; block < blocks.end; ++block) run_block(block, band, d, h);
+    }
+  }
+
+  float* packed_slab(int64_t sample) const {
+    return scratch.slabs + (sample - samples.begin) * plan.unit_slabs * plan.slab_elements;
+  }
+
+  void pack(int64_t sample, int64_t d, int64_t h) const {
+    const int64_t first = plan.depthwise ? blocks.begin * kLanes : group * plan.c_in;
+    const int64_t last = plan.depthwise ? smaller(blocks.end * kLanes, plan.c_out)
+                                        : first + plan.c_in;
+    for_dtype(p.dtype, [&](auto dtype) {
+      pack_slab<dtype.value>(p, plan, sample, first, last - first, d, h, packed_slab(sample));
+    });
+  }
+
+  const float* slab(int64_t sample, int64_t block, int64_t d, int64_t h) const {
+    if (plan.direct)
+      return static_cast<const float*>(p.input) + sample * p.in_stride[0] +
+             group * p.c_in * p.in_stride[1] + d * p.stride[0] * p.in_stride[2] +
+             h * p.stride[1] * p.in_stride[3];
+    return packed_slab(sample) + (plan.depthwise ? block - blocks.begin : 0) * plan.slab_elements;
+  }
+
+  void run_block(int64_t block, int64_t band, int64_t d, int64_t h) const {
+    const int64_t in_group = block * plan.channel_block;
+    const int64_t channel = group * plan.c_out + in_group;
+    const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
+    BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
+    for (int64_t n = samples.begin; n < samples.end; ++n) {
+      if (band == 0) state.clear();
+      const BandJob job{
+          .p = p,
+          .plan = plan,
+          .transform = transform,
+          .slab = slab(n, block, d, h),
+          .panel = panels + (group * plan.blocks + block) * plan.panel_elements,
+          .sample = n,
+          .channel = channel,
+          .channels = channels,
+          .first_position = (d * p.out_size[1] + h) * p.out_size[2],
+          .positions = smaller(plan.band_rows, p.out_size[1] - h) * p.out_size[2],
+          .counts = scratch.counts};
+      job.run(state);
+      if (band == plan.bands - 1) finish_block(p, n, channel, channels, state);
+    }
+    if (scratch.counts != nullptr)
+      flush_counts(scratch.counts, channels, p.histogram + channel * kBins);
+  }
+
+  static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+};
+
+// Units [begin, end); memory is aligned to 64 bytes.
 void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const float* panels,
                        int64_t begin, int64_t end, void* memory) {
   const ConvScratch scratch(p, plan, memory);
   if (scratch.counts != nullptr) __builtin_memset(scratch.counts, 0, ConvScratch::kCountBytes);
-  const TransformTile transform = transform_for(p.activation);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t group = unit / plan.block_units % p.groups;
-    const int64_t first_sample = unit / (plan.block_units * p.groups) * plan.unit_samples;
-    const int64_t first_block = unit % plan.block_units * plan.unit_blocks;
-    auto upto = [](int64_t a, int64_t b) { return a < b ? a : b; };
-    const int64_t last_sample = upto(first_sample + plan.unit_samples, p.n);
-    const int64_t last_block = upto(first_block + plan.unit_blocks, plan.blocks);
-    for (int64_t band = 0; band < plan.bands; ++band) {
-      const int64_t d = band / plan.bands_per_plane;
-      const int64_t h = band % plan.bands_per_plane * plan.band_rows;
-      const int64_t rows = upto(plan.band_rows, p.out_size[1] - h);
-      if (!plan.direct)
-        for (int64_t n = first_sample; n < last_sample; ++n)
-          pack_any_slab(p, plan, n, group, d, h, scratch.slabs + (n - first_sample) * plan.slab_elements);
-      for (int64_t block = first_block; block < last_block; ++block) {
-        const int64_t channel = block * kChannelBlock;
-        const int channels = static_cast<int>(upto(kChannelBlock, p.c_out - channel));
-        BlockState& state = scratch.states[plan.bands > 1 ? block - first_block : 0];
-        for (int64_t n = first_sample; n < last_sample; ++n) {
-          const float* slab = scratch.slabs + (n - first_sample) * plan.slab_elements;
-          if (plan.direct)
-            slab = static_cast<const float*>(p.input) + n * p.in_stride[0] +
-                   group * p.c_in * p.in_stride[1] + d * p.stride[0] * p.in_stride[2] +
-                   h * p.stride[1] * p.in_stride[3];
-          if (band == 0) state.clear();
-          const BandJob job{p,       plan,
-                            transform, slab,
-                            panels + (group * plan.blocks + block) * plan.panel_elements,
-                            n,       group * p.c_out + channel,
-                            channels, (d * p.out_size[1] + h) * p.out_size[2],
-                            rows * p.out_size[2], scratch.counts};
-          job.run(state);
-          if (band == plan.bands - 1) finish_block(p, n, group * p.c_out + channel, channels, state);
-        }
-        if (scratch.counts != nullptr)
-          flush_counts(scratch.counts, channels,
-                       p.histogram + (group * p.c_out + channel) * kBins);
-      }
-    }
+    const int64_t sample = unit / (plan.block_units * plan.groups) * plan.unit_samples;
+    const int64_t block = unit % plan.block_units * plan.unit_blocks;
+    const ConvUnit work{
+        .p = p,
+        .plan = plan,
+        .panels = panels,
+        .scratch = scratch,
+        .transform = transform_for(p.activation),
+        .group = unit / plan.block_units % plan.groups,
+        .samples = {sample, ConvUnit::smaller(sample + plan.unit_samples, p.n)},
+        .blocks = {block, ConvUnit::smaller(block + plan.unit_blocks, plan.blocks)}};
+    work.run();
   }
 }
 
