@@ -111,7 +111,10 @@ inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, i
   if (channel == 1) {
     for (int64_t i = 0; i < count; ++i, x += step, out += pitch) {
       int64_t c = 0;
-      for (; c + kWidth <= channels; c += kWidth) store(out + c, E::widen(x + c));
+      for (; c + kWidth <= channels; c += kWidth) {
+        __builtin_prefetch(x + 8 * step + c);
+        store(out + c, E::widen(x + c));
+      }
       for (; c < channels; ++c) out[c] = E::widen_one(x + c);
     }
     return;
@@ -121,14 +124,33 @@ inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, i
   if (step == 1) {
     eights = count & ~int64_t{7};
     done = eights == 0 ? 0 : channels & ~int64_t{7};
-    for (int64_t i = 0; i < eights; i += 8)
-      for (int64_t c = 0; c < done; c += 8)
+    for (int64_t i = 0; i < eights; i += 16)
+      for (int64_t c = 0; c < done; c += 8) {
+        for (int lane = 0; lane < 8; ++lane) __builtin_prefetch(x + (c + lane) * channel + i + 32);
         transpose_eight<kDtype>(x + c * channel + i, channel, out + i * pitch + c, pitch);
+        if (i + 8 < eights)
+          transpose_eight<kDtype>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c,
+                                  pitch);
+      }
     pack_planar<kDtype>(x + eights, count - eights, 1, channel, 0, done, pitch,
                         out + eights * pitch);
   }
 #endif
   pack_planar<kDtype>(x, count, step, channel, done, channels, pitch, out);
+}
+
+// `count` pixels of channels last to one slab per 16 channels: whole pixels are read in order.
+template <Dtype kDtype>
+inline void pack_lanes(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
+                       int64_t channels, int64_t slab_elements, float* out) {
+  for (int64_t i = 0; i < count; ++i, x += step, out += 16) {
+    float* to = out;
+    int64_t c = 0;
+    for (; c + 16 <= channels; c += 16, to += slab_elements)
+      for (int64_t part = 0; part < 16; part += kWidth)
+        store(to + part, Element<kDtype>::widen(x + c + part));
+    if (c < channels) pack_pixels<kDtype>(x + c, 1, step, 1, channels - c, 16, to);
+  }
 }
 
 // The slabs of output plane d, rows from h on, of `channels` channels of one sample: one slab, or
@@ -161,6 +183,12 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
         }
         zero(out, left * pitch);
         zero(out + right * pitch, (columns - right) * pitch);
+        if (plan.depthwise && p.in_stride[1] == 1) {
+          if (c == 0)
+            pack_lanes<kDtype>(x, right - left, step * p.in_stride[4], channels,
+                               plan.slab_elements, slab + left * pitch);
+          continue;
+        }
         const int64_t here = channels - c < pitch ? channels - c : pitch;
         pack_pixels<kDtype>(x + c * p.in_stride[1], right - left, step * p.in_stride[4],
                             p.in_stride[1], here, pitch, out + left * pitch);

@@ -7,17 +7,18 @@ namespace {
 
 constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of L2
 constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
-constexpr int64_t kDepthwiseBlocks = 4;        // whole stretches of 256 bytes are read
+constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// True where every window lies inside a float input with channels innermost.
+// True where every window lies inside a float input with channels innermost, all of it used.
 bool reads_in_place(const ConvReduceParams& p) {
   if (p.dtype != Dtype::kFloat32 || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
   for (int d = 0; d < 3; ++d) {
     const int64_t last = (p.out_size[d] - 1) * p.stride[d] - p.pad[d] +
                          (p.kernel[d] - 1) * p.dilation[d];
-    if (p.pad[d] > 0 || last >= p.in_size[d]) return false;
+    const bool skips = p.kernel[d] == 1 && p.stride[d] > 1;
+    if (p.pad[d] > 0 || last >= p.in_size[d] || skips) return false;
   }
   return true;
 }
@@ -35,6 +36,11 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
     return plan.slab_size[0] * extent(rows, 1) * plan.slab_size[2] * plan.c_in;
   };
   int64_t rows = p.out_size[1];
+  plan.unit_slabs = 1;
+  if (plan.depthwise) {
+    const int64_t fitting = 2 * kSlabElements / elements(std::min(rows, kDepthwiseRows));
+    plan.unit_slabs = std::clamp<int64_t>(fitting, 1, plan.blocks);
+  }
   const int64_t limit = kSlabElements / plan.unit_slabs;
   if (elements(rows) > limit) {
     rows = 1;
@@ -102,7 +108,6 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, int64_
   plan.blocks = divide_up(plan.c_out, plan.channel_block);
   plan.panel_elements = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in *
                         plan.channel_block;
-  plan.unit_slabs = plan.depthwise ? std::min(kDepthwiseBlocks, plan.blocks) : 1;
   plan_slab(params, plan);
   plan_runs(params, plan, table);
   plan_units(params, threads, plan);

@@ -36,6 +36,18 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
   }
 }
 
+// Input that the work after this one will read: fetched into L2 bit by bit.
+struct Ahead {
+  const char* next;
+  const char* end;
+  int64_t step;  // bytes a position
+
+  void fetch(int64_t positions) {
+    const char* stop = end - next < step * positions ? end : next + step * positions;
+    for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
+  }
+};
+
 // One channel block of one sample over one band.
 struct BandJob {
   const ConvReduceParams& p;
@@ -48,6 +60,7 @@ struct BandJob {
   int64_t first_position;  // of the band
   int64_t positions;
   int64_t* counts;  // [kChannelBlock, kBins] or null
+  Ahead& ahead;
 
   void run(BlockState& state) const {
     alignas(64) float tile[kEpilogueRows * kChannelBlock] = {};
@@ -56,24 +69,36 @@ struct BandJob {
       scale[c] = p.scale[channel + c];
       shift[c] = p.shift[channel + c];
     }
-    const bool wide = channels > kChannelBlock - kWidth;
-    const int64_t tiles = (positions + kTileRows - 1) / kTileRows;
-    constexpr int64_t kTiles = kEpilogueRows / kTileRows;
-    for (int64_t t = 0; t < tiles; t += kTiles) {
-      const int64_t stop = t + kTiles < tiles ? t + kTiles : tiles;
-      const int64_t begin = t * positions / tiles, end = stop * positions / tiles;
-      for (int64_t i = t; i < stop; ++i) {  // tiles of near equal height
-        const int64_t from = i * positions / tiles, to = (i + 1) * positions / tiles;
-        float* out = tile + (from - begin) * kChannelBlock;
-        if (plan.depthwise)
-          multiply_depthwise(to - from, plan, slab, plan.offset + from, panel, out);
-        else if (wide)
-          multiply_rows<kChannelBlock / kWidth>(to - from, plan, slab, plan.offset + from, panel, out);
-        else
-          multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, slab, plan.offset + from, panel,
-                                                    out);
-      }
+    const int64_t group = positions_at_once();
+    for (int64_t begin = 0; begin < positions; begin += group) {
+      const int64_t end = begin + group < positions ? begin + group : positions;
+      ahead.fetch(end - begin);
+      if (plan.depthwise)
+        multiply_depthwise(p, plan, slab, begin, end, panel, tile);
+      else
+        multiply(begin, end, tile);
       finish_tile(static_cast<int>(end - begin), first_position + begin, scale, shift, tile, state);
+    }
+  }
+
+  // Depthwise: whole output rows if that may be.
+  int64_t positions_at_once() const {
+    const int64_t width = p.out_size[2];
+    if (!plan.depthwise) return kEpilogueRows;
+    return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
+  }
+
+  // Tiles of near equal height.
+  void multiply(int64_t begin, int64_t end, float* tile) const {
+    const int64_t tiles = (end - begin + kTileRows - 1) / kTileRows;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t from = i * (end - begin) / tiles, to = (i + 1) * (end - begin) / tiles;
+      const int64_t* offset = plan.offset + begin + from;
+      float* out = tile + from * kChannelBlock;
+      if (channels > kChannelBlock - kWidth)
+        multiply_rows<kChannelBlock / kWidth>(to - from, plan, slab, offset, panel, out);
+      else
+        multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, slab, offset, panel, out);
     }
   }
 
@@ -145,8 +170,28 @@ struct ConvUnit {
       const int64_t h = band % plan.bands_per_plane * plan.band_rows;
       if (!plan.direct)
         for (int64_t n = samples.begin; n < samples.end; ++n) pack(n, d, h);
-      for (int64_t block = blocks.begin; block < blocks.end; ++block) run_block(block, band, d, h);
+      Ahead ahead = after(band, d, h);
+      for (int64_t block = blocks.begin; block < blocks.end; ++block)
+        run_block(block, band, d, h, ahead);
     }
+  }
+
+  // Channels last, no row skipped: the next rows, or the next samples, follow in memory.
+  Ahead after(int64_t band, int64_t d, int64_t h) const {
+    if (p.in_stride[1] != 1 || plan.step[1] > 1 || (plan.depthwise && plan.block_units > 1))
+      return {};
+    const int64_t element = p.dtype == Dtype::kFloat32 ? 4 : 2;
+    const bool last = band == plan.bands - 1;
+    const int64_t row = last ? 0 : (h + plan.band_rows) * p.stride[1] - p.pad[1] +
+                                       (p.kernel[1] - 1) * p.dilation[1];
+    const char* next = static_cast<const char*>(p.input) +
+                       element * ((last ? samples.end : samples.begin) * p.in_stride[0] +
+                                  d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
+    const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
+                                                    : plan.unit_samples * p.in_stride[0]);
+    const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) *
+                         plan.band_positions;
+    return {next, next + bytes, bytes / work + 1};
   }
 
   float* packed_slab(int64_t sample) const {
@@ -170,7 +215,7 @@ struct ConvUnit {
     return packed_slab(sample) + (plan.depthwise ? block - blocks.begin : 0) * plan.slab_elements;
   }
 
-  void run_block(int64_t block, int64_t band, int64_t d, int64_t h) const {
+  void run_block(int64_t block, int64_t band, int64_t d, int64_t h, Ahead& ahead) const {
     const int64_t in_group = block * plan.channel_block;
     const int64_t channel = group * plan.c_out + in_group;
     const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
@@ -188,7 +233,8 @@ struct ConvUnit {
           .channels = channels,
           .first_position = (d * p.out_size[1] + h) * p.out_size[2],
           .positions = smaller(plan.band_rows, p.out_size[1] - h) * p.out_size[2],
-          .counts = scratch.counts};
+          .counts = scratch.counts,
+          .ahead = ahead};
       job.run(state);
       if (band == plan.bands - 1) finish_block(p, n, channel, channels, state);
     }
