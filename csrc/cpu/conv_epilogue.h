@@ -109,18 +109,20 @@ inline void write_tile(const ConvReduceParams& p, int64_t sample, int64_t channe
 inline void finish_block(const ConvReduceParams& p, int64_t sample, int64_t channel, int channels,
                          const BlockState& state) {
   const int64_t first = sample * p.groups * p.c_out + channel;
-  for (int c = 0; c < channels; ++c) {
+  for (int c = 0; c < channels; c += kLanes) {
     const LaneState& lanes = state.part[c / kLanes];
-    const int lane = c % kLanes;
-    const int64_t at = first + c;
-    p.out.sum[at] = lanes.sum[lane];
-    p.out.sumsq[at] = lanes.sumsq[lane];
-    p.out.min[at] = lanes.min[lane];
-    p.out.max[at] = lanes.max[lane];
-    p.out.argmax[at] = lanes.argmax[lane];
-    p.out.argmin[at] = lanes.argmin[lane];
-    p.out.positive[at] = lanes.positive[lane];
-    p.out.nonfinite[at] = lanes.nonfinite[lane];
+    const int n = channels - c < kLanes ? channels - c : kLanes;
+    auto copy = [&](auto* out, const auto* from) {
+      __builtin_memcpy(out + first + c, from, n * sizeof *out);
+    };
+    copy(p.out.sum, lanes.sum);
+    copy(p.out.sumsq, lanes.sumsq);
+    copy(p.out.min, lanes.min);
+    copy(p.out.max, lanes.max);
+    copy(p.out.argmax, lanes.argmax);
+    copy(p.out.argmin, lanes.argmin);
+    copy(p.out.positive, lanes.positive);
+    copy(p.out.nonfinite, lanes.nonfinite);
   }
 }
 

@@ -63,7 +63,7 @@ struct BandJob {
   Ahead& ahead;
 
   void run(BlockState& state) const {
-    alignas(64) float tile[kEpilogueRows * kChannelBlock] = {};
+    alignas(64) float tile[kEpilogueRows * kChannelBlock];
     alignas(64) float scale[kChannelBlock] = {}, shift[kChannelBlock] = {};
     for (int c = 0; c < channels; ++c) {
       scale[c] = p.scale[channel + c];
@@ -95,7 +95,7 @@ struct BandJob {
       const int64_t from = i * (end - begin) / tiles, to = (i + 1) * (end - begin) / tiles;
       const int64_t* offset = plan.offset + begin + from;
       float* out = tile + from * kChannelBlock;
-      if (channels > kChannelBlock - kWidth)
+      if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
         multiply_rows<kChannelBlock / kWidth>(to - from, plan, slab, offset, panel, out);
       else
         multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, slab, offset, panel, out);
