@@ -1,4 +1,19 @@
-import sys
-from pathlib import Path
+"""Fixtures that tests of several folders use."""
 
-sys.path.insert(0, str(Path(__file__).parent))  # helpers: networks, tolerance
+import pytest
+
+from fastconv.backends import cpu
+
+
+@pytest.fixture
+def isa(request):
+    """Run the CPU kernels at this instruction set (indirect), where the machine has it."""
+    level = request.param
+    if cpu.unavailable():
+        pytest.skip(cpu.unavailable())
+    if level not in cpu.supported_isas():
+        pytest.skip(f"this machine has no {level}")
+    before = cpu.isa()
+    cpu.set_isa(level)
+    yield level
+    cpu.set_isa(before)

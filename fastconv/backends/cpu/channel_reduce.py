@@ -42,10 +42,16 @@ def rows_of(x: Tensor) -> tuple[Tensor, bool]:
         if size > 1:
             step = stride if step is None else step
             if step == 0 or stride != step * extent:
-                return rows_of(x.contiguous())
+                return _copied_rows(x)
             extent *= size
     if step == 1:
         return x.as_strided((n, channels, extent), (*x.stride()[:2], 1)), False
     if channels == 1 or x.stride(1) == 1:
         return x.as_strided((n, channels, extent), (x.stride(0), 1, step or 1)), True
-    return rows_of(x.contiguous())
+    return _copied_rows(x)
+
+
+def _copied_rows(x: Tensor) -> tuple[Tensor, bool]:
+    n, channels, extent = *x.shape[:2], x.shape[2:].numel()
+    rows = x.contiguous().as_strided((n, channels, extent), (channels * extent, extent, 1))
+    return rows, extent == 1

@@ -27,7 +27,7 @@ def channel_reduce(
     activation: str | None,
     histogram: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    value = transform(x, scale, shift, activation)
+    value = transform(x, scale, shift, activation).contiguous()  # the same sums for every layout
     return reduce_positions(value.flatten(2) if value.ndim > 2 else value[..., None], histogram)
 
 
