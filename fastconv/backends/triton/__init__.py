@@ -9,7 +9,13 @@ if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 6):
     raise ImportError(f"triton {triton.__version__} is too old; install triton 3.6 or later")
 
 from fastconv.backends import Kernel
-from fastconv.backends.triton import channel_reduce, conv_reduce
+from fastconv.backends.triton import (
+    channel_normalize,
+    channel_reduce,
+    conv_reduce,
+    gather_patches,
+    topk_merge,
+)
 from fastconv.backends.triton.launch import INTERPRETED
 
 
@@ -21,5 +27,5 @@ def unavailable() -> str | None:
 
 KERNELS = {
     module.__name__.rpartition(".")[2]: Kernel(module.run, module.supports)
-    for module in (conv_reduce, channel_reduce)
+    for module in (conv_reduce, channel_reduce, channel_normalize, topk_merge, gather_patches)
 }

@@ -16,12 +16,8 @@ INTERPRETED = not isinstance(merge_segments_kernel, triton.JITFunction)
 _LIMIT = 2**31 - 1  # offsets within one sample are int32
 
 
-def unsupported(x: Tensor) -> str | None:
-    """Why no kernel of this backend can run on x, or None."""
-    if x.dtype == torch.float64:
-        return "float64 runs on the reference backend only"
-    if x[:1].numel() > _LIMIT:
-        return f"one sample has {x[:1].numel()} elements, more than 2^31 - 1"
+def no_device(x: Tensor) -> str | None:
+    """Why the kernels cannot run where x is, or None."""
     if not x.is_cuda:
         return (
             None if INTERPRETED else f"the tensor is on {x.device}, and TRITON_INTERPRET is not set"
@@ -30,6 +26,15 @@ def unsupported(x: Tensor) -> str | None:
     if major < 8:
         return f"the device is sm_{major}{minor}; the kernels need sm_80 or later"
     return None
+
+
+def unsupported(x: Tensor) -> str | None:
+    """Why no kernel that computes can run on x [N, ...], or None."""
+    if x.dtype == torch.float64:
+        return "float64 runs on the reference backend only"
+    if x[:1].numel() > _LIMIT:
+        return f"one sample has {x[:1].numel()} elements, more than 2^31 - 1"
+    return no_device(x)
 
 
 def launch(

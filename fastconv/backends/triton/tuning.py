@@ -93,3 +93,12 @@ def channel_reduce(
     return ReduceConfig(
         power_of_two(channels, 1, 1024 // block_p), block_p, 16, 1, warps=4, stages=1
     )
+
+
+def channel_normalize(channels: int, positions: int, *, channels_last: bool) -> tuple[int, int]:
+    """Channels and positions of a block of 1024 elements."""
+    if channels_last:
+        block_c = power_of_two(channels, 1, 64)
+        return block_c, 1024 // block_c
+    block_p = power_of_two(positions, 1, 1024)
+    return power_of_two(channels, 1, 1024 // block_p), block_p
