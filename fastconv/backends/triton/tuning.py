@@ -6,6 +6,7 @@ results depend on how the data is split.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,49 @@ def conv_pointer(
         return ConvConfig(block_m, block_n, 32, warps=8 if heavy else 4, stages=3, tiles=32)
     wide = heavy or precision == "ieee"  # ieee has no tensor cores: registers hold the operands
     return ConvConfig(block_m, block_n, 16, warps=8 if wide else 4, stages=3, tiles=32)
+
+
+def no_tma(x: torch.Tensor) -> str | None:
+    """Why a convolution of x should not go through TMA, or None."""
+    if architecture(x.device) == "sm_80":
+        return "TMA needs sm_90 or later"
+    if architecture(x.device) != "interpreter" and _no_tensor_cores(x):
+        return "float32 products without tf32 use no tensor cores"
+    return None
+
+
+def _no_tensor_cores(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and conv_precision(x) == "ieee"
+
+
+def conv_tma(
+    x: torch.Tensor, c_out: int, gemm_k: int, positions: int, *, heavy: bool
+) -> ConvConfig:
+    """Of kernel A; heavy: it also writes the activation or counts bins, which costs registers."""
+    if architecture(x.device) == "interpreter":
+        return ConvConfig(32, 32, 16, warps=4, stages=1, tiles=2)
+    block_k = 128 // x.dtype.itemsize  # one swizzled row
+    if heavy or gemm_k <= 512:  # few products per value: small tiles, many programs at once
+        block_n = power_of_two(4 * positions, 32, 64)
+        return ConvConfig(64, block_n, block_k, warps=8 if heavy else 4, stages=3, tiles=32)
+    block_m = 128 if c_out > 64 else 64
+    block_n = power_of_two(4 * positions, 32, 128)
+    return ConvConfig(block_m, block_n, block_k, warps=block_m // 16, stages=3, tiles=16)
+
+
+def box(out_size: tuple[int, int, int], block_n: int) -> tuple[int, int, int, int]:
+    """Samples, d, h, w of a tile of block_n positions: the fewest masked ones, then few samples."""
+    best, least = (1, 1, 1, block_n), None
+    sides = [2**i for i in range(block_n.bit_length())]
+    for samples, d, h in product(sides[:3], sides, sides):
+        w = block_n // (samples * d * h)
+        if w < 1:
+            continue
+        tiles = [triton.cdiv(n, side) for n, side in zip(out_size, (d, h, w), strict=True)]
+        cost = (tiles[0] * tiles[1] * tiles[2] * d * h * w, samples, abs(h - w), d)
+        if least is None or cost < least:
+            best, least = (samples, d, h, w), cost
+    return best
 
 
 def conv_direct(

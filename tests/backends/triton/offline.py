@@ -48,17 +48,30 @@ def reduce(x, *, histogram=False):
 
 
 CASES = {
-    "3x3_nchw_bf16": conv(like(8, 64, 56, 56), 64, (3, 3), padding=1),
-    "3x3_nchw_bf16_full": conv(like(8, 64, 56, 56), 64, (3, 3), padding=1, full=True),
-    "stem_nchw_bf16": conv(like(8, 3, 224, 224), 64, (7, 7), stride=2, padding=3),
-    "3x3_nchw_tf32": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"),
-    "3x3_nchw_ieee": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1),
-    "3x3_nchw_tf32_full": conv(
-        like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32", full=True
+    "pointer_3x3_bf16": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1),
+    "pointer_3x3_bf16_full": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1, full=True),
+    "pointer_stem_bf16": conv(like(8, 3, 224, 224), 64, (7, 7), stride=2, padding=3),
+    "pointer_3x3_tf32": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"),
+    "pointer_3x3_ieee": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1),
+    "pointer_3x3_tf32_full": conv(
+        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32", full=True
     ),
-    "3x3_nchw_ieee_full": conv(like(8, 64, 56, 56, dtype=FP32), 64, (3, 3), padding=1, full=True),
-    "1d_fp16": conv(like(8, 33, 1001, dtype=torch.float16), 128, (9,), padding=4),
-    "3d_groups_bf16": conv(like(8, 64, 9, 28, 28), 64, (3, 3, 3), padding=1, groups=2),
+    "pointer_3x3_ieee_full": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, full=True),
+    "pointer_1d_fp16": conv(like(8, 33, 1001, dtype=torch.float16), 128, (9,), padding=4),
+    "pointer_3d_groups_bf16": conv(like(8, 64, 9, 28, 28), 64, (3, 3, 3), padding=1, groups=2),
+    "tma_3x3_bf16": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1),
+    "tma_3x3_bf16_full": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1, full=True),
+    "tma_3x3_tf32": conv(
+        like(8, 64, 56, 56, dtype=FP32, last=True), 64, (3, 3), padding=1, precision="tf32"
+    ),
+    "tma_3x3_tf32_full": conv(
+        like(8, 64, 56, 56, dtype=FP32, last=True), 64, (3, 3), padding=1, precision="tf32", full=True
+    ),
+    "tma_3x3_stride_bf16": conv(like(8, 128, 56, 56, last=True), 128, (3, 3), 2, 1),
+    "tma_1x1_bf16": conv(like(8, 64, 56, 56, last=True), 256, (1, 1)),
+    "tma_3x3_7x7_bf16": conv(like(8, 512, 7, 7, last=True), 512, (3, 3), padding=1),
+    "tma_1d_fp16": conv(like(8, 64, 1001, dtype=torch.float16, last=True), 128, (9,), padding=4),
+    "tma_3d_bf16": conv(like(8, 64, 16, 28, 28, last=True), 64, (3, 3, 3), padding=1),
     "depthwise_nchw_bf16": conv(like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96),
     "depthwise_nhwc_bf16": conv(like(8, 96, 56, 56, last=True), 96, (7, 7), padding=3, groups=96),
     "reduce_nchw_bf16": reduce(like(8, 64, 56, 56)),
@@ -124,7 +137,7 @@ def main(architecture: str, names: list[str]) -> None:
         compiled.clear()
         KERNELS[op].run(*arguments)
         for kernel in compiled:
-            line = {"case": name, "architecture": architecture, **facts(kernel)}
+            line = {"triton": triton.__version__, "case": name, "architecture": architecture, **facts(kernel)}
             print(json.dumps(line), flush=True)
 
 

@@ -8,6 +8,7 @@ from fastconv.backends.triton.kernels.epilogue import (
     add_tile,
     count_bins,
     new_state,
+    reduce_tile,
     store_state,
     transform,
 )
@@ -25,6 +26,7 @@ def conv_reduce_direct_kernel(
     activation,  # [N, C_out, positions] or None
     SAMPLES,
     CHANNELS,  # C_out
+    BLOCKS,  # of channels
     size,  # of the input: (d, h, w)
     out_size,  # of the output
     x_stride,  # (channel, d, h, w), elements
@@ -43,9 +45,9 @@ def conv_reduce_direct_kernel(
 ):
     """Depthwise and small groups, one multiply-add per tap: a block of channels may span groups."""
     TAPS: tl.constexpr = KERNEL[0] * KERNEL[1] * KERNEL[2]
-    sample = tl.program_id(0).to(tl.int64)
-    segment = tl.program_id(2)
-    channel = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    sample = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    segment = tl.program_id(1)
+    channel = (tl.program_id(0) % BLOCKS) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside_m = channel < CHANNELS
     positions = out_size[0] * out_size[1] * out_size[2]
     x += sample * sample_stride
@@ -74,5 +76,6 @@ def conv_reduce_direct_kernel(
             tl.store(activation + to, v.to(activation.dtype.element_ty), mask=inside)
         if histogram is not None:
             count_bins(histogram, v, inside, channel[:, None])
-        state = add_tile(state, v, valid[None, :], position[None, :], 1)
+        tile = reduce_tile(v, valid[None, :], 1)
+        state = add_tile(state, tile, start + tile[4], start + tile[5])
     store_state(fields, (segment * SAMPLES + sample) * CHANNELS + channel, state, inside_m)

@@ -6,20 +6,12 @@ import triton.language as tl
 from fastconv.backends.triton.kernels.epilogue import (
     add_tile,
     count_bins,
+    multiply,
     new_state,
+    reduce_tile,
     store_state,
     transform,
 )
-
-
-@triton.jit
-def multiply(a, b, acc, PRECISION: tl.constexpr):
-    """a @ b + acc; "upcast" is for the interpreter, see tuning.conv_precision."""
-    if PRECISION == "upcast":
-        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
-    else:
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
-    return acc
 
 
 @triton.jit
@@ -116,6 +108,7 @@ def conv_reduce_pointer_kernel(
     activation,  # [N, C_out, positions] or None
     SAMPLES,
     CHANNELS,  # C_out
+    BLOCKS,  # of channels, over all groups
     size,  # of the input: (d, h, w)
     out_size,  # of the output
     x_stride,  # (channel, d, h, w), elements
@@ -136,11 +129,12 @@ def conv_reduce_pointer_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """One program: BLOCK_M channels of one group of one sample over one segment of positions."""
-    sample = tl.program_id(0).to(tl.int64)
-    segment = tl.program_id(2)
-    BLOCKS_M: tl.constexpr = (GROUP_OUT + BLOCK_M - 1) // BLOCK_M
-    group = tl.program_id(1) // BLOCKS_M
-    in_group = (tl.program_id(1) % BLOCKS_M) * BLOCK_M + tl.arange(0, BLOCK_M)
+    sample = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    block = tl.program_id(0) % BLOCKS
+    segment = tl.program_id(1)
+    GROUP_BLOCKS: tl.constexpr = (GROUP_OUT + BLOCK_M - 1) // BLOCK_M
+    group = block // GROUP_BLOCKS
+    in_group = (block % GROUP_BLOCKS) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside_m = in_group < GROUP_OUT
     channel = group * GROUP_OUT + in_group
     positions = out_size[0] * out_size[1] * out_size[2]
@@ -162,5 +156,6 @@ def conv_reduce_pointer_kernel(
             tl.store(activation + at, v.to(activation.dtype.element_ty), mask=inside)
         if histogram is not None:
             count_bins(histogram, v, inside, channel[:, None])
-        state = add_tile(state, v, valid[None, :], position[None, :], 1)
+        tile = reduce_tile(v, valid[None, :], 1)
+        state = add_tile(state, tile, start + tile[4], start + tile[5])
     store_state(fields, (segment * SAMPLES + sample) * CHANNELS + channel, state, inside_m)

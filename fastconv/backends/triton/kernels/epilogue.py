@@ -1,4 +1,4 @@
-"""What every reducing kernel does to its values: transform, reduce a tile, add it to a state."""
+"""What the reducing kernels share: multiply, transform, reduce a tile, add it to a state."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ NO_POSITION = tl.constexpr(0x7FFFFFFF)
 HUGE = tl.constexpr(2.0**56)  # rows with larger values are scaled down, lest their squares overflow
 DOWN = tl.constexpr(2.0**-72)
 UP = tl.constexpr(2.0**72)
+
+
+@triton.jit
+def multiply(a, b, acc, PRECISION: tl.constexpr):
+    """a @ b + acc; "upcast" is for the interpreter, see tuning.conv_precision."""
+    if PRECISION == "upcast":
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    else:
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc
 
 
 @triton.jit
@@ -95,30 +105,44 @@ def new_state(like):
 
 
 @triton.jit
-def add_tile(state, v, inside, position, AXIS: tl.constexpr):
-    """Add the values of one tile where inside, reduced along AXIS in float32, to the state.
+def reduce_tile(v, inside, AXIS: tl.constexpr):
+    """The state of one tile, v float32 reduced along its last axis AXIS where inside.
 
-    v [..., P] float32, inside broadcast to it, position int32 likewise: flat output positions.
+    argmax and argmin are indices along that axis: the caller turns them into positions, which
+    costs registers for every row instead of for every value.
     """
-    finite = tl.abs(v) < float("inf")  # false for NaN
-    ok = finite & inside
-    high = tl.max(tl.where(ok, v, float("-inf")), AXIS)
-    low = tl.min(tl.where(ok, v, float("inf")), AXIS)
+    index = tl.arange(0, v.shape[AXIS])[None, :]
+    if AXIS == 2:
+        index = tl.expand_dims(index, 0)
+    u = tl.where(inside & (tl.abs(v) < float("inf")), v, float("nan"))  # NaN: not to be counted
+    high = tl.max(u, AXIS)  # NaN only where nothing is counted
+    low = tl.min(u, AXIS)
     huge = tl.maximum(high, -low) > HUGE
-    w = tl.where(ok, v, 0.0) * tl.expand_dims(tl.where(huge, DOWN, 1.0), AXIS)
+    w = tl.where(u == u, u, 0.0) * tl.expand_dims(tl.where(huge, DOWN, 1.0), AXIS)
     up = tl.where(huge, UP, 1.0).to(tl.float64)
-    at_high = ok & (v == tl.expand_dims(high, AXIS))
-    at_low = ok & (v == tl.expand_dims(low, AXIS))
-    tile = (
+    at_high = u == tl.expand_dims(high, AXIS)
+    at_low = u == tl.expand_dims(low, AXIS)
+    # positive values in the high half, finite ones in the low half: one reduction for both
+    counts = tl.sum(tl.where(u > 0.0, 0x10001, tl.where(u == u, 1, 0)), AXIS)
+    positions = tl.sum(inside.to(tl.int32), AXIS)  # [1] or [1, 1]
+    return (
         tl.sum(w, AXIS).to(tl.float64) * up,
         tl.sum(w * w, AXIS).to(tl.float64) * up * up,
-        low,
-        high,
-        tl.min(tl.where(at_high, position, NO_POSITION), AXIS),
-        tl.min(tl.where(at_low, position, NO_POSITION), AXIS),
-        tl.sum((ok & (v > 0.0)).to(tl.int32), AXIS),
-        tl.sum((inside & ~finite).to(tl.int32), AXIS),
+        tl.where(low == low, low, float("inf")),
+        tl.where(high == high, high, float("-inf")),
+        tl.min(tl.where(at_high, index, NO_POSITION), AXIS),
+        tl.min(tl.where(at_low, index, NO_POSITION), AXIS),
+        counts >> 16,
+        positions - (counts & 0xFFFF),
     )
+
+
+@triton.jit
+def add_tile(state, tile, argmax, argmin):
+    """The state with a tile added, whose argmax and argmin are now flat positions."""
+    argmax = tl.where(tile[4] == NO_POSITION, NO_POSITION, argmax)
+    argmin = tl.where(tile[5] == NO_POSITION, NO_POSITION, argmin)
+    tile = (tile[0], tile[1], tile[2], tile[3], argmax, argmin, tile[6], tile[7])
     return merge(state, tile)
 
 

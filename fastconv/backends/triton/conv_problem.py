@@ -1,0 +1,79 @@
+"""A convolution as the kernels see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fastconv.backends.triton.layout import three
+from fastconv.geometry import ConvGeometry
+
+
+class Problem(NamedTuple):
+    """Three spatial dimensions (d, h, w) whatever the rank."""
+
+    size: tuple[int, int, int]
+    out_size: tuple[int, int, int]
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    before: tuple[int, int, int]  # padding
+    dilation: tuple[int, int, int]
+    groups: int
+    group_in: int
+    group_out: int
+    padded: bool  # some window reaches outside the input
+
+    @property
+    def positions(self) -> int:
+        return self.out_size[0] * self.out_size[1] * self.out_size[2]
+
+    @property
+    def gemm_k(self) -> int:
+        return self.kernel[0] * self.kernel[1] * self.kernel[2] * self.group_in
+
+
+def problem(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Problem:
+    pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
+    geometry = ConvGeometry(tuple(weight.shape[2:]), tuple(stride), pairs, tuple(dilation), groups)
+    return Problem(
+        three(x.shape[2:], 1),
+        three(geometry.output_size(x.shape[2:]), 1),
+        three(geometry.kernel, 1),
+        three(geometry.stride, 1),
+        three(padding[::2], 0),
+        three(geometry.dilation, 1),
+        groups,
+        weight.shape[1],
+        weight.shape[0] // groups,
+        padded=max(padding) > 0,
+    )
+
+
+class Epilogue(NamedTuple):
+    """What happens to the sums of products, and what leaves the kernel beside the reductions."""
+
+    bias: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+    histogram: Tensor | None
+    activation: Tensor | None  # [N, C_out, *spatial], written
+    ACTIVATION: str | None
+
+    @property
+    def heavy(self) -> bool:
+        """Whether more than the reductions is written, which costs registers."""
+        return self.histogram is not None or self.activation is not None
+
+
+def packed(weight: Tensor) -> Tensor:
+    """[C_out, taps, C_in / groups]: channels next to each other, as the GEMM walks over them."""
+    return weight.movedim(1, -1).contiguous().view(weight.shape[0], -1, weight.shape[1])
