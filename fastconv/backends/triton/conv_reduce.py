@@ -9,9 +9,7 @@ from fastconv.backends.triton.conv_problem import Epilogue, problem
 from fastconv.backends.triton.launch import unsupported
 
 
-def supports(
-    x: Tensor, weight: Tensor, bias, stride, padding, dilation, groups, *rest
-) -> str | None:
+def supports(x: Tensor, weight: Tensor, *rest: object) -> str | None:
     return unsupported(x) or unsupported(weight[None])
 
 

@@ -51,12 +51,16 @@ CASES = {
     "pointer_3x3_bf16": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1),
     "pointer_3x3_bf16_full": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1, full=True),
     "pointer_stem_bf16": conv(like(8, 3, 224, 224), 64, (7, 7), stride=2, padding=3),
-    "pointer_3x3_tf32": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"),
+    "pointer_3x3_tf32": conv(
+        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"
+    ),
     "pointer_3x3_ieee": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1),
     "pointer_3x3_tf32_full": conv(
         like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32", full=True
     ),
-    "pointer_3x3_ieee_full": conv(like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, full=True),
+    "pointer_3x3_ieee_full": conv(
+        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, full=True
+    ),
     "pointer_1d_fp16": conv(like(8, 33, 1001, dtype=torch.float16), 128, (9,), padding=4),
     "pointer_3d_groups_bf16": conv(like(8, 64, 9, 28, 28), 64, (3, 3, 3), padding=1, groups=2),
     "tma_3x3_bf16": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1),
@@ -65,7 +69,12 @@ CASES = {
         like(8, 64, 56, 56, dtype=FP32, last=True), 64, (3, 3), padding=1, precision="tf32"
     ),
     "tma_3x3_tf32_full": conv(
-        like(8, 64, 56, 56, dtype=FP32, last=True), 64, (3, 3), padding=1, precision="tf32", full=True
+        like(8, 64, 56, 56, dtype=FP32, last=True),
+        64,
+        (3, 3),
+        padding=1,
+        precision="tf32",
+        full=True,
     ),
     "tma_3x3_stride_bf16": conv(like(8, 128, 56, 56, last=True), 128, (3, 3), 2, 1),
     "tma_1x1_bf16": conv(like(8, 64, 56, 56, last=True), 256, (1, 1)),
@@ -137,7 +146,12 @@ def main(architecture: str, names: list[str]) -> None:
         compiled.clear()
         KERNELS[op].run(*arguments)
         for kernel in compiled:
-            line = {"triton": triton.__version__, "case": name, "architecture": architecture, **facts(kernel)}
+            line = {
+                "triton": triton.__version__,
+                "case": name,
+                "architecture": architecture,
+                **facts(kernel),
+            }
             print(json.dumps(line), flush=True)
 
 

@@ -21,10 +21,10 @@ def add_plane(
     DILATION: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """acc += the taps PLANE, PLANE + STEP, ... of every dimension: those that read one parity plane.
+    """acc += the taps PLANE, PLANE + STEP, ... of every dimension: those of one parity plane.
 
-    Tap t = PLANE + i * STEP reads, for output position p, row p + (t * DILATION - PADDING) // STRIDE
-    of the plane; outside of it TMA gives zeros.
+    For output position p, tap t reads row p + (t * DILATION - PADDING) // STRIDE of its plane;
+    outside of it TMA gives zeros.
     """
     TAPS_D: tl.constexpr = (KERNEL[0] - PLANE[0] + STEP[0] - 1) // STEP[0]
     TAPS_H: tl.constexpr = (KERNEL[1] - PLANE[1] + STEP[1] - 1) // STEP[1]
