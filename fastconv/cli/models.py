@@ -159,10 +159,11 @@ def _timm(name: str) -> nn.Module:
 def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:  # RuntimeError where it was built for another torch
         package = name.partition(".")[0]
         raise InputError(
-            f"{package} cannot be imported ({error}): pip install 'fastconv[models]'"
+            f"{package} cannot be imported ({type(error).__name__}: {error}); install the build "
+            "that fits this torch: pip install 'fastconv[models]'"
         ) from error
 
 
