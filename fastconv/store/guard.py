@@ -42,6 +42,7 @@ class Guard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_readable(path)
         self.size = path.stat().st_size
 
     def fail(self, what: str) -> FileFormatError:

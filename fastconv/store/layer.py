@@ -12,7 +12,7 @@ import numpy as np
 from fastconv.errors import FileFormatError, InputError
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
-from fastconv.store.guard import Guard, check_readable, check_root, reading
+from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.quantiles import quantiles
 from fastconv.store.schema import Field
 
@@ -250,7 +250,6 @@ class Layer:
             yield self._guard, self._group, None
             return
         path = schema.maps_path(self._guard.path, self.name)
-        check_readable(path)
         guard = Guard(path)
         with reading(path), h5py.File(path, "r", locking=False) as file:
             check_root(guard, file)

@@ -18,7 +18,7 @@ from fastconv.errors import UnknownLayerError
 from fastconv.records import SampleTable
 from fastconv.store import schema
 from fastconv.store.codec import checksum
-from fastconv.store.guard import Guard, check_readable, check_root, reading
+from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.layer import Layer
 
 
@@ -46,7 +46,6 @@ class Run:
 
     @cached_property
     def _file(self) -> h5py.File:
-        check_readable(self.path)
         with reading(self.path):
             file = h5py.File(self.path, "r", locking=False)
             try:
