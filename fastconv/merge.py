@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -119,12 +120,13 @@ def _joined_maps(parts: list[Maps | None]) -> Maps | None:
     activation = _joined_rows([maps.activation for maps in held])
     if activation is None:
         return None
-    samples = np.concatenate([maps.samples for maps in held])
-    joined = Maps(held[0].storage, held[0].keepbits, samples, activation)
-    if held[0].scale is not None:
-        joined.scale = np.concatenate([maps.scale for maps in held])
-        joined.offset = np.concatenate([maps.offset for maps in held])
-    return joined
+    return replace(
+        held[0],
+        samples=np.concatenate([maps.samples for maps in held]),
+        activation=activation,
+        scale=_joined_rows([maps.scale for maps in held]),
+        offset=_joined_rows([maps.offset for maps in held]),
+    )
 
 
 def _sample_table(runs: list[Run]) -> SampleTable | None:

@@ -10,6 +10,9 @@ import torch
 
 from fastconv import dispatch
 from fastconv.errors import InputError
+from fastconv.ops.channel_normalize import MODES
+from fastconv.records import NORMALIZED_ON_READING
+from fastconv.store.schema import MAP_DTYPES
 
 STAGES = ("conv", "norm", "act")
 ORDERS = ("largest", "smallest")
@@ -28,6 +31,8 @@ class Options:
     patches: bool
     samples: bool
     maps: tuple[int, ...] | str | None  # sample indices, "all", or None
+    maps_dtype: str
+    normalize: str | None  # of maps
     batch_size: int
     dtype: str | None
     backend: str
@@ -40,7 +45,8 @@ class Options:
         Raises:
             InputError: an argument out of its range; the message says which and what would do.
         """
-        for name, choices in (("stage", STAGES), ("order", ORDERS)):
+        choices_of = {"stage": STAGES, "order": ORDERS, "maps_dtype": tuple(MAP_DTYPES)}
+        for name, choices in choices_of.items():
             if given[name] not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {given[name]!r}")
         for name, lowest in (("topk", 0), ("hits_per_sample", 1), ("batch_size", 1)):
@@ -51,6 +57,7 @@ class Options:
         given["quantiles"] = given["quantiles"] and given["stats"]
         given["patches"] = given["patches"] and given["topk"] > 0
         given["maps"] = _map_samples(given["maps"], length)
+        _check_normalize(given)
         given["dtype"] = _dtype_name(given["dtype"])
         given["shard"] = _shard(given["shard"])
         options = cls(**given)
@@ -96,6 +103,22 @@ def _map_samples(maps: Any, length: int) -> tuple[int, ...] | str | None:
         wrong = indices[0] if indices[0] < 0 else indices[-1]
         raise InputError(f"maps: there is no sample {wrong}; the data set has {length}")
     return tuple(indices) or None
+
+
+def _check_normalize(given: dict[str, Any]) -> None:
+    normalize, stage = given["normalize"], given["stage"]
+    if given["maps"] is None and (normalize is not None or given["maps_dtype"] != "rounded"):
+        raise InputError(
+            "normalize and maps_dtype are of the maps that are kept; give maps=... too"
+        )
+    if normalize is not None and normalize not in MODES:
+        raise InputError(f"normalize must be None or one of {', '.join(MODES)}, got {normalize!r}")
+    if normalize in NORMALIZED_ON_READING and not given["stats"]:
+        raise InputError(f"normalize={normalize!r} needs the statistics: leave stats on")
+    if normalize == "batchnorm" and stage != "conv":
+        raise InputError(
+            f'normalize="batchnorm" is for stage="conv"; stage={stage!r} follows the norm already'
+        )
 
 
 def _dtype_name(dtype: Any) -> str | None:

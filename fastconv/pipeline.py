@@ -18,6 +18,7 @@ from fastconv.capture import CaptureTarget, capture_forward, graph_signature, pl
 from fastconv.data import Samples, open_data
 from fastconv.errors import InputError, OutputError
 from fastconv.fingerprint import made_by, model_hash, require_equal
+from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
 from fastconv.progress import Progress
@@ -44,6 +45,7 @@ def extract(
     patches: bool = True,
     samples: bool = False,
     maps: Any = None,
+    maps_dtype: str = "rounded",
     normalize: str | None = None,
     conditions: Any = None,
     batch_size: int = 64,
@@ -77,6 +79,14 @@ def extract(
         patches: the picture of every hit.
         samples: keep max and mean of every (sample, filter).
         maps: sample indices, a slice or "all": keep their activation maps.
+        maps_dtype: of the maps on disk. "rounded": float32 of which 10 bits of the mantissa are
+            kept (7 under bfloat16), about 1.2 bytes a value; "exact": float32; "float16":
+            infinite beyond 65504; "uint8": 256 levels from the minimum to the maximum of each
+            (sample, filter), where infinities become these extrema and NaN the minimum.
+        normalize: of the maps, and of nothing else: a mode of `fastconv.channel_normalize`.
+            "instance", "l1", "l2" (of each sample and filter) and "batchnorm" (that follows the
+            convolution) are applied as maps are written; "zscore" and "minmax" take the
+            statistics of the data set, so `layer.map()` applies them: the file keeps raw values.
         batch_size: samples per forward; also the unit of work that is never split.
         num_workers: processes that read the data set; the result does not depend on it.
         device: where the model runs; default where it is.
@@ -100,8 +110,6 @@ def extract(
     """
     if conditions is not None:
         raise InputError("conditions are not supported yet; transform the data set instead")
-    if normalize is not None:
-        raise InputError("normalize is not supported yet; use channel_normalize on layer.map()")
     source = open_data(data)
     options = Options.create(
         length=len(source),
@@ -114,6 +122,8 @@ def extract(
         patches=patches,
         samples=samples,
         maps=maps,
+        maps_dtype=maps_dtype,
+        normalize=normalize,
         batch_size=batch_size,
         dtype=dtype,
         backend=backend,
@@ -156,11 +166,15 @@ class Job:
             example = first.to(place)
             self.targets: list[CaptureTarget] = plan_capture(model, example, layers, options.stage)
             graph = graph_signature(model, example)
+            names = [t.info.name for t in self.targets]
+            affines = None
+            if options.normalize == "batchnorm":
+                affines = affines_that_follow(model, example, names)
         self.identity: dict[str, Any] = {
             "model": model_hash(model),
             "graph": graph,
             "data": source.fingerprint(),
-            "layers": [t.info.name for t in self.targets],
+            "layers": names,
             "device": place.type,
             **options.as_dict(),
         }
@@ -170,6 +184,7 @@ class Job:
             self.input_size,
             len(source),
             self._display(),
+            affines,
         )
 
     def config(self) -> dict[str, Any]:

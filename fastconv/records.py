@@ -10,6 +10,7 @@ import numpy as np
 from fastconv.geometry import FieldMap
 
 STATUS = ("exact", "bound", "global")  # stored as its index
+NORMALIZED_ON_READING = ("zscore", "minmax")  # they need statistics of the whole data set
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Maps:
     """Activation maps of some samples, as `fastconv.store.codec` keeps them on disk."""
 
     storage: str  # "rounded", "exact", "float16" or "uint8"
-    keepbits: int  # of the mantissa: 10 or 7 when rounded, 23 when exact
+    keepbits: int  # of the mantissa: 10 or 7 when rounded, else 23
     samples: np.ndarray  # [n] int64, the sample of each row
     activation: Rows  # [n, C, *spatial] in the dtype of the storage
-    scale: np.ndarray | None = None  # [n, C] float32 of "uint8" storage: value = scale * a + offset
-    offset: np.ndarray | None = None
+    scale: Rows | None = None  # [n, C] float32 of "uint8" storage: value = scale * a + offset
+    offset: Rows | None = None
+    normalize: str | None = None  # a mode of `channel_normalize`; done unless on reading
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from fastconv.capture import CaptureTarget
 from fastconv.errors import FastconvError, FileFormatError
+from fastconv.kept_maps import Affine, KeptMaps
 from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.measure.patches import Display, PatchSource
 from fastconv.measure.peaks import sample_peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.options import Options
-from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.records import LayerInfo, LayerResult, Rows, SampleTable
 from fastconv.reduction import Reduction
 from fastconv.store.parts import Part, PartsFolder, PartWriter
 
@@ -41,6 +41,7 @@ class RunState:
         input_size: tuple[int, ...],
         length: int,
         display: Display | None,
+        affines: Sequence[Affine] | None = None,
     ):
         self.display = display
         self._options = options
@@ -55,8 +56,8 @@ class RunState:
         )
         self._measures = measures
         self._layers = [LayerState(info, measures, input_size) for info in infos]
-        self._map_samples = np.asarray(options.map_samples(length), np.int64)
-        self._streams = options.samples or len(self._map_samples) > 0
+        self._kept_maps = KeptMaps(options, length, affines)
+        self._streams = options.samples or options.maps is not None
         self._parts: list[Part] = []
         self._folder: PartsFolder | None = None
         self._writer: PartWriter | None = None
@@ -94,12 +95,13 @@ class RunState:
         self._torn = True
         source = PatchSource(inputs, self.display)
         rows = torch.arange(samples.start, samples.stop)
-        wanted = np.flatnonzero(np.isin(rows.numpy(), self._map_samples))
+        wanted = self._kept_maps.rows(rows.numpy())
 
         def take(index: int, value: Tensor, target: CaptureTarget) -> None:
             self._take(index, value, target, rows, source)
             if len(wanted):
-                self._write_maps(index, number, value[wanted], target)
+                maps = stage_value(value[wanted], target)
+                self._kept_maps.write(self._open_part(), index, number, maps)
 
         yield take
         if labels is not None:
@@ -216,11 +218,6 @@ class RunState:
         writer.append(f"samples/{index}/max", highest.cpu().numpy())
         writer.append(f"samples/{index}/mean", mean.cpu().numpy())
 
-    def _write_maps(self, index: int, unit: int, value: Tensor, target: CaptureTarget) -> None:
-        values = stage_value(value, target).cpu().numpy()
-        total = (len(self._map_samples), *values.shape[1:])
-        self._open_part().add_maps(index, unit, values, total, self._keepbits())
-
     # -- the result --------------------------------------------------------------------------
 
     def results(self, weights: Sequence[Tensor | None]) -> Iterator[LayerResult]:
@@ -234,8 +231,9 @@ class RunState:
             if self._options.samples:
                 for name in ("max", "mean"):
                     setattr(result, f"samples_{name}", self._sample_rows(index, layer.info, name))
-            if len(self._map_samples):
-                result.maps = self._maps(index, layer.info)
+            if self._options.maps is not None:
+                samples = np.asarray(self._own_samples())
+                result.maps = self._kept_maps.of_layer(self._parts, index, layer.info, samples)
             yield result
 
     def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
@@ -262,17 +260,6 @@ class RunState:
                     yield rows
 
         return Rows((len(self._own_samples()), info.channels), blocks())
-
-    def _maps(self, index: int, info: LayerInfo) -> Maps:
-        own = self._own_samples()
-        samples = self._map_samples[np.isin(self._map_samples, own)]
-        shape = (len(samples), info.channels, *info.size)
-        blocks = itertools.chain.from_iterable(part.maps(index) for part in self._parts)
-        return Maps("rounded", self._keepbits(), samples, Rows(shape, blocks))
-
-    def _keepbits(self) -> int:
-        """Bits of the mantissa that maps keep: 7 hold all of a bfloat16."""
-        return 7 if self._options.dtype == "bfloat16" else 10
 
 
 def stage_value(value: Tensor, target: CaptureTarget) -> Tensor:

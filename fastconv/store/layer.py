@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import torch
 
 from fastconv.errors import FileFormatError, InputError
-from fastconv.records import LayerInfo, LayerResult, Maps, Rows
+from fastconv.ops.channel_normalize import MODES, channel_normalize
+from fastconv.records import NORMALIZED_ON_READING, LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
 from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.quantiles import quantiles
@@ -154,14 +156,18 @@ class Layer:
                 str(storage),
                 keepbits,
                 found["sample"][()],
-                Rows(found["activation"].shape, self._map_blocks()),
-                found["scale"][()] if "scale" in found else None,
-                found["offset"][()] if "offset" in found else None,
+                self._map_rows("activation", found),
+                self._map_rows("scale", found) if "scale" in found else None,
+                self._map_rows("offset", found) if "offset" in found else None,
+                _normalization(guard, found),
             )
 
-    def _map_blocks(self) -> Iterator[h5py.Dataset]:
-        with self._maps() as (_, found):
-            yield found["activation"]
+    def _map_rows(self, name: str, found: Mapping[str, h5py.Dataset]) -> Rows:
+        def blocks() -> Iterator[h5py.Dataset]:
+            with self._maps() as (_, again):
+                yield again[name]
+
+        return Rows(found[name].shape, blocks())
 
     @property
     def map_samples(self) -> np.ndarray:
@@ -170,17 +176,25 @@ class Layer:
             return found["sample"][()]
 
     def map(self, sample: int) -> np.ndarray:
-        """[C, *spatial] float32: the activation of one sample, as exact as `maps` asked for."""
-        with self._maps() as (_, found):
+        """[C, *spatial] float32: the activation of one sample, as exact as `maps_dtype` asked for.
+
+        Normalised as `normalize` asked for; by the statistics of this run where it needs any.
+        """
+        with self._maps() as (guard, found):
+            mode = _normalization(guard, found)
             rows = np.flatnonzero(found.pop("sample")[()] == sample)
             if not rows.size:
                 raise InputError(f"no map of sample {sample} was kept for {self.name}")
             part = {name: dataset[int(rows[0])] for name, dataset in found.items()}
         values = part["activation"].astype(np.float32, copy=False)
-        if "scale" not in part:
+        if "scale" in part:
+            spread = (...,) + (None,) * (values.ndim - 1)
+            values = values * part["scale"][spread] + part["offset"][spread]
+        if mode not in NORMALIZED_ON_READING:
             return values
-        spread = (...,) + (None,) * (values.ndim - 1)
-        return values * part["scale"][spread] + part["offset"][spread]
+        names = {"zscore": ("mean", "var"), "minmax": ("min", "max")}[mode]
+        stats: Any = {name: torch.from_numpy(self.stats[name]) for name in names}
+        return channel_normalize(torch.from_numpy(values)[None], mode, **stats)[0].numpy()
 
     def result(self) -> LayerResult:
         """Everything again as it was measured, so that runs can be merged."""
@@ -202,7 +216,7 @@ class Layer:
             self.patches if "patches" in holds else None,
             self._sample_rows("max"),
             self._sample_rows("mean"),
-            self._map_rows() if "activations" in holds else None,
+            self.maps() if "activations" in holds else None,
         )
 
     def _sample_rows(self, name: str) -> Rows | None:
@@ -212,22 +226,6 @@ class Layer:
             group, sizes = self._guard.group(self._group, "samples"), {"filter": self.info.channels}
             rows = self._guard.dataset(group, name, schema.SAMPLES[name], sizes)
         return Rows(rows.shape, (rows,))
-
-    def _map_rows(self) -> Maps:
-        def blocks() -> Iterator[h5py.Dataset]:
-            with self._maps() as (_, found):
-                yield found["activation"]
-
-        with self._maps() as (guard, found):
-            group = found["activation"].parent
-            return Maps(
-                str(guard.attribute(group, "storage")),
-                int(guard.attribute(group, "keepbits") or 0),
-                found["sample"][()],
-                Rows(found["activation"].shape, blocks()),
-                found["scale"][()] if "scale" in found else None,
-                found["offset"][()] if "offset" in found else None,
-            )
 
     @contextmanager
     def _maps(self) -> Iterator[tuple[Guard, dict[str, h5py.Dataset]]]:
@@ -283,6 +281,13 @@ class Layer:
             wanted = {n: f for n, f in fields.items() if not partial or n in group}
             found = {n: self._guard.dataset(group, n, f, sizes) for n, f in wanted.items()}
             return {n: dataset[()] for n, dataset in found.items()}
+
+
+def _normalization(guard: Guard, found: Mapping[str, h5py.Dataset]) -> str | None:
+    mode = guard.attribute(found["activation"].parent, "normalize")
+    if mode is not None and mode not in MODES:
+        raise guard.fail(f"its maps are normalised by {mode!r}")
+    return None if mode is None else str(mode)
 
 
 _GROUPS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from fastconv.records import LayerInfo, Maps
+from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
 from fastconv.store.atomic import NewFiles
 from fastconv.store.codec import MAP_ROWS, Compressor
@@ -46,7 +46,7 @@ class MapsPlace:
         rank = len(info.size)
         fields = schema.map_fields(maps.storage, rank)
         values = {"activation": maps.activation, "sample": maps.samples}
-        if maps.scale is not None:
+        if maps.storage == "uint8":
             values |= {"scale": maps.scale, "offset": maps.offset}
         plot = array_plot("activation", fields["activation"].dims, rank)
         made = data_group(
@@ -54,4 +54,8 @@ class MapsPlace:
         )
         made.attrs["storage"] = maps.storage
         made.attrs["keepbits"] = np.int64(maps.keepbits)
+        if maps.normalize is not None:
+            on_reading = maps.normalize in NORMALIZED_ON_READING
+            made.attrs["normalize"] = maps.normalize
+            made.attrs["normalized_on"] = "reading" if on_reading else "writing"
         self._compressor.drain()

@@ -45,7 +45,8 @@ def put(
         raise ValueError(f"{name} must have the dimensions {field.dims}, got {shape}")
     nbytes = int(np.prod(shape)) * dtype.itemsize
     if nbytes == 0 or (nbytes < SMALL and not streamed):
-        small = np.asarray(values[()], dtype).reshape(shape)
+        small = np.zeros(shape, dtype) if streamed else np.asarray(values[()], dtype)
+        small = small.reshape(shape)
         return _with_checksum(group.create_dataset(name, data=small), small)
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
     dataset = create_chunked(group, name, shape, dtype, chunk)

@@ -125,7 +125,8 @@ def with_maps(result, values, storage="rounded", samples=None, keepbits=None):
     scale = offset = None
     keepbits = keepbits or {"rounded": 10}.get(storage, 23)
     if storage == "uint8":
-        stored, scale, offset = codec.to_uint8(finite)
+        stored, *tables = codec.to_uint8(finite)
+        scale, offset = (Rows(table.shape, [table]) for table in tables)
     else:
         stored = codec.round_mantissa(finite, keepbits).astype(schema.MAP_DTYPES[storage])
     blocks = iter([stored[:3], stored[3:]])

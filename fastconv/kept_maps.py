@@ -1,0 +1,107 @@
+"""The activation maps that a run keeps: which, how normalised, and how stored."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from fastconv.capture import plan_capture
+from fastconv.errors import InputError
+from fastconv.ops.channel_normalize import channel_normalize
+from fastconv.options import Options
+from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps, Rows
+from fastconv.store.codec import to_uint8
+from fastconv.store.parts import Part, PartWriter
+
+Affine = tuple[Tensor, Tensor]  # scale and shift [C]
+
+
+class KeptMaps:
+    """Writes the maps of the samples asked for into parts, and finds them there again."""
+
+    def __init__(self, options: Options, length: int, affines: Sequence[Affine] | None):
+        self.samples = np.asarray(options.map_samples(length), np.int64)
+        self._mode, self._storage, self._affines = options.normalize, options.maps_dtype, affines
+        rounded = 7 if options.dtype == "bfloat16" else 10  # 7 bits hold all of a bfloat16
+        self._keepbits = rounded if self._storage == "rounded" else 23
+
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        """The rows of a batch whose maps are kept."""
+        return np.flatnonzero(np.isin(samples, self.samples))
+
+    def write(self, writer: PartWriter, layer: int, unit: int, values: Tensor) -> None:
+        """Add the maps of one unit: the stage's values, float32 [n, C, *spatial]."""
+        rows = self._normalized(values, layer).cpu().numpy()
+        if self._storage == "uint8":
+            rows, scale, offset = _eight_bits(rows)
+            writer.append(f"maps_scale/{layer}", scale)
+            writer.append(f"maps_offset/{layer}", offset)
+        elif self._storage == "float16":
+            with np.errstate(over="ignore"):  # beyond 65504 it is infinite
+                rows = rows.astype(np.float16)
+        total = (len(self.samples), *rows.shape[1:])
+        writer.add_maps(layer, unit, rows, total, self._keepbits)
+
+    def of_layer(
+        self, parts: Sequence[Part], layer: int, info: LayerInfo, samples: np.ndarray
+    ) -> Maps:
+        """The maps of one layer, of those of `samples` that are kept."""
+        samples = samples[self.rows(samples)]
+        shape = (len(samples), info.channels, *info.size)
+        blocks = itertools.chain.from_iterable(part.maps(layer) for part in parts)
+        maps = Maps(self._storage, self._keepbits, samples, Rows(shape, blocks))
+        maps.normalize = self._mode
+        if self._storage == "uint8":
+            maps.scale = Rows(shape[:2], _tables(parts, f"maps_scale/{layer}"))
+            maps.offset = Rows(shape[:2], _tables(parts, f"maps_offset/{layer}"))
+        return maps
+
+    def _normalized(self, values: Tensor, layer: int) -> Tensor:
+        if self._mode is None or self._mode in NORMALIZED_ON_READING:
+            return values
+        if self._affines is None:
+            return channel_normalize(values, self._mode)
+        scale, shift = self._affines[layer]
+        return channel_normalize(values, self._mode, scale=scale, shift=shift)
+
+
+def affines_that_follow(model: nn.Module, example: Tensor, layers: object) -> list[Affine]:
+    """Scale and shift of the batch norm after every layer.
+
+    Raises:
+        InputError: a layer that no batch norm with fixed moments follows.
+    """
+    targets = plan_capture(model, example, layers, "norm")  # type: ignore[arg-type]
+    missing = [t.info.name for t in targets if t.scale is None]
+    if missing:
+        raise InputError(
+            f'normalize="batchnorm": no batch norm with fixed moments follows '
+            f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
+        )
+    return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
+
+
+def _tables(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+    for part in parts:
+        rows = part.rows(name)
+        if rows is not None:
+            yield rows
+
+
+def _eight_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Infinities become the extrema of their map, NaN the minimum, or NaN where all are."""
+    finite = np.isfinite(maps)
+    if finite.all():
+        return to_uint8(maps)
+    axes = tuple(range(2, maps.ndim))
+    low = np.where(finite, maps, np.inf).min(axes, keepdims=True)
+    high = np.where(finite, maps, -np.inf).max(axes, keepdims=True)
+    clipped = np.clip(np.where(np.isnan(maps), low, maps), low, high)
+    empty = ~finite.any(axes)  # [n, C]
+    clipped[empty] = 0
+    rows, scale, offset = to_uint8(clipped)
+    offset[empty] = np.nan
+    return rows, scale, offset
