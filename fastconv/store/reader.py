@@ -29,7 +29,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         FileFormatError: no fastconv file, of a newer major version, incomplete or damaged.
     """
     run = Run(path)
-    run._layers  # noqa: B018 - opens and checks the file now
+    run.config, run._layers  # noqa: B018 - opens and checks the file now
     return run
 
 
