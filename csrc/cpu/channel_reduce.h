@@ -29,6 +29,7 @@ inline void widen_steps(const char* x, int64_t stride_bytes, int steps, int lane
   constexpr int kBytes = kDtype == Dtype::kFloat32 ? 4 : 2;
   for (int i = 0; i < steps; ++i, x += stride_bytes, out += kLanes) {
     const int n = i < steps - 1 ? lanes : last;
+    __builtin_prefetch(x + kAhead * stride_bytes);
     for (int part = 0; part < kLanes; part += kWidth)
       store(out + part, widen<kDtype>(x + part * kBytes, n - part));
   }
