@@ -126,9 +126,9 @@ class HitChecker:
         info = target.info
         found.checked += len(filters)
         stored = torch.from_numpy(hits.values[filters, ranks]).double()
-        flat = torch.from_numpy(flat_positions(info, hits.position[filters, ranks]))
-        inside = ((flat >= 0) & (flat < max(1, int(np.prod(info.size))))).numpy()
-        at = flat.clamp(0, max(1, int(np.prod(info.size))) - 1)
+        position = hits.position[filters, ranks]
+        inside = ((position >= 0) & (position < np.array(info.size, np.int64))).all(-1)
+        at = torch.from_numpy(flat_positions(info, np.where(inside[:, None], position, 0)))
         plane = value.flatten(2) if value.ndim > 2 else value[..., None]
         plane = plane[rows, filters].cpu()  # [M, P]
         reduced = self._reduce(plane, target, filters)
@@ -203,12 +203,13 @@ class HitChecker:
         if module.bias is not None:
             bias = module.bias.detach().cpu().double()[filters]
             conv, size = conv + bias, size + bias.abs()
-        scale: Any = 1.0 if target.scale is None else target.scale.cpu().double()[filters]
-        shift: Any = 0.0 if target.shift is None else target.shift.cpu().double()[filters]
+        scale, shift = torch.ones_like(conv), torch.zeros_like(conv)
+        if target.scale is not None and target.shift is not None:
+            scale, shift = (t.cpu().double()[filters] for t in (target.scale, target.shift))
         value = conv * scale + shift
         unit = _unit_roundoff(self._inputs[info.module_path].dtype, self._job.options.dtype)
         bound = (window[0].numel() + 2) * 2.0**-24 * size + unit * (size + conv.abs())
-        bound = bound * abs(scale) + 2.0**-22 * (value.abs() + abs(shift) + (conv * scale).abs())
+        bound = bound * scale.abs() + 2.0**-22 * (value.abs() + shift.abs())
         if target.activation is not None:
             value = getattr(F, target.activation)(value)
             bound = bound * 1.2 + 2.0**-20 * value.abs() + 2.0**-20  # slopes stay below 1.2
@@ -230,7 +231,7 @@ def _windows(
     info: LayerInfo, module: Any, x: Tensor, filters: np.ndarray, rows: np.ndarray, at: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the convolution multiplies at each hit: two float64 [M, C_in/groups, *kernel]."""
-    assert info.padding and info.kernel and info.dilation and info.groups  # a convolution
+    assert info.kernel and info.stride and info.padding and info.dilation and info.groups
     position = np.stack(np.unravel_index(at.numpy(), info.size), -1)  # [M, D]
     before = np.array([pad[0] for pad in info.padding])
     start = torch.from_numpy(position * np.array(info.stride) - before)

@@ -71,9 +71,8 @@ def round_mantissa(x: np.ndarray, keepbits: int) -> np.ndarray:
     return rounded.view(np.float32)
 
 
-def checksum(blocks: Iterable[Any]) -> int:
-    """CRC-32 of bytes or contiguous arrays, one after the other."""
-    crc = 0
+def checksum(blocks: Iterable[Any], crc: int = 0) -> int:
+    """CRC-32 of bytes or contiguous arrays, one after the other, going on from `crc`."""
     for block in blocks:
         crc = deflate.crc32(block, crc)
     return crc

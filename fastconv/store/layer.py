@@ -18,6 +18,8 @@ from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.quantiles import quantiles
 from fastconv.store.schema import Field
 
+_ROWS = 4096  # of per-sample summaries that are read at once
+
 
 class Hits(NamedTuple):
     """The top-k of a layer, best first; empty slots hold NaN, -1, -1, 0, 0."""
@@ -225,7 +227,7 @@ class Layer:
         with reading(self._guard.path):
             group, sizes = self._guard.group(self._group, "samples"), {"filter": self.info.channels}
             rows = self._guard.dataset(group, name, schema.SAMPLES[name], sizes)
-        return Rows(rows.shape, (rows,))
+        return Rows(rows.shape, (rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)))
 
     @contextmanager
     def _maps(self) -> Iterator[tuple[Guard, dict[str, h5py.Dataset]]]:

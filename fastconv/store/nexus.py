@@ -33,8 +33,8 @@ def put(
 ) -> h5py.Dataset:
     """Write an array, a dataset or `Rows`; big ones are compressed.
 
-    Arrays get a `crc32` attribute over their bytes in C order; streamed rows, whose compressed
-    chunks may be copied unseen, do not.
+    Arrays get a `crc32` attribute over their bytes in C order; rows given as datasets, whose
+    compressed chunks may be copied unseen, do not.
     """
     dtype = np.dtype(field.dtype)
     streamed = isinstance(values, Rows)
@@ -51,15 +51,24 @@ def put(
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
     dataset = create_chunked(group, name, shape, dtype, chunk)
     writer = ChunkWriter(dataset, compressor)
+    crc: int | None = 0
     for block in values.blocks if streamed else (values,):
         writer.append(block)
+        copied = streamed and isinstance(block, h5py.Dataset)
+        crc = None if copied or crc is None else checksum([_bytes(block, dtype)], crc)
     writer.close()
-    return dataset if streamed else _with_checksum(dataset, np.asarray(values[()], dtype))
+    if crc is not None:
+        dataset.attrs["crc32"] = np.uint32(crc)
+    return dataset
 
 
 def _with_checksum(dataset: h5py.Dataset, values: np.ndarray) -> h5py.Dataset:
-    dataset.attrs["crc32"] = np.uint32(checksum([np.ascontiguousarray(values)]))
+    dataset.attrs["crc32"] = np.uint32(checksum([_bytes(values, values.dtype)]))
     return dataset
+
+
+def _bytes(values: Any, dtype: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype)
 
 
 def data_group(
