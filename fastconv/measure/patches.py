@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -81,11 +80,13 @@ class PatchSource:
     def __init__(self, inputs: Tensor, display: Display | None):
         self._inputs = inputs  # [N, C, *spatial]
         self._display = display
-        self._reduced = cache(self._reduce)
+        self._reduced: dict[int, Tensor] = {}  # by factor
 
     def cut(self, plan: PatchPlan, rows: Tensor, start: np.ndarray) -> Tensor:
         """Pictures of rows [M] at start [M, D]: uint8 [M, 3, h, w] of images, else float32."""
-        source = self._reduced(plan.factor)
+        if plan.factor not in self._reduced:
+            self._reduced[plan.factor] = self._reduce(plan.factor)
+        source = self._reduced[plan.factor]
         at = torch.from_numpy(np.ascontiguousarray(start)).to(source.device)
         pictures = gather_patches(source, rows.to(source.device), at, plan.size).cpu()
         return pictures if self._display is None else pictures.expand(-1, 3, -1, -1)
