@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import h5py
 
-from fastconv.errors import OutputError
+from fastconv.errors import FastconvError, OutputError
 
+RESERVE = 2**21
 META_BLOCK = 2**21  # metadata gathers in blocks, so that a viewer needs few reads
 
 
@@ -37,15 +39,17 @@ class NewFiles:
     def create(self, path: Path) -> Iterator[h5py.File]:
         """A new file, on the disk under a temporary name when the inner block ends."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        file = None
         try:
             if path != self.path:
                 path.parent.mkdir(exist_ok=True)
-            with h5py.File(temporary, "x", meta_block_size=META_BLOCK) as file:
-                yield file
-            sync(temporary)
+            file = open_new(temporary)
+            yield file
+            close(file, temporary)
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not isinstance(error, OutputError):
+            if file is not None:
+                abandon(file, temporary)
+            if _from_the_disk(error):
                 raise OutputError(explain(error, path)) from error
             raise
         self._written.append((temporary, path))
@@ -58,9 +62,9 @@ class NewFiles:
                     temporary.replace(path)
                     sync(path.parent)
         except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(explain(error, self.path)) from error
+            if _from_the_disk(error):
+                raise OutputError(explain(error, self.path)) from error
+            raise
         finally:
             for temporary, path in self._written:
                 temporary.unlink(missing_ok=True)
@@ -78,9 +82,63 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def explain(error: OSError, path: Path) -> str:
+def open_new(path: Path) -> h5py.File:
+    """A new file, to be ended with `close` or `abandon`."""
+    return h5py.File(path, "x", meta_block_size=META_BLOCK)
+
+
+def close(file: h5py.File, path: Path) -> None:
+    """Close a file that is whole, and wait until it is on the disk."""
+    reserve(file)
+    file.flush()
+    size = file.id.get_filesize()
+    file.close()
+    os.truncate(path, size)  # what was reserved and not used
+    sync(path)
+
+
+def abandon(file: h5py.File, path: Path) -> None:
+    """Close a file in any state, even on a full disk, and remove it."""
+    with suppress(OSError):
+        os.truncate(path, 0)  # gives the room back that HDF5 wants for closing
+    with suppress(RuntimeError, OSError, ValueError):
+        file.close()
+    path.unlink(missing_ok=True)
+
+
+def reserve(file: h5py.File, nbytes: int = 0) -> None:
+    """Take room on the disk for what HDF5 writes later on; it does not survive failing then.
+
+    Call it before ordinary writes, of `nbytes` beside some metadata; chunks that are written
+    directly fail cleanly by themselves.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    needed = file.id.get_filesize() + RESERVE + nbytes
+    handle = file.id.get_vfd_handle()
+    present = os.fstat(handle).st_size
+    if present < needed and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, needed + RESERVE)
+
+
+def _from_the_disk(error: BaseException) -> bool:
+    """Whether the system refused; HDF5 turns some of these into RuntimeError."""
+    if isinstance(error, FastconvError):
+        return False
+    return isinstance(error, OSError) or (
+        isinstance(error, RuntimeError) and _ERRNO.search(str(error)) is not None
+    )
+
+
+_ERRNO = re.compile(r"errno = (\d+)")
+
+
+def explain(error: BaseException, path: Path) -> str:
     """One line: what the system said of this output, and what would do."""
-    code = error.errno
+    code = getattr(error, "errno", None)
+    if code is None and (found := _ERRNO.search(str(error))):
+        code = int(found[1])
     if code == errno.ENOSPC or code == errno.EDQUOT:
         return f"no room left on the disk of {path}: free some space and run again"
     if code == errno.EROFS:
@@ -89,7 +147,7 @@ def explain(error: OSError, path: Path) -> str:
         return f"cannot write {path}: permission denied; choose a folder that you may write to"
     if code == errno.ENOENT and not path.parent.exists():
         return f"cannot write {path}: there is no folder {path.parent}; create it first"
-    return f"cannot write {path}: {error}"
+    return f"cannot write {path}: {os.strerror(code) if code else error}"
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
-from fastconv.store.atomic import NewFiles
+from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import MAP_ROWS, Compressor
 from fastconv.store.layers import array_plot
 from fastconv.store.nexus import data_group, finish
@@ -32,6 +32,7 @@ class MapsPlace:
             return
         layer.attrs["maps_of"] = self._identity
         with self._files.create(schema.maps_path(self._files.path, info.name)) as file:
+            reserve(file)
             run = file.create_group("run")
             run.attrs["NX_class"] = "NXentry"
             run.attrs["default"] = f"{layer.name.removeprefix('/run/')}/activations"

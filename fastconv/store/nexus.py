@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from fastconv.records import Rows
+from fastconv.store.atomic import reserve
 from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape, create_chunked
 from fastconv.store.schema import FORMAT_VERSION, UNITS, Field, Plot
 from fastconv.version import __version__
@@ -83,6 +84,7 @@ def data_group(
     chunk_rows: int = 1,
 ) -> h5py.Group:
     """Write a group of arrays with named dimensions and, with a plot, what viewers need."""
+    reserve(parent.file)
     group = parent.create_group(name)
     group.attrs["NX_class"] = "NXdata" if plot else "NXcollection"
     scales: dict[str, h5py.Dataset] = {}

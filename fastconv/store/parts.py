@@ -25,7 +25,7 @@ import numpy as np
 from fastconv.errors import FileFormatError, OutputError
 from fastconv.records import LayerInfo, LayerResult
 from fastconv.store import codec
-from fastconv.store.atomic import sync
+from fastconv.store.atomic import abandon, close, open_new, reserve, sync
 
 _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
 
@@ -85,11 +85,12 @@ class PartWriter:
         self.first = first
         self._temporary = folder.path / f"tmp-{uuid.uuid4().hex}"
         with _writing(self._temporary):
-            self._file = h5py.File(self._temporary, "x")
+            self._file = open_new(self._temporary)
 
     def append(self, name: str, rows: np.ndarray) -> None:
         """Add rows to the per-sample table `name`."""
         with _writing(self._temporary):
+            reserve(self._file, rows.nbytes)
             if name not in self._file:
                 shape = (None, *rows.shape[1:])
                 self._file.create_dataset(name, data=rows, maxshape=shape, chunks=rows.shape)
@@ -106,6 +107,7 @@ class PartWriter:
         They are rounded and compressed meanwhile, so `rows` must not change any more.
         """
         with _writing(self._temporary):
+            reserve(self._file)
             chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
             chunk = (min(chunk[0], len(rows)), *chunk[1:])
             group = self._file.require_group(f"maps/{layer}")
@@ -117,6 +119,7 @@ class PartWriter:
     def add_layer(self, index: int, result: LayerResult) -> None:
         """Add the state of one layer; its hits are those whose sample belongs to this part."""
         with _writing(self._temporary):
+            reserve(self._file, sum(array.nbytes for array in _arrays(result)))
             group = self._file.create_group(f"layers/{index}")
             for name, value in result.stats.items():
                 group[f"stats/{name}"] = value
@@ -133,9 +136,8 @@ class PartWriter:
         """Close, sync and rename: from here on the units first..last are done."""
         with _writing(self._temporary):
             self._folder.compressor.drain()
-            self._file.close()
+            close(self._file, self._temporary)
             crc = _crc32(self._temporary)
-            sync(self._temporary)
             path = self._folder.path / f"u{self.first:06d}-{last:06d}-{crc}.h5"
             self._temporary.rename(path)
             sync(self._folder.path)
@@ -144,9 +146,7 @@ class PartWriter:
     def discard(self) -> None:
         """Drop what was not finished."""
         self._folder.compressor.drop()
-        with contextlib.suppress(Exception):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        abandon(self._file, self._temporary)
 
 
 class PartsFolder:
@@ -220,6 +220,11 @@ class PartsFolder:
     def remove(self) -> None:
         """The run is finished: the folder is not needed any more."""
         shutil.rmtree(self.path)
+
+
+def _arrays(result: LayerResult) -> list[np.ndarray]:
+    found = [*result.stats.values(), *result.topk.values(), result.histogram, result.patches]
+    return [array for array in found if array is not None]
 
 
 @contextlib.contextmanager

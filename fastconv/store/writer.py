@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from fastconv.records import LayerResult, SampleTable
-from fastconv.store.atomic import NewFiles
+from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer
 from fastconv.store.maps import MapsPlace
@@ -54,6 +54,7 @@ def write_run(
         Compressor() as compressor,
         files.create(path) as file,
     ):
+        reserve(file)
         run = file.create_group("run")
         run.attrs["NX_class"] = "NXentry"
         run.attrs["title"] = f"fastconv: {path.name}"

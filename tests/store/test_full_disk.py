@@ -1,0 +1,61 @@
+"""A disk that is full: a clean error, nothing left, and a process that lives on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import os, sys
+sys.path.insert(0, {here!r})
+import synthetic
+from fastconv.errors import OutputError
+from fastconv.store.writer import write_run
+
+def layers(count):
+    for i in range(count):
+        yield synthetic.layer_result(synthetic.layer_info(f"l{{i}}", 64, size=9), k=9)[0]
+
+for count in (1, 2, 5, 12):
+    try:
+        write_run({path!r}, {{}}, layers(count), overwrite=True)
+        print("written", flush=True)
+    except OutputError as error:
+        print(error, flush=True)
+    assert set(os.listdir({folder!r})) <= {{"run.h5"}}
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    def mount(size):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip("mounting a tmpfs needs root")
+        return tmp_path
+
+    yield mount
+    subprocess.run(["umount", tmp_path], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("size", ["64k", "2m", "2700k", "6m", "9m"])
+def test_a_full_disk_is_a_clean_error(small_disk, size):
+    folder = small_disk(size)
+    script = SCRIPT.format(
+        here=str(Path(__file__).parent), path=str(folder / "run.h5"), folder=str(folder)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    expected = f"no room left on the disk of {folder}/run.h5: free some space and run again"
+    assert set(lines) <= {"written", expected} and lines[-1] == expected
+    assert (lines[0] == "written") == (size in ("6m", "9m"))
