@@ -15,7 +15,9 @@ import h5py
 from fastconv.errors import FastconvError, OutputError
 
 RESERVE = 2**21
-META_BLOCK = 2**21  # metadata gathers in blocks, so that a viewer needs few reads
+META_BLOCK = (
+    2**16
+)  # metadata gathers in blocks, so that a viewer needs few reads; one is half empty
 
 
 class NewFiles:
@@ -93,7 +95,8 @@ def close(file: h5py.File, path: Path) -> None:
     file.flush()
     size = file.id.get_filesize()
     file.close()
-    os.truncate(path, size)  # what was reserved and not used
+    if path.stat().st_size > size:  # what was reserved and not used
+        os.truncate(path, size)
     sync(path)
 
 

@@ -48,4 +48,6 @@ def quantiles(
     value[-1] = np.inf  # clipped to the greatest value
     value[0] = -np.inf
     found = np.clip(value[np.minimum(bins, len(value) - 1)], low[:, None], high[:, None])
+    found = np.where(rank <= 1, low[:, None], found)  # the ends are known exactly
+    found = np.where(rank >= total, high[:, None], found)
     return np.where(total > 0, found, np.nan)

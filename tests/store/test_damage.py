@@ -254,3 +254,20 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
     run.close()
     with pytest.raises(FastconvError):
         layer.stats  # noqa: B018
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "data").glob("run-*.h5")))
+def test_files_of_every_released_version_are_read(path):
+    with fastconv.open(path) as run:
+        assert run.attributes["fastconv_format_version"] == path.stem.removeprefix("run-")
+        assert run.damaged() == []
+        layer = run["conv1"]
+        hits = layer.topk
+        assert layer.weight.shape == (3, 3, 3, 3) and hits.box.shape == (3, 2, 2, 2)
+        assert layer.stats["count"].tolist() == [99, 99, 0]
+        np.testing.assert_array_equal(layer.stats["max"][:2], hits.values[:2, 0])
+        assert np.isnan(hits.values[2]).all() and layer.patch(1, 1).shape == (3, 3, 3)
+        assert (layer.quantile(1.0)[:2, 0] == layer.stats["max"][:2]).all()
+        assert layer.map(4).shape == (3, 3, 3)
+        assert run.samples.keys[10] == "faces/größe_010.png"
+    assert read_all(path)
