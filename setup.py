@@ -15,6 +15,7 @@ ISA = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
 ISA["avx512"] += ["-Wno-maybe-uninitialized"]  # gcc 12 warns about its own intrinsics
+ISA["amx"] = [*ISA["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 
 
 def isa_library(isa: str) -> tuple[str, dict]:

@@ -58,12 +58,14 @@ struct ConvReduceParams {
 // Depthwise: all channels count as one group, and every channel block has a slab of its own.
 struct ConvPlan {
   bool depthwise;        // one input and one output channel in every group
+  bool amx;              // bfloat16: windows are copied out of the slab, in rows of row_pitch
   bool direct;           // the slab is the input tensor itself
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
   int64_t step[3];       // input pixels from one slab plane, row, column to the next
   int64_t slab_size[3];  // planes, rows, columns
   int64_t pixel[3];      // elements from one slab plane, row, column to the next
   int64_t slab_elements;  // direct or not
+  int64_t row_pitch;      // elements; gemm_k rounded up to whole tiles of 32, and 32 more
   int64_t band_rows, bands_per_plane, bands, band_positions;
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
   const int64_t* run;        // [runs] slab offset of each

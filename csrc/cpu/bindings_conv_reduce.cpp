@@ -70,8 +70,8 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
 
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
-  const ConvPlan plan =
-      plan_conv(p, table.conv_channel_block, torch::stable::get_num_threads(), offsets);
+  const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx,
+                                  torch::stable::get_num_threads(), offsets);
   const int64_t panel_count = plan.blocks * plan.groups;
   Tensor panels = torch::stable::new_empty(scale, {panel_count * plan.panel_elements + 16});
   auto* packed = reinterpret_cast<float*>(

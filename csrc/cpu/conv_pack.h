@@ -1,4 +1,4 @@
-// Packing: weights into panels, input into slabs. Everything becomes float32 here.
+// Packing: weights into panels, input into slabs. Everything becomes float32 here, but for AMX.
 #pragma once
 #include "../params.h"
 #include "vec.h"
@@ -9,6 +9,7 @@ namespace {
 template <Dtype kDtype>
 struct Element {
   using Raw = uint16_t;
+  using Packed = float;
   static Float widen(const Raw* p) {
     return kDtype == Dtype::kFloat16 ? widen_float16(load<Short>(p)) : widen_bfloat16(load<Short>(p));
   }
@@ -22,8 +23,16 @@ struct Element {
 template <>
 struct Element<Dtype::kFloat32> {
   using Raw = float;
+  using Packed = float;
   static Float widen(const Raw* p) { return load<Float>(p); }
   static float widen_one(const Raw* p) { return *p; }
+};
+
+struct RawElement {  // 16 bits as they are
+  using Raw = uint16_t;
+  using Packed = uint16_t;
+  static Short widen(const Raw* p) { return load<Short>(p); }
+  static uint16_t widen_one(const Raw* p) { return *p; }
 };
 
 // Weights of channel block `block` of a group: [kernel taps, c_in, channel_block], zeros after c_out.
@@ -48,23 +57,21 @@ void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, 
 
 #if defined(__AVX2__)
 
-template <Dtype kDtype>
-inline __m256 widen_eight(const typename Element<kDtype>::Raw* p) {
-  if constexpr (kDtype == Dtype::kFloat32) {
-    return _mm256_loadu_ps(p);
-  } else {
-    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    if constexpr (kDtype == Dtype::kFloat16) return _mm256_cvtph_ps(raw);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
-  }
+inline __m256 widen_eight(Element<Dtype::kFloat32>, const float* p) { return _mm256_loadu_ps(p); }
+inline __m256 widen_eight(Element<Dtype::kFloat16>, const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m256 widen_eight(Element<Dtype::kBFloat16>, const uint16_t* p) {
+  const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
 }
 
 // out[i * pitch + c] = x[c * channel + i] for eight pixels and channels.
-template <Dtype kDtype>
-inline void transpose_eight(const typename Element<kDtype>::Raw* x, int64_t channel, float* out,
+template <typename E>
+inline void transpose_eight(const typename E::Raw* x, int64_t channel, typename E::Packed* out,
                             int64_t pitch) {
   __m256 r[8], pair[8];
-  for (int c = 0; c < 8; ++c) r[c] = widen_eight<kDtype>(x + c * channel);
+  for (int c = 0; c < 8; ++c) r[c] = widen_eight(E{}, x + c * channel);
   for (int c = 0; c < 8; c += 2) {
     pair[c] = _mm256_unpacklo_ps(r[c], r[c + 1]);
     pair[c + 1] = _mm256_unpackhi_ps(r[c], r[c + 1]);
@@ -84,30 +91,29 @@ inline void transpose_eight(const typename Element<kDtype>::Raw* x, int64_t chan
 #endif
 
 // Channels [first, last) of `count` pixels that lie `step` elements apart, channel by channel.
-template <Dtype kDtype>
-inline void pack_planar(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
-                        int64_t channel, int64_t first, int64_t last, int64_t pitch, float* out) {
+template <typename E>
+inline void pack_planar(const typename E::Raw* x, int64_t count, int64_t step,
+                        int64_t channel, int64_t first, int64_t last, int64_t pitch, typename E::Packed* out) {
   for (int64_t i = 0; i < count; i += 16) {  // 16 pixels at a time: whole cache lines
     const int64_t stop = i + 16 < count ? i + 16 : count;
     for (int64_t c = first; c < last; ++c)
       for (int64_t j = i; j < stop; ++j)
-        out[j * pitch + c] = Element<kDtype>::widen_one(x + j * step + c * channel);
+        out[j * pitch + c] = E::widen_one(x + j * step + c * channel);
   }
 }
 
 // `count` pixels of `channels` channels, `step` elements apart, to [count, pitch]; channels lie
 // `channel` elements apart, and zeros follow them.
-template <Dtype kDtype>
-inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
-                        int64_t channel, int64_t channels, int64_t pitch, float* out) {
-  using E = Element<kDtype>;
+template <typename E>
+inline void pack_pixels(const typename E::Raw* x, int64_t count, int64_t step,
+                        int64_t channel, int64_t channels, int64_t pitch, typename E::Packed* out) {
   if (channel == 1 && step == channels && pitch == channels) {  // one stretch
     channels = pitch = count * channels;
     count = 1;
   }
   if (channels < pitch)
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t c = channels; c < pitch; ++c) out[i * pitch + c] = 0.0f;
+      for (int64_t c = channels; c < pitch; ++c) out[i * pitch + c] = 0;
   if (channel == 1) {
     for (int64_t i = 0; i < count; ++i, x += step, out += pitch) {
       int64_t c = 0;
@@ -119,46 +125,47 @@ inline void pack_pixels(const typename Element<kDtype>::Raw* x, int64_t count, i
     }
     return;
   }
-  int64_t eights = 0, done = 0;  // pixels and channels in blocks of eight
+  [[maybe_unused]] int64_t eights = 0;
+  int64_t done = 0;  // pixels and channels in blocks of eight
 #if defined(__AVX2__)
-  if (step == 1) {
+  if constexpr (sizeof(typename E::Packed) == 4) if (step == 1) {
     eights = count & ~int64_t{7};
     done = eights == 0 ? 0 : channels & ~int64_t{7};
     for (int64_t i = 0; i < eights; i += 16)
       for (int64_t c = 0; c < done; c += 8) {
         for (int lane = 0; lane < 8; ++lane) __builtin_prefetch(x + (c + lane) * channel + i + 32);
-        transpose_eight<kDtype>(x + c * channel + i, channel, out + i * pitch + c, pitch);
+        transpose_eight<E>(x + c * channel + i, channel, out + i * pitch + c, pitch);
         if (i + 8 < eights)
-          transpose_eight<kDtype>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c,
+          transpose_eight<E>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c,
                                   pitch);
       }
-    pack_planar<kDtype>(x + eights, count - eights, 1, channel, 0, done, pitch,
+    pack_planar<E>(x + eights, count - eights, 1, channel, 0, done, pitch,
                         out + eights * pitch);
   }
 #endif
-  pack_planar<kDtype>(x, count, step, channel, done, channels, pitch, out);
+  pack_planar<E>(x, count, step, channel, done, channels, pitch, out);
 }
 
 // `count` pixels of channels last to one slab per 16 channels: whole pixels are read in order.
-template <Dtype kDtype>
-inline void pack_lanes(const typename Element<kDtype>::Raw* x, int64_t count, int64_t step,
-                       int64_t channels, int64_t slab_elements, float* out) {
+template <typename E>
+inline void pack_lanes(const typename E::Raw* x, int64_t count, int64_t step,
+                       int64_t channels, int64_t slab_elements, typename E::Packed* out) {
   for (int64_t i = 0; i < count; ++i, x += step, out += 16) {
-    float* to = out;
+    auto* to = out;
     int64_t c = 0;
     for (; c + 16 <= channels; c += 16, to += slab_elements)
       for (int64_t part = 0; part < 16; part += kWidth)
-        store(to + part, Element<kDtype>::widen(x + c + part));
-    if (c < channels) pack_pixels<kDtype>(x + c, 1, step, 1, channels - c, 16, to);
+        store(to + part, E::widen(x + c + part));
+    if (c < channels) pack_pixels<E>(x + c, 1, step, 1, channels - c, 16, to);
   }
 }
 
 // The slabs of output plane d, rows from h on, of `channels` channels of one sample: one slab, or
 // one per 16 channels where depthwise.
-template <Dtype kDtype>
+template <typename E>
 void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
-               int64_t first_channel, int64_t channels, int64_t d, int64_t h, float* slab) {
-  const auto* input = static_cast<const typename Element<kDtype>::Raw*>(p.input) +
+               int64_t first_channel, int64_t channels, int64_t d, int64_t h, typename E::Packed* slab) {
+  const auto* input = static_cast<const typename E::Raw*>(p.input) +
                       sample * p.in_stride[0] + first_channel * p.in_stride[1];
   const int64_t columns = plan.slab_size[2], step = plan.step[2], pitch = plan.c_in;
   // Columns [left, right) of the slab lie inside the input.
@@ -167,7 +174,7 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
   int64_t right = (p.in_size[2] + p.pad[2] + step - 1) / step;
   right = right < columns ? right : columns;
   if (right < left) right = left;
-  auto zero = [](float* at, int64_t n) { __builtin_memset(at, 0, n * sizeof(float)); };
+  auto zero = [](auto* at, int64_t n) { __builtin_memset(at, 0, n * sizeof *at); };
   for (int64_t plane = 0; plane < plan.slab_size[0]; ++plane) {
     const int64_t in_d = d * p.stride[0] - p.pad[0] + plane * plan.step[0];
     for (int64_t row = 0; row < plan.slab_size[1]; ++row, slab += columns * pitch) {
@@ -175,7 +182,7 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
       const bool inside = in_d >= 0 && in_d < p.in_size[0] && in_h >= 0 && in_h < p.in_size[1];
       const auto* x = input + in_d * p.in_stride[2] + in_h * p.in_stride[3] +
                       (left * step - p.pad[2]) * p.in_stride[4];
-      float* out = slab;
+      auto* out = slab;
       for (int64_t c = 0; c < channels; c += pitch, out += plan.slab_elements) {
         if (!inside) {
           zero(out, columns * pitch);
@@ -185,12 +192,12 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
         zero(out + right * pitch, (columns - right) * pitch);
         if (plan.depthwise && p.in_stride[1] == 1) {
           if (c == 0)
-            pack_lanes<kDtype>(x, right - left, step * p.in_stride[4], channels,
+            pack_lanes<E>(x, right - left, step * p.in_stride[4], channels,
                                plan.slab_elements, slab + left * pitch);
           continue;
         }
         const int64_t here = channels - c < pitch ? channels - c : pitch;
-        pack_pixels<kDtype>(x + c * p.in_stride[1], right - left, step * p.in_stride[4],
+        pack_pixels<E>(x + c * p.in_stride[1], right - left, step * p.in_stride[4],
                             p.in_stride[1], here, pitch, out + left * pitch);
       }
     }

@@ -7,13 +7,14 @@ namespace {
 
 constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of L2
 constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
+constexpr int64_t kAmxDepth = 32;              // of a tile, in bfloat16
 constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// True where every window lies inside a float input with channels innermost, all of it used.
-bool reads_in_place(const ConvReduceParams& p) {
-  if (p.dtype != Dtype::kFloat32 || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
+// True where every window lies inside an input with channels innermost, and all of it is used.
+bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
+  if (p.dtype != packed || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
   for (int d = 0; d < 3; ++d) {
     const int64_t last = (p.out_size[d] - 1) * p.stride[d] - p.pad[d] +
                          (p.kernel[d] - 1) * p.dilation[d];
@@ -24,7 +25,7 @@ bool reads_in_place(const ConvReduceParams& p) {
 }
 
 void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
-  plan.direct = !plan.depthwise && reads_in_place(p);
+  plan.direct = !plan.depthwise && reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
   plan.step[0] = p.dilation[0];
   for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
   auto extent = [&](int64_t outputs, int d) {
@@ -41,10 +42,13 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
     const int64_t fitting = 2 * kSlabElements / elements(std::min(rows, kDepthwiseRows));
     plan.unit_slabs = std::clamp<int64_t>(fitting, 1, plan.blocks);
   }
-  const int64_t limit = kSlabElements / plan.unit_slabs;
-  if (elements(rows) > limit) {
+  auto fits = [&](int64_t n) {
+    return elements(n) * plan.unit_slabs <= kSlabElements &&
+           n * p.out_size[2] * plan.row_pitch <= 2 * kSlabElements;
+  };
+  if (!fits(rows)) {
     rows = 1;
-    while (elements(rows + 1) <= limit) ++rows;
+    while (fits(rows + 1)) ++rows;
     rows = divide_up(p.out_size[1], divide_up(p.out_size[1], rows));  // even bands
   }
   plan.band_rows = rows;
@@ -82,8 +86,9 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
 }
 
 void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
-  const int64_t fitting =
-      plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / (plan.slab_elements * plan.unit_slabs));
+  const int64_t sample = plan.amx ? plan.band_positions * plan.row_pitch / 2
+                                  : plan.slab_elements * plan.unit_slabs;
+  const int64_t fitting = plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / sample);
   plan.sample_units = divide_up(p.n, fitting);
   if (p.n >= threads) plan.sample_units = divide_up(plan.sample_units, threads) * threads;
   plan.unit_samples = divide_up(p.n, std::min(plan.sample_units, p.n));
@@ -97,17 +102,22 @@ void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
 
 }  // namespace
 
-ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, int64_t threads,
-                   std::vector<int64_t>& table) {
+ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool amx,
+                   int64_t threads, std::vector<int64_t>& table) {
   ConvPlan plan{};
   plan.depthwise = params.groups > 1 && params.c_in == 1 && params.c_out == 1;
+  plan.amx = amx && params.dtype == Dtype::kBFloat16 && !plan.depthwise;
   plan.groups = plan.depthwise ? 1 : params.groups;
   plan.c_in = plan.depthwise ? kDepthwiseChannels : params.c_in;
   plan.c_out = plan.depthwise ? params.groups : params.c_out;
   plan.channel_block = plan.depthwise ? kDepthwiseChannels : channel_block;
   plan.blocks = divide_up(plan.c_out, plan.channel_block);
-  plan.panel_elements = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in *
-                        plan.channel_block;
+  int64_t gemm_k = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in;
+  if (plan.amx) {
+    gemm_k = divide_up(gemm_k, kAmxDepth) * kAmxDepth;
+    plan.row_pitch = gemm_k + kAmxDepth;  // no power of two: rows spread over the cache
+  }
+  plan.panel_elements = gemm_k * plan.channel_block;
   plan_slab(params, plan);
   plan_runs(params, plan, table);
   plan_units(params, threads, plan);

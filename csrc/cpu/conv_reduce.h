@@ -1,5 +1,6 @@
 // conv_reduce: mainloop and epilogue over the units of a plan.
 #pragma once
+#include "conv_amx.h"
 #include "conv_depthwise.h"
 #include "conv_epilogue.h"
 #include "conv_mainloop.h"
@@ -27,6 +28,11 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
                       float* panels) {
   for (int64_t i = begin; i < end; ++i) {
     float* panel = panels + i * plan.panel_elements;
+    if (plan.amx) {
+      pack_amx_panel(p, plan, i / plan.blocks, i % plan.blocks,
+                     reinterpret_cast<uint16_t*>(panels) + i * plan.panel_elements);
+      continue;
+    }
     for_dtype(p.dtype, [&](auto dtype) {
       if (plan.depthwise)
         pack_depthwise_panel<dtype.value>(p, i, panel);
@@ -63,7 +69,7 @@ struct BandJob {
   Ahead& ahead;
 
   void run(BlockState& state) const {
-    alignas(64) float tile[kEpilogueRows * kChannelBlock];
+    alignas(64) float tile[kSteps * kChannelBlock];
     alignas(64) float scale[kChannelBlock] = {}, shift[kChannelBlock] = {};
     for (int c = 0; c < channels; ++c) {
       scale[c] = p.scale[channel + c];
@@ -73,7 +79,10 @@ struct BandJob {
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
       ahead.fetch(end - begin);
-      if (plan.depthwise)
+      if (plan.amx)
+        multiply_amx(plan, reinterpret_cast<const uint16_t*>(slab) + begin * plan.row_pitch,
+                     end - begin, reinterpret_cast<const uint16_t*>(panel), tile);
+      else if (plan.depthwise)
         multiply_depthwise(p, plan, slab, begin, end, panel, tile);
       else
         multiply(begin, end, tile);
@@ -84,6 +93,7 @@ struct BandJob {
   // Depthwise: whole output rows if that may be.
   int64_t positions_at_once() const {
     const int64_t width = p.out_size[2];
+    if (plan.amx) return kSteps;
     if (!plan.depthwise) return kEpilogueRows;
     return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
   }
@@ -121,6 +131,7 @@ struct ConvScratch {
   BlockState* states;  // one, or one per channel block where samples have several bands
   int64_t* counts;     // [kChannelBlock, kBins] or null
   float* slabs;
+  uint16_t* slab;  // AMX: of one sample; its windows then go to slabs
   int64_t bytes;
 
   ConvScratch(const ConvReduceParams& p, const ConvPlan& plan, void* memory) {
@@ -133,7 +144,10 @@ struct ConvScratch {
     const int64_t state_count = plan.bands > 1 ? plan.unit_blocks : 1;
     states = reinterpret_cast<BlockState*>(take(state_count * sizeof(BlockState)));
     counts = p.histogram == nullptr ? nullptr : reinterpret_cast<int64_t*>(take(kCountBytes));
-    slabs = reinterpret_cast<float*>(take(plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4));
+    const int64_t rows = plan.unit_samples * plan.band_positions + 16;  // 16: tiles reach beyond
+    const int64_t floats = plan.unit_samples * plan.unit_slabs * plan.slab_elements;
+    slabs = reinterpret_cast<float*>(take(plan.amx ? rows * plan.row_pitch * 2 : floats * 4));
+    slab = reinterpret_cast<uint16_t*>(take(plan.amx ? plan.slab_elements * 2 : 0));
     bytes = at - static_cast<char*>(memory);
   }
 
@@ -168,7 +182,7 @@ struct ConvUnit {
     for (int64_t band = 0; band < plan.bands; ++band) {
       const int64_t d = band / plan.bands_per_plane;
       const int64_t h = band % plan.bands_per_plane * plan.band_rows;
-      if (!plan.direct)
+      if (plan.amx || !plan.direct)
         for (int64_t n = samples.begin; n < samples.end; ++n) pack(n, d, h);
       Ahead ahead = after(band, d, h);
       for (int64_t block = blocks.begin; block < blocks.end; ++block)
@@ -195,23 +209,43 @@ struct ConvUnit {
   }
 
   float* packed_slab(int64_t sample) const {
-    return scratch.slabs + (sample - samples.begin) * plan.unit_slabs * plan.slab_elements;
+    const int64_t size = plan.amx ? plan.band_positions * plan.row_pitch / 2
+                                  : plan.unit_slabs * plan.slab_elements;
+    return scratch.slabs + (sample - samples.begin) * size;
   }
 
   void pack(int64_t sample, int64_t d, int64_t h) const {
     const int64_t first = plan.depthwise ? blocks.begin * kLanes : group * plan.c_in;
     const int64_t last = plan.depthwise ? smaller(blocks.end * kLanes, plan.c_out)
                                         : first + plan.c_in;
+    if (plan.amx) {
+      const uint16_t* slab = scratch.slab;
+      if (plan.direct)
+        slab = input_at<uint16_t>(sample, d, h);
+      else
+        pack_slab<RawElement>(p, plan, sample, first, last - first, d, h, scratch.slab);
+      copy_windows(p, plan, slab, rows(h) * p.out_size[2],
+                   reinterpret_cast<uint16_t*>(packed_slab(sample)));
+      return;
+    }
     for_dtype(p.dtype, [&](auto dtype) {
-      pack_slab<dtype.value>(p, plan, sample, first, last - first, d, h, packed_slab(sample));
+      pack_slab<Element<dtype.value>>(p, plan, sample, first, last - first, d, h,
+                                      packed_slab(sample));
     });
   }
 
+  // Output rows of the band that starts at h.
+  int64_t rows(int64_t h) const { return smaller(plan.band_rows, p.out_size[1] - h); }
+
+  template <typename T>
+  const T* input_at(int64_t sample, int64_t d, int64_t h) const {
+    return static_cast<const T*>(p.input) + sample * p.in_stride[0] +
+           group * p.c_in * p.in_stride[1] + d * p.stride[0] * p.in_stride[2] +
+           h * p.stride[1] * p.in_stride[3];
+  }
+
   const float* slab(int64_t sample, int64_t block, int64_t d, int64_t h) const {
-    if (plan.direct)
-      return static_cast<const float*>(p.input) + sample * p.in_stride[0] +
-             group * p.c_in * p.in_stride[1] + d * p.stride[0] * p.in_stride[2] +
-             h * p.stride[1] * p.in_stride[3];
+    if (plan.direct && !plan.amx) return input_at<float>(sample, d, h);
     return packed_slab(sample) + (plan.depthwise ? block - blocks.begin : 0) * plan.slab_elements;
   }
 
@@ -227,12 +261,12 @@ struct ConvUnit {
           .plan = plan,
           .transform = transform,
           .slab = slab(n, block, d, h),
-          .panel = panels + (group * plan.blocks + block) * plan.panel_elements,
+          .panel = panels + (group * plan.blocks + block) * plan.panel_elements / (plan.amx ? 2 : 1),
           .sample = n,
           .channel = channel,
           .channels = channels,
           .first_position = (d * p.out_size[1] + h) * p.out_size[2],
-          .positions = smaller(plan.band_rows, p.out_size[1] - h) * p.out_size[2],
+          .positions = rows(h) * p.out_size[2],
           .counts = scratch.counts,
           .ahead = ahead};
       job.run(state);
@@ -250,6 +284,7 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
                        int64_t begin, int64_t end, void* memory) {
   const ConvScratch scratch(p, plan, memory);
   if (scratch.counts != nullptr) __builtin_memset(scratch.counts, 0, ConvScratch::kCountBytes);
+  if (plan.amx) configure_tiles();
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t sample = unit / (plan.block_units * plan.groups) * plan.unit_samples;
     const int64_t block = unit % plan.block_units * plan.unit_blocks;
@@ -264,6 +299,7 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
         .blocks = {block, ConvUnit::smaller(block + plan.unit_blocks, plan.blocks)}};
     work.run();
   }
+  if (plan.amx) release_tiles();
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ struct KernelTable {
 
   // Output channels of one packed panel of weights.
   int conv_channel_block;
+  // Whether it multiplies bfloat16 in AMX tiles.
+  bool conv_amx;
   // Panels [begin, end) of all groups.
   void (*conv_pack_weight)(const ConvReduceParams& params, const ConvPlan& plan, int64_t begin,
                            int64_t end, float* panels);
@@ -31,12 +33,14 @@ struct KernelTable {
 extern const KernelTable kScalarKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAmxKernels;
 
 inline const KernelTable& kernels() {
   switch (current_isa()) {
     case Isa::kScalar: return kScalarKernels;
     case Isa::kAvx2: return kAvx2Kernels;
-    default: return kAvx512Kernels;
+    case Isa::kAvx512: return kAvx512Kernels;
+    default: return kAmxKernels;
   }
 }
 

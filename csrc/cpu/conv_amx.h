@@ -1,0 +1,122 @@
+// bfloat16 in AMX tiles: windows as rows, 16 positions x 32 products at a time.
+#pragma once
+#include "conv_mainloop.h"
+#include "conv_pack.h"
+
+namespace fastconv {
+namespace {
+
+#if defined(__AMX_BF16__)
+
+constexpr bool kHasAmx = true;
+constexpr int kTileDepth = 32, kTileElements = 512;  // bfloat16 in a row, in a tile
+
+// Weights of a channel block as tiles [gemm_k / 32, 2, 16 pairs of products, 16 channels, 2].
+inline void pack_amx_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group,
+                           int64_t block, uint16_t* panel) {
+  const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
+  const int64_t gemm_k = taps * p.c_in;
+  const int64_t first = block * kChannelBlock;
+  const int64_t left = p.c_out - first;
+  const int64_t channels = left < kChannelBlock ? left : kChannelBlock;
+  const auto* weight = static_cast<const uint16_t*>(p.weight) + (group * p.c_out + first) * gemm_k;
+  __builtin_memset(panel, 0, plan.panel_elements * sizeof *panel);
+  for (int64_t lane = 0; lane < channels; ++lane, weight += gemm_k)
+    for (int64_t tap = 0, k = 0; tap < taps; ++tap)
+      for (int64_t c = 0; c < p.c_in; ++c, ++k) {
+        const int64_t tile = k / kTileDepth * 2 + lane / 16;
+        panel[tile * kTileElements + k % kTileDepth / 2 * 32 + lane % 16 * 2 + k % 2] =
+            weight[c * taps + tap];
+      }
+}
+
+// The windows of a band, one row each, zeros after gemm_k.
+inline void copy_windows(const ConvReduceParams& p, const ConvPlan& plan, const uint16_t* slab,
+                         int64_t positions, uint16_t* rows) {
+  const int64_t gemm_k = plan.runs * plan.run_length;
+  for (int64_t i = 0; i < positions; ++i, rows += plan.row_pitch) {
+    const uint16_t* x = slab + plan.offset[i];
+    uint16_t* out = rows;
+    for (int64_t r = 0; r < plan.runs; ++r, out += plan.run_length) {
+      const uint16_t* from = x + plan.run[r];
+      int64_t c = 0;
+      for (; c + 32 <= plan.run_length; c += 32)
+        _mm512_storeu_si512(out + c, _mm512_loadu_si512(from + c));
+      const auto rest = static_cast<__mmask32>((uint64_t{1} << (plan.run_length - c)) - 1);
+      if (rest != 0)
+        _mm512_mask_storeu_epi16(out + c, rest, _mm512_maskz_loadu_epi16(rest, from + c));
+    }
+    const auto padding =
+        static_cast<__mmask32>((uint64_t{1} << (plan.row_pitch - kTileDepth - gemm_k)) - 1);
+    _mm512_mask_storeu_epi16(out, padding, _mm512_setzero_si512());
+  }
+}
+
+// 8 tiles of 16 rows x 64 bytes.
+inline void configure_tiles() {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  _tile_loadconfig(&config);
+}
+
+inline void release_tiles() { _tile_release(); }
+
+// tile [rows rounded up to 16, kChannelBlock] = windows times panel [gemm_k, kChannelBlock].
+inline void multiply_amx(const ConvPlan& plan, const uint16_t* windows, int64_t rows,
+                         const uint16_t* panel, float* tile) {
+  const int64_t pitch = plan.row_pitch * 2;
+  const int64_t depth = plan.row_pitch / kTileDepth - 1;
+  constexpr int kOut = kChannelBlock * 4;
+  for (; rows > 16; rows -= 32, windows += 32 * plan.row_pitch, tile += 32 * kChannelBlock) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    const uint16_t* w = panel;
+    for (int64_t k = 0; k < depth; ++k, w += 2 * kTileElements) {
+      _tile_loadd(4, windows + k * kTileDepth, pitch);
+      _tile_loadd(6, w, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, w + kTileElements, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, windows + 16 * plan.row_pitch + k * kTileDepth, pitch);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, tile, kOut);
+    _tile_stored(1, tile + 16, kOut);
+    _tile_stored(2, tile + 16 * kChannelBlock, kOut);
+    _tile_stored(3, tile + 16 * kChannelBlock + 16, kOut);
+  }
+  if (rows <= 0) return;
+  _tile_zero(0);
+  _tile_zero(1);
+  const uint16_t* w = panel;
+  for (int64_t k = 0; k < depth; ++k, w += 2 * kTileElements) {
+    _tile_loadd(4, windows + k * kTileDepth, pitch);
+    _tile_loadd(6, w, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, w + kTileElements, 64);
+    _tile_dpbf16ps(1, 4, 7);
+  }
+  _tile_stored(0, tile, kOut);
+  _tile_stored(1, tile + 16, kOut);
+}
+
+#else
+
+constexpr bool kHasAmx = false;
+inline void pack_amx_panel(const ConvReduceParams&, const ConvPlan&, int64_t, int64_t, uint16_t*) {}
+inline void copy_windows(const ConvReduceParams&, const ConvPlan&, const uint16_t*, int64_t,
+                         uint16_t*) {}
+inline void configure_tiles() {}
+inline void release_tiles() {}
+inline void multiply_amx(const ConvPlan&, const uint16_t*, int64_t, const uint16_t*, float*) {}
+
+#endif
+
+}  // namespace
+}  // namespace fastconv

@@ -1,0 +1,2 @@
+#define FASTCONV_KERNELS kAmxKernels
+#include "instantiate.inc"
