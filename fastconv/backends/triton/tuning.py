@@ -63,7 +63,7 @@ def conv_pointer(
         return ConvConfig(32, 32, 16, warps=4, stages=1, tiles=2)
     block_m, block_n = power_of_two(group_out, 16, 64), power_of_two(positions, 16, 64)
     if x.dtype != torch.float32:
-        if architecture(x.device) == "sm_80" and not heavy:
+        if architecture(x.device) == ("sm_100" if heavy else "sm_80"):
             block_n = min(block_n, 32)  # 64 spills a few registers with triton 3.9
         return ConvConfig(block_m, block_n, 32, warps=8 if heavy else 4, stages=3, tiles=32)
     wide = heavy or precision == "ieee"  # ieee has no tensor cores: registers hold the operands
@@ -90,7 +90,8 @@ def conv_tma(
     if architecture(x.device) == "interpreter":
         return ConvConfig(32, 32, 16, warps=4, stages=1, tiles=2)
     block_k = 128 // x.dtype.itemsize  # one swizzled row
-    if heavy or gemm_k <= 512:  # few products per value: small tiles, many programs at once
+    few = heavy or gemm_k <= 512  # products per value: small tiles, many programs at once
+    if few or architecture(x.device) == "sm_100":  # where larger tiles spill a few registers
         block_n = power_of_two(4 * positions, 32, 64)
         return ConvConfig(64, block_n, block_k, warps=8 if heavy else 4, stages=3, tiles=32)
     block_m = 128 if c_out > 64 else 64

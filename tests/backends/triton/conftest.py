@@ -19,6 +19,6 @@ def device() -> str:
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """torch.empty gives NaN and the largest integers: what a kernel forgets to write shows."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.use_deterministic_algorithms(mode=False)

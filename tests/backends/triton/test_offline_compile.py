@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 FAMILIES = ("sm_80", "sm_90", "sm_100")
 MATRIX_UNIT = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05"}
-FEW = ("3x3_nchw_bf16", "3x3_nchw_tf32_full", "depthwise_nhwc_bf16", "reduce_nhwc_bf16")
+FEW = ("tma_3x3_bf16", "pointer_3x3_tf32", "depthwise_nhwc_bf16", "reduce_nhwc_bf16")
 
 
 @cache
@@ -36,10 +36,18 @@ def test_no_spills(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_products_run_on_the_matrix_unit(family):
-    convolutions = [k for k in compiled(family, FEW) if k["kernel"] == "conv_reduce_pointer_kernel"]
+    convolutions = [k for k in compiled(family, FEW) if k["case"].startswith(("tma", "pointer"))]
+    convolutions = [k for k in convolutions if k["kernel"].startswith("conv_reduce")]
     assert len(convolutions) == 2
     for kernel in convolutions:
         assert kernel[MATRIX_UNIT[family]] > 0, kernel
+
+
+def test_kernel_a_fetches_through_tma():
+    kernels = {k["kernel"]: k for k in compiled("sm_90", FEW)}
+    assert kernels["conv_reduce_tma_kernel"]["tma"] > 0
+    assert kernels["conv_reduce_tma_kernel"]["wgmma"] > 0
+    assert "conv_reduce_tma_kernel" not in {k["kernel"] for k in compiled("sm_80", FEW)}
 
 
 @pytest.mark.slow

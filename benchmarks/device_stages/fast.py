@@ -1,0 +1,172 @@
+"""How fast? Layers beside cuDNN, eager and compiled torch; small batches; top-k; whole models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from roofline import LAYERS, Layer, floors, ratios
+
+from device_stages.cases import channels_last, geometry, layer_tensors, set_precision
+from device_stages.common import Suite
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.conv_reduce import conv_reduce
+from fastconv.ops.gather_patches import gather_patches
+from fastconv.ops.topk_merge import empty_topk, topk_merge
+
+COMPILED = ("rn50 l1 3x3 64@56", "rn50 l3 3x3 256@14", "1x1 64->256@56", "mbv2 dw3x3 32@112")
+
+
+def run(suite: Suite) -> None:
+    layers = [LAYERS[1].smoke(), LAYERS[8].smoke()] if suite.smoke else LAYERS
+    for math_type in ("bf16",) if suite.smoke else ("bf16", "tf32"):
+        table = suite.result.setdefault(math_type, {})
+        for layer in layers:
+            suite.check(
+                f"{math_type} {layer.name}", partial(measure, suite, layer, math_type, table)
+            )
+    suite.check("small batches", partial(small_batches, suite))
+    suite.check("state", partial(running_state, suite))
+    suite.check("extraction", partial(extraction, suite))
+
+
+def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    x, weight, bias = layer_tensors(layer, math_type, suite.device)
+    scale = torch.rand(layer.c_out, device=suite.device) + 0.5
+    shift = torch.randn(layer.c_out, device=suite.device)
+    where = geometry(layer)
+    conv = (F.conv1d, F.conv2d, F.conv3d)[layer.rank - 1]
+    y = channels_last(conv(x, weight, bias, **where))
+    spatial = tuple(range(2, x.ndim))
+
+    def eager(*, all_statistics=False):
+        out = conv(x, weight, bias, **where)
+        out = F.batch_norm(out, shift.to(out.dtype), scale.to(out.dtype), eps=0.0)
+        value = F.relu(out)
+        found = [value.flatten(2).max(-1), torch.var_mean(value, spatial)]
+        if all_statistics:
+            found += [
+                value.amin(spatial),
+                (value > 0).sum(spatial),
+                torch.histc(value.float(), 256),
+            ]
+        return found
+
+    fused = partial(
+        conv_reduce, x, weight, bias, **where, scale=scale, shift=shift, backend="triton"
+    )
+    hook = partial(channel_reduce, y, scale=scale, shift=shift, activation="relu", backend="triton")
+    found = {
+        "fused": partial(fused, activation="relu"),
+        "fused, histogram": partial(fused, activation="relu", histogram=True),
+        "fused, written": partial(fused, activation="relu", return_activation=True),
+        "fused, NCHW input": partial(
+            conv_reduce, x.contiguous(), weight, bias, **where, activation="relu", backend="triton"
+        ),
+        "conv": partial(conv, x, weight, bias, **where),
+        "eager": eager,
+        "eager_all": partial(eager, all_statistics=True),
+        "hook": hook,
+        "hook, histogram": partial(hook, histogram=True),
+    }
+    if layer.name in COMPILED and math_type == "bf16" and not suite.smoke:
+        found["compiled"] = torch.compile(eager, mode="max-autotune-no-cudagraphs")
+    return found
+
+
+def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
+    set_precision(math_type)
+    times = {name: suite.time(call) for name, call in variants(layer, math_type, suite).items()}
+    times["comp"] = times["conv"] + times["hook"]
+    predicted = floors(layer, math_type)
+    width = 2 if math_type == "bf16" else 4
+    table[layer.name] = {
+        "microseconds": times,
+        "predicted": predicted,
+        "ratios": ratios(times),
+        "predicted ratios": ratios(predicted),
+        "TFLOP/s": layer.flops / times["fused"] / 1e6,
+        "hook TB/s": layer.results * width / times["hook"] / 1e6,
+    }
+    shown = " ".join(f"{k} {v:.2f}({ratios(predicted)[k]:.2f})" for k, v in ratios(times).items())
+    print(
+        f"{math_type} {layer.name:28} {times['fused']:8.0f} us; x faster (predicted) {shown}",
+        flush=True,
+    )
+
+
+def small_batches(suite: Suite) -> None:
+    """Launch cost: plain calls, and the same replayed from a CUDA graph."""
+    table = suite.result.setdefault("batch", {})
+    for batch in (1,) if suite.smoke else (1, 8, 32):
+        layer = replace(LAYERS[1].smoke() if suite.smoke else LAYERS[1], batch=batch)
+        x, weight, bias = layer_tensors(layer, "bf16", suite.device)
+        call = partial(conv_reduce, x, weight, bias, **geometry(layer), backend="triton")
+        found = {"plain": suite.time(call)}
+        if not suite.smoke:
+            call()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call()
+            found["graph"] = suite.time(graph.replay)
+        table[batch] = found
+
+
+def running_state(suite: Suite) -> None:
+    """Top-k of 2048 channels over a batch of 256, and 2048 patches of 64x64."""
+    channels, batch, patches = (4, 8, 4) if suite.smoke else (2048, 256, 2048)
+    values = torch.randn(channels, batch, device=suite.device)
+    samples = torch.arange(batch, device=suite.device).expand(channels, batch).contiguous()
+    old = empty_topk(channels, 9, suite.device)[:3]
+    x = torch.zeros(batch, 3, 224, 224, device=suite.device, dtype=torch.uint8)
+    index = torch.randint(0, batch, (patches,), device=suite.device)
+    start = torch.randint(-30, 200, (patches, 2), device=suite.device)
+    suite.result["state"] = {
+        "topk_merge": suite.time(
+            lambda: topk_merge(*old, values, samples, samples, backend="triton")
+        ),
+        "gather_patches": suite.time(lambda: gather_patches(x, index, start, 64, backend="triton")),
+    }
+
+
+def extraction(suite: Suite) -> str | None:
+    """ResNet-18, everything on, beside the plain forward; needs the packages of the pipeline."""
+    import sys
+
+    if suite.smoke:
+        return None
+    if not hasattr(sys.modules["fastconv"], "extract"):
+        suite.result["extraction"] = "not run: the pipeline's packages (h5py, ...) are missing"
+        return None
+    import tempfile
+    import time
+
+    import models
+
+    import fastconv
+
+    model = models.resnet18().eval()
+    data = torch.randn(512, 3, 224, 224)
+
+    def forward():
+        with torch.inference_mode():
+            for part in data.split(64):
+                model.to(suite.device)(part.to(suite.device))
+
+    def extract():
+        with tempfile.TemporaryDirectory() as folder:
+            fastconv.extract(model, data, f"{folder}/run.h5", device="cuda", progress=False)
+
+    table: dict[str, list[float]] = {"forward": [], "extract": []}
+    for _ in range(3):
+        for call in (forward, extract):
+            start = time.perf_counter()
+            call()
+            torch.cuda.synchronize()
+            table[call.__name__].append(time.perf_counter() - start)
+    suite.result["extraction, seconds (the first of each warms up)"] = table
+    return None

@@ -1,0 +1,55 @@
+"""The suite for a GPU is proved to start, and to say why it does not, without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+ROOT = Path(__file__).parents[3]
+
+
+def suite(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {
+        k: v for k, v in os.environ.items() if k not in {"TRITON_INTERPRET", "PYTHONPATH"}
+    }
+    command = [sys.executable, ROOT / "benchmarks" / "device_suite.py", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "fast",
+        pytest.param("right", marks=pytest.mark.slow),
+        pytest.param("why", marks=pytest.mark.slow),
+        pytest.param("tune", marks=pytest.mark.slow),
+    ],
+)
+def test_smoke(stage):
+    done = suite(stage, "--smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{stage}: 0 failed" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+def test_without_a_gpu_it_says_so():
+    done = suite("fast")
+    assert done.returncode == 2
+    assert "there is no CUDA device" in done.stderr
+
+
+def test_predictions_are_those_of_the_design():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from roofline import LAYERS, floors, ratios
+
+    stem = floors(LAYERS[0], "bf16")
+    assert [round(stem[n]) for n in ("mma", "mem", "epi", "l2")] == [76, 18, 53, 172]
+    assert [round(stem[n]) for n in ("conv", "comp", "eager", "eager_all")] == [114, 209, 687, 1356]
+    assert round(ratios(floors(LAYERS[6], "tf32"))["conv"], 2) == 3.59
