@@ -14,14 +14,19 @@ bool isa_set(int64_t level) { return set_isa(static_cast<Isa>(level)); }
 void topk_merge(Tensor values, Tensor samples, Tensor positions, Tensor new_values,
                 Tensor new_samples, Tensor new_positions, bool largest, Tensor out_values,
                 Tensor out_samples, Tensor out_positions, Tensor out_source) {
-  const TopkMergeParams params{
-      data<const float>(values),      data<const int64_t>(samples),
-      data<const int64_t>(positions), data<const float>(new_values),
-      data<const int64_t>(new_samples), data<const int64_t>(new_positions),
-      data<float>(out_values),        data<int64_t>(out_samples),
-      data<int64_t>(out_positions),   data<int64_t>(out_source),
-      values.size(1),                 new_values.size(1),
-      largest};
+  const TopkMergeParams params{data<const float>(values),
+                               data<const int64_t>(samples),
+                               data<const int64_t>(positions),
+                               data<const float>(new_values),
+                               data<const int64_t>(new_samples),
+                               data<const int64_t>(new_positions),
+                               data<float>(out_values),
+                               data<int64_t>(out_samples),
+                               data<int64_t>(out_positions),
+                               data<int64_t>(out_source),
+                               values.size(1),
+                               new_values.size(1),
+                               largest};
   torch::stable::parallel_for(0, values.size(0), 64, [&](int64_t begin, int64_t end) {
     kernels().topk_merge(params, begin, end);
   });

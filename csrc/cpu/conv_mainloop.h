@@ -53,8 +53,8 @@ void multiply_rows(int rows, const ConvPlan& plan, const float* slab, const int6
                    const float* panel, float* tile) {
   static_assert(kTileRows <= 12);
   switch (rows) {
-#define FASTCONV_ROWS(n) \
-  case n:                \
+#define FASTCONV_ROWS(n)                                                                       \
+  case n:                                                                                      \
     if constexpr (n <= kTileRows) multiply_tile<n, kVectors>(plan, slab, offset, panel, tile); \
     return;
     FASTCONV_ROWS(1)
