@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -9,7 +10,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 15.0
-_BAR = "{percentage:3.0f}% |{bar:30}| {n_fmt} of {total_fmt} samples, {rate_fmt}, {remaining} left"
+_BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} samples, {rate_fmt}, {remaining} left"
 
 
 class Progress:
@@ -28,6 +29,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self.started = self.printed = time.monotonic()
         if self.enabled and sys.stderr.isatty():
+            size = shutil.get_terminal_size()  # never 0, as some terminals say
             self.bar = tqdm(
                 total=self.total,
                 initial=self.done,
@@ -35,6 +37,8 @@ class Progress:
                 bar_format=_BAR,
                 file=sys.stderr,
                 smoothing=0.1,
+                ncols=min(100, size.columns),
+                nrows=size.lines,
             )
         elif self.enabled and self.done:
             self._print(f"{self.done:,} of {self.total:,} samples were done before")
