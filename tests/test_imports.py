@@ -15,6 +15,7 @@ TIERS = (
     {"recompute"},
     {"pipeline"},
     {"run_state"},
+    {"kept_maps"},
     {"options", "fingerprint", "progress", "data", "image_folder"},
     {"capture", "store"},
     {"measure"},

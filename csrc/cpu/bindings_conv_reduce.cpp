@@ -74,8 +74,8 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
                                   torch::stable::get_num_threads(), offsets);
   const int64_t panel_count = plan.blocks * plan.groups;
   Tensor panels = torch::stable::new_empty(scale, {panel_count * plan.panel_elements + 16});
-  auto* packed = reinterpret_cast<float*>(
-      (reinterpret_cast<uintptr_t>(data<float>(panels)) + 63) & ~uintptr_t{63});
+  auto* packed = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(data<float>(panels)) + 63) &
+                                          ~uintptr_t{63});
   torch::stable::parallel_for(0, panel_count, 1, [&](int64_t begin, int64_t end) {
     table.conv_pack_weight(p, plan, begin, end, packed);
   });

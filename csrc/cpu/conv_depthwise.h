@@ -56,9 +56,9 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
     const int64_t left = (to < row_end ? to : row_end) - from;
     const float* x = slab + plan.offset[from];
     int64_t done = 0;
-#define FASTCONV_COUNT(n)                                                          \
-  for (; left - done >= n; done += n)                                              \
-    multiply_row<kKernel, kStride, n>(plan, x + done * kStride * kLanes, panel,    \
+#define FASTCONV_COUNT(n)                                                       \
+  for (; left - done >= n; done += n)                                           \
+    multiply_row<kKernel, kStride, n>(plan, x + done * kStride * kLanes, panel, \
                                       tile + done * kChannelBlock);
     FASTCONV_COUNT(14)
     FASTCONV_COUNT(7)
@@ -77,9 +77,12 @@ using MultiplyRows = void (*)(const ConvReduceParams&, const ConvPlan&, const fl
 inline MultiplyRows rows_kernel(const ConvReduceParams& p) {
   if (p.dilation[2] != 1) return nullptr;
   const int64_t kernel = p.kernel[2], stride = p.stride[2];
-  if (kernel == 3) return stride == 1 ? multiply_by_rows<3, 1> : stride == 2 ? multiply_by_rows<3, 2> : nullptr;
-  if (kernel == 5) return stride == 1 ? multiply_by_rows<5, 1> : stride == 2 ? multiply_by_rows<5, 2> : nullptr;
-  if (kernel == 7) return stride == 1 ? multiply_by_rows<7, 1> : stride == 2 ? multiply_by_rows<7, 2> : nullptr;
+  if (kernel == 3)
+    return stride == 1 ? multiply_by_rows<3, 1> : stride == 2 ? multiply_by_rows<3, 2> : nullptr;
+  if (kernel == 5)
+    return stride == 1 ? multiply_by_rows<5, 1> : stride == 2 ? multiply_by_rows<5, 2> : nullptr;
+  if (kernel == 7)
+    return stride == 1 ? multiply_by_rows<7, 1> : stride == 2 ? multiply_by_rows<7, 2> : nullptr;
   return nullptr;
 }
 

@@ -11,7 +11,8 @@ struct Element {
   using Raw = uint16_t;
   using Packed = float;
   static Float widen(const Raw* p) {
-    return kDtype == Dtype::kFloat16 ? widen_float16(load<Short>(p)) : widen_bfloat16(load<Short>(p));
+    return kDtype == Dtype::kFloat16 ? widen_float16(load<Short>(p))
+                                     : widen_bfloat16(load<Short>(p));
   }
   static float widen_one(const Raw* p) {
     Short x{};
@@ -35,7 +36,8 @@ struct RawElement {  // 16 bits as they are
   static uint16_t widen_one(const Raw* p) { return *p; }
 };
 
-// Weights of channel block `block` of a group: [kernel taps, c_in, channel_block], zeros after c_out.
+// Weights of channel block `block` of a group: [kernel taps, c_in, channel_block], zeros after
+// c_out.
 template <Dtype kDtype>
 void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, int64_t block,
                 float* panel) {
@@ -92,8 +94,8 @@ inline void transpose_eight(const typename E::Raw* x, int64_t channel, typename 
 
 // Channels [first, last) of `count` pixels that lie `step` elements apart, channel by channel.
 template <typename E>
-inline void pack_planar(const typename E::Raw* x, int64_t count, int64_t step,
-                        int64_t channel, int64_t first, int64_t last, int64_t pitch, typename E::Packed* out) {
+inline void pack_planar(const typename E::Raw* x, int64_t count, int64_t step, int64_t channel,
+                        int64_t first, int64_t last, int64_t pitch, typename E::Packed* out) {
   for (int64_t i = 0; i < count; i += 16) {  // 16 pixels at a time: whole cache lines
     const int64_t stop = i + 16 < count ? i + 16 : count;
     for (int64_t c = first; c < last; ++c)
@@ -105,8 +107,8 @@ inline void pack_planar(const typename E::Raw* x, int64_t count, int64_t step,
 // `count` pixels of `channels` channels, `step` elements apart, to [count, pitch]; channels lie
 // `channel` elements apart, and zeros follow them.
 template <typename E>
-inline void pack_pixels(const typename E::Raw* x, int64_t count, int64_t step,
-                        int64_t channel, int64_t channels, int64_t pitch, typename E::Packed* out) {
+inline void pack_pixels(const typename E::Raw* x, int64_t count, int64_t step, int64_t channel,
+                        int64_t channels, int64_t pitch, typename E::Packed* out) {
   if (channel == 1 && step == channels && pitch == channels) {  // one stretch
     channels = pitch = count * channels;
     count = 1;
@@ -128,34 +130,33 @@ inline void pack_pixels(const typename E::Raw* x, int64_t count, int64_t step,
   [[maybe_unused]] int64_t eights = 0;
   int64_t done = 0;  // pixels and channels in blocks of eight
 #if defined(__AVX2__)
-  if constexpr (sizeof(typename E::Packed) == 4) if (step == 1) {
-    eights = count & ~int64_t{7};
-    done = eights == 0 ? 0 : channels & ~int64_t{7};
-    for (int64_t i = 0; i < eights; i += 16)
-      for (int64_t c = 0; c < done; c += 8) {
-        for (int lane = 0; lane < 8; ++lane) __builtin_prefetch(x + (c + lane) * channel + i + 32);
-        transpose_eight<E>(x + c * channel + i, channel, out + i * pitch + c, pitch);
-        if (i + 8 < eights)
-          transpose_eight<E>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c,
-                                  pitch);
-      }
-    pack_planar<E>(x + eights, count - eights, 1, channel, 0, done, pitch,
-                        out + eights * pitch);
-  }
+  if constexpr (sizeof(typename E::Packed) == 4)
+    if (step == 1) {
+      eights = count & ~int64_t{7};
+      done = eights == 0 ? 0 : channels & ~int64_t{7};
+      for (int64_t i = 0; i < eights; i += 16)
+        for (int64_t c = 0; c < done; c += 8) {
+          for (int lane = 0; lane < 8; ++lane)
+            __builtin_prefetch(x + (c + lane) * channel + i + 32);
+          transpose_eight<E>(x + c * channel + i, channel, out + i * pitch + c, pitch);
+          if (i + 8 < eights)
+            transpose_eight<E>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c, pitch);
+        }
+      pack_planar<E>(x + eights, count - eights, 1, channel, 0, done, pitch, out + eights * pitch);
+    }
 #endif
   pack_planar<E>(x, count, step, channel, done, channels, pitch, out);
 }
 
 // `count` pixels of channels last to one slab per 16 channels: whole pixels are read in order.
 template <typename E>
-inline void pack_lanes(const typename E::Raw* x, int64_t count, int64_t step,
-                       int64_t channels, int64_t slab_elements, typename E::Packed* out) {
+inline void pack_lanes(const typename E::Raw* x, int64_t count, int64_t step, int64_t channels,
+                       int64_t slab_elements, typename E::Packed* out) {
   for (int64_t i = 0; i < count; ++i, x += step, out += 16) {
     auto* to = out;
     int64_t c = 0;
     for (; c + 16 <= channels; c += 16, to += slab_elements)
-      for (int64_t part = 0; part < 16; part += kWidth)
-        store(to + part, E::widen(x + c + part));
+      for (int64_t part = 0; part < 16; part += kWidth) store(to + part, E::widen(x + c + part));
     if (c < channels) pack_pixels<E>(x + c, 1, step, 1, channels - c, 16, to);
   }
 }
@@ -164,9 +165,10 @@ inline void pack_lanes(const typename E::Raw* x, int64_t count, int64_t step,
 // one per 16 channels where depthwise.
 template <typename E>
 void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
-               int64_t first_channel, int64_t channels, int64_t d, int64_t h, typename E::Packed* slab) {
-  const auto* input = static_cast<const typename E::Raw*>(p.input) +
-                      sample * p.in_stride[0] + first_channel * p.in_stride[1];
+               int64_t first_channel, int64_t channels, int64_t d, int64_t h,
+               typename E::Packed* slab) {
+  const auto* input = static_cast<const typename E::Raw*>(p.input) + sample * p.in_stride[0] +
+                      first_channel * p.in_stride[1];
   const int64_t columns = plan.slab_size[2], step = plan.step[2], pitch = plan.c_in;
   // Columns [left, right) of the slab lie inside the input.
   int64_t left = (p.pad[2] + step - 1) / step;
@@ -192,13 +194,13 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
         zero(out + right * pitch, (columns - right) * pitch);
         if (plan.depthwise && p.in_stride[1] == 1) {
           if (c == 0)
-            pack_lanes<E>(x, right - left, step * p.in_stride[4], channels,
-                               plan.slab_elements, slab + left * pitch);
+            pack_lanes<E>(x, right - left, step * p.in_stride[4], channels, plan.slab_elements,
+                          slab + left * pitch);
           continue;
         }
         const int64_t here = channels - c < pitch ? channels - c : pitch;
-        pack_pixels<E>(x + c * p.in_stride[1], right - left, step * p.in_stride[4],
-                            p.in_stride[1], here, pitch, out + left * pitch);
+        pack_pixels<E>(x + c * p.in_stride[1], right - left, step * p.in_stride[4], p.in_stride[1],
+                       here, pitch, out + left * pitch);
       }
     }
   }
