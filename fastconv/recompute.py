@@ -176,8 +176,6 @@ class HitChecker:
         plan = PatchPlan.create(info, self._job.input_size)
         again = source.cut(plan, torch.from_numpy(rows), plan.start(box)).numpy()
         kept = self._patches[index][filters, ranks]
-        if kept.dtype == np.uint8:
-            again = np.moveaxis(again, 1, -1)
         differ = (again != kept) & ~((again != again) & (kept != kept))
         wrong = differ.reshape(len(filters), -1).any(1)
         self._found[index].note("picture", wrong, filters, ranks)

@@ -24,6 +24,7 @@ from fastconv.records import LayerInfo, LayerResult, Rows, SampleTable
 from fastconv.reduction import Reduction
 from fastconv.store.parts import Part, PartsFolder, PartWriter
 
+BYTES_PER_SECOND = 2e8  # a guess at what saving costs, until a part has been saved
 MIN_SECONDS = 1.0  # between two parts, and at least
 COST_FACTOR = 20  # times what writing the last one took: saving costs at most 5 %
 ELAPSED_SHARE = 0.02  # of the run: so that a long run has hundreds of parts, not thousands
@@ -65,7 +66,7 @@ class RunState:
         self._labels: list[np.ndarray] = []  # of those units
         self._torn = False  # a unit is half taken
         self._started = self._saved = time.monotonic()
-        self._cost = 0.0
+        self._cost = sum(layer.nbytes for layer in self._layers) / BYTES_PER_SECOND
 
     # -- doing the work ----------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Hits:
         self.largest = largest
         self.plan = plan
         self.values, self.samples, self.positions, _ = empty_topk(info.channels, k)
-        self._pictures: Tensor | None = None  # [C, slot, C_in, *size]
+        self._pictures: Tensor | None = None  # [C, slot, ...]
         self._slots = torch.arange(k).expand(info.channels, k)  # of the picture of each entry
 
     def update(
@@ -52,7 +52,7 @@ class Hits:
     def merge(
         self, values: Tensor, samples: Tensor, positions: Tensor, pictures: Tensor | None
     ) -> None:
-        """Take stored entries: [C, m] each, with pictures [M, C_in, *size] of the M filled ones."""
+        """Take stored entries: [C, m] each, with the pictures of the filled ones."""
         origin = self._merge(values, samples, positions)
         if self.plan is not None and pictures is not None:
             filled = samples >= 0
@@ -63,7 +63,7 @@ class Hits:
             self._place(origin, pictures[chosen])
 
     def pictures(self) -> Tensor | None:
-        """[C, k, C_in, *size] in the order of the entries; zero where there is no hit."""
+        """[C, k, ...] in the order of the entries; zero where there is no hit."""
         if self._pictures is None:
             return None
         channel = torch.arange(self.info.channels)[:, None]

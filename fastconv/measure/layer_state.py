@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,16 @@ class LayerState:
         m = self._measures
         return Totals(self.info.channels, quantiles=m.quantiles) if m.stats else None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the largest parts of the state: histogram and pictures."""
+        histogram = self.totals.histogram if self.totals is not None else None
+        plan = self.hits.plan
+        pictures = (
+            0 if plan is None else 3 * self.info.channels * self.hits.k * math.prod(plan.size)
+        )
+        return pictures + (0 if histogram is None else histogram.nbytes)
+
     def update(
         self,
         r: Reduction,
@@ -119,7 +130,7 @@ class LayerState:
             filled = part.topk["sample"] >= 0
             pictures = None
             if part.patches is not None:
-                pictures = _channels_first(np.asarray(part.patches))[filled]
+                pictures = np.asarray(part.patches)[filled]
             self.hits.merge(
                 torch.from_numpy(part.topk["value"]),
                 torch.from_numpy(part.topk["sample"]),
@@ -149,7 +160,7 @@ class LayerState:
             result.topk = stored_topk(self.hits)
             pictures = self.hits.pictures()
             if pictures is not None:
-                result.patches = _channels_last(pictures.numpy())
+                result.patches = pictures.numpy()
         return result
 
 
@@ -178,12 +189,3 @@ def flat_positions(info: LayerInfo, position: np.ndarray) -> np.ndarray:
         return np.zeros(position.shape[:-1], np.int64)
     axes = tuple(np.moveaxis(np.maximum(position, 0), -1, 0))
     return np.ravel_multi_index(axes, info.size).astype(np.int64)
-
-
-def _channels_last(pictures: np.ndarray) -> np.ndarray:
-    """Images as [C, k, h, w, 3]; other inputs as they are."""
-    return np.moveaxis(pictures, 2, -1) if pictures.dtype == np.uint8 else pictures
-
-
-def _channels_first(patches: np.ndarray) -> np.ndarray:
-    return np.moveaxis(patches, -1, 2) if patches.dtype == np.uint8 else patches

@@ -43,6 +43,13 @@ class Display:
         high = torch.where(high > low, high, low + 1)
         return cls(tuple(low.tolist()), tuple(high.tolist()))
 
+    def colours(self, values: Tensor) -> Tensor:
+        """[N, 3, h, w] uint8 of input values [N, 1 or 3, h, w]; 0 where not finite."""
+        low = values.new_tensor(self.low).view(1, -1, 1, 1)
+        scale = 255 / (values.new_tensor(self.high).view(1, -1, 1, 1) - low)
+        scaled = (values - low).mul_(scale).nan_to_num_(0.0).clamp_(0, 255).round_()
+        return scaled.to(torch.uint8).expand(-1, 3, -1, -1)
+
 
 @dataclass(frozen=True)
 class PatchPlan:
@@ -83,23 +90,30 @@ class PatchSource:
         self._reduced: dict[int, Tensor] = {}  # by factor
 
     def cut(self, plan: PatchPlan, rows: Tensor, start: np.ndarray) -> Tensor:
-        """Pictures of rows [M] at start [M, D]: uint8 [M, 3, h, w] of images, else float32."""
+        """Pictures of rows [M] at start [M, D]: uint8 [M, h, w, 3] of images, else float32."""
         if plan.factor not in self._reduced:
             self._reduced[plan.factor] = self._reduce(plan.factor)
         source = self._reduced[plan.factor]
+        rows = rows.to(source.device)
         at = torch.from_numpy(np.ascontiguousarray(start)).to(source.device)
-        pictures = gather_patches(source, rows.to(source.device), at, plan.size).cpu()
-        return pictures if self._display is None else pictures.expand(-1, 3, -1, -1)
+        if self._display is None:
+            return gather_patches(source, rows, at, plan.size).cpu()
+        if source.dtype != torch.uint8:  # the full-size input: convert the pictures, not all of it
+            pictures = self._display.colours(gather_patches(source, rows, at, plan.size))
+            return pictures.permute(0, 2, 3, 1).cpu()
+        # a row of w pixels is 3 w bytes: cropped as such, nothing is transposed
+        height, width = plan.size
+        lines = source.flatten(2).unsqueeze(1)  # [N, 1, h, 3 w]
+        pictures = gather_patches(lines, rows, at * at.new_tensor([1, 3]), (height, 3 * width))
+        return pictures.view(-1, height, width, 3).cpu()
 
     def _reduce(self, factor: int) -> Tensor:
+        """The batch reduced by `factor`: [N, h, w, 3] uint8 of images, else as the input."""
         values = self._inputs.float()
-        if factor > 1:
-            pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[values.ndim - 3]
-            values = pool(values, factor, ceil_mode=True, count_include_pad=False)
+        if factor == 1:
+            return values
+        pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[values.ndim - 3]
+        values = pool(values, factor, ceil_mode=True, count_include_pad=False)
         if self._display is None:
-            return values.contiguous()
-        shape = (1, -1) + (1,) * (values.ndim - 2)
-        low = values.new_tensor(self._display.low).view(shape)
-        high = values.new_tensor(self._display.high).view(shape)
-        scaled = ((values - low) / (high - low)).nan_to_num(0.0).clamp(0, 1)
-        return (scaled * 255).round().to(torch.uint8).contiguous()
+            return values
+        return self._display.colours(values).permute(0, 2, 3, 1).contiguous()
