@@ -63,9 +63,11 @@ def conv_pointer(
         return ConvConfig(32, 32, 16, warps=4, stages=1, tiles=2)
     block_m, block_n = power_of_two(group_out, 16, 64), power_of_two(positions, 16, 64)
     if x.dtype != torch.float32:
-        if architecture(x.device) == ("sm_100" if heavy else "sm_80"):
+        if heavy and architecture(x.device) == "sm_100":
             block_n = min(block_n, 32)  # 64 spills a few registers with triton 3.9
         return ConvConfig(block_m, block_n, 32, warps=8 if heavy else 4, stages=3, tiles=32)
+    if heavy and architecture(x.device) == "sm_80":
+        block_m = min(block_m, 32)  # 64 spills a few registers with triton 3.9
     wide = heavy or precision == "ieee"  # ieee has no tensor cores: registers hold the operands
     return ConvConfig(block_m, block_n, 16, warps=8 if wide else 4, stages=3, tiles=32)
 
@@ -124,7 +126,7 @@ def conv_direct(
             power_of_two(channels, 1, 64), power_of_two(positions, 16, 32), 1, 4, 1, 32
         )
     block_n = power_of_two(positions, 16, 512)
-    return ConvConfig(power_of_two(min(channels, 2048 // block_n), 1, 64), block_n, 1, 4, 1, 16)
+    return ConvConfig(power_of_two(min(channels, 1024 // block_n), 1, 64), block_n, 1, 4, 1, 16)
 
 
 def channel_reduce(

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from tolerance import conv_bound
+
 from fastconv import channel_reduce, conv_reduce
 from fastconv.reduction import ACTIVATIONS
 
@@ -67,6 +69,20 @@ def test_equals_float64_on_exact_values(case, dtype, device):
     wanted = channel_reduce(value, **affine, histogram=True, backend="reference")
     for name in ("sum", "sumsq", *EXACT):
         assert torch.equal(getattr(got, name), getattr(wanted, name)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("case", ["3x3", "stem", "depthwise"])
+def test_random_values_within_the_bound_of_float64(case, dtype, device):
+    x, weight, bias, stride, padding, dilation, groups = inputs(case, dtype, device)
+    got = conv_reduce(*inputs(case, dtype, device), return_activation=True, backend="triton")
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    bound = conv_bound(x, weight, bias, **geometry).view_as(got.activation)
+    wanted = float64_conv(x, weight, bias, *geometry.values())
+    rounding = torch.finfo(dtype).eps * wanted.abs() if dtype != torch.float32 else 0
+    assert ((got.activation.double() - wanted).abs() <= bound + rounding).all()
+    assert ((got.max - wanted.flatten(2).amax(-1)).abs() <= bound.flatten(2).amax(-1)).all()
+    assert ((got.sum - wanted.flatten(2).sum(-1)).abs() <= 2 * bound.flatten(2).sum(-1)).all()
 
 
 @pytest.mark.parametrize("case", CASES)
