@@ -58,7 +58,8 @@ struct ConvReduceParams {
 // Depthwise: all channels count as one group, and every channel block has a slab of its own.
 struct ConvPlan {
   bool depthwise;        // one input and one output channel in every group
-  bool amx;              // bfloat16: windows are copied out of the slab, in rows of row_pitch
+  bool amx;              // bfloat16, slab and panels
+  bool copies_windows;   // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
   bool direct;           // the slab is the input tensor itself
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
   int64_t step[3];       // input pixels from one slab plane, row, column to the next

@@ -6,10 +6,12 @@
 namespace fastconv {
 namespace {
 
+constexpr int kTileDepth = 32;  // bfloat16 in a row of a tile
+
 #if defined(__AMX_BF16__)
 
 constexpr bool kHasAmx = true;
-constexpr int kTileDepth = 32, kTileElements = 512;  // bfloat16 in a row, in a tile
+constexpr int kTileElements = 512;  // bfloat16 in a tile
 
 // Weights of a channel block as tiles [gemm_k / 32, 2, 16 pairs of products, 16 channels, 2].
 inline void pack_amx_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group,
@@ -64,46 +66,48 @@ inline void configure_tiles() {
 
 inline void release_tiles() { _tile_release(); }
 
-// tile [rows rounded up to 16, kChannelBlock] = windows times panel [gemm_k, kChannelBlock].
-inline void multiply_amx(const ConvPlan& plan, const uint16_t* windows, int64_t rows,
-                         const uint16_t* panel, float* tile) {
-  const int64_t pitch = plan.row_pitch * 2;
-  const int64_t depth = plan.row_pitch / kTileDepth - 1;
+// Rows of windows in tiles: row i, tile t of run r at x + i * pitch + run[r] + 32 t.
+struct AmxRows {
+  const uint16_t* x;
+  int64_t pitch, runs, run_tiles;
+  const int64_t* run;
+};
+
+// tile [32, kChannelBlock] = up to 32 rows, or [16, kChannelBlock] = up to 16, times the panel.
+template <bool kTwo>
+void multiply_amx_rows(const AmxRows& rows, const uint16_t* panel, float* tile) {
+  const int64_t pitch = rows.pitch * 2;
   constexpr int kOut = kChannelBlock * 4;
-  for (; rows > 16; rows -= 32, windows += 32 * plan.row_pitch, tile += 32 * kChannelBlock) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    const uint16_t* w = panel;
-    for (int64_t k = 0; k < depth; ++k, w += 2 * kTileElements) {
-      _tile_loadd(4, windows + k * kTileDepth, pitch);
-      _tile_loadd(6, w, 64);
+  _tile_zero(0);
+  _tile_zero(1);
+  if (kTwo) _tile_zero(2);
+  if (kTwo) _tile_zero(3);
+  for (int64_t r = 0; r < rows.runs; ++r) {
+    const uint16_t* x = rows.x + rows.run[r];
+    for (int64_t t = 0; t < rows.run_tiles; ++t, x += kTileDepth, panel += 2 * kTileElements) {
+      _tile_loadd(4, x, pitch);
+      _tile_loadd(6, panel, 64);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, w + kTileElements, 64);
+      _tile_loadd(7, panel + kTileElements, 64);
       _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(5, windows + 16 * plan.row_pitch + k * kTileDepth, pitch);
+      if (!kTwo) continue;
+      _tile_loadd(5, x + 16 * rows.pitch, pitch);
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, tile, kOut);
-    _tile_stored(1, tile + 16, kOut);
-    _tile_stored(2, tile + 16 * kChannelBlock, kOut);
-    _tile_stored(3, tile + 16 * kChannelBlock + 16, kOut);
-  }
-  if (rows <= 0) return;
-  _tile_zero(0);
-  _tile_zero(1);
-  const uint16_t* w = panel;
-  for (int64_t k = 0; k < depth; ++k, w += 2 * kTileElements) {
-    _tile_loadd(4, windows + k * kTileDepth, pitch);
-    _tile_loadd(6, w, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, w + kTileElements, 64);
-    _tile_dpbf16ps(1, 4, 7);
   }
   _tile_stored(0, tile, kOut);
   _tile_stored(1, tile + 16, kOut);
+  if (!kTwo) return;
+  _tile_stored(2, tile + 16 * kChannelBlock, kOut);
+  _tile_stored(3, tile + 16 * kChannelBlock + 16, kOut);
+}
+
+inline void multiply_amx(const AmxRows& rows, int64_t count, const uint16_t* panel, float* tile) {
+  if (count > 16)
+    multiply_amx_rows<true>(rows, panel, tile);
+  else
+    multiply_amx_rows<false>(rows, panel, tile);
 }
 
 #else
@@ -114,7 +118,12 @@ inline void copy_windows(const ConvReduceParams&, const ConvPlan&, const uint16_
                          uint16_t*) {}
 inline void configure_tiles() {}
 inline void release_tiles() {}
-inline void multiply_amx(const ConvPlan&, const uint16_t*, int64_t, const uint16_t*, float*) {}
+struct AmxRows {
+  const uint16_t* x;
+  int64_t pitch, runs, run_tiles;
+  const int64_t* run;
+};
+inline void multiply_amx(const AmxRows&, int64_t, const uint16_t*, float*) {}
 
 #endif
 

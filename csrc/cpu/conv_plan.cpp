@@ -25,7 +25,9 @@ bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
 }
 
 void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
-  plan.direct = !plan.depthwise && reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
+  plan.copies_windows = plan.amx && p.c_in % kAmxDepth != 0;
+  plan.direct = !plan.depthwise && plan.amx == plan.copies_windows &&
+                reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
   plan.step[0] = p.dilation[0];
   for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
   auto extent = [&](int64_t outputs, int d) {
@@ -44,7 +46,7 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   }
   auto fits = [&](int64_t n) {
     return elements(n) * plan.unit_slabs <= kSlabElements &&
-           n * p.out_size[2] * plan.row_pitch <= 2 * kSlabElements;
+           (!plan.copies_windows || n * p.out_size[2] * plan.row_pitch <= 2 * kSlabElements);
   };
   if (!fits(rows)) {
     rows = 1;
@@ -86,8 +88,8 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
 }
 
 void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
-  const int64_t sample = plan.amx ? plan.band_positions * plan.row_pitch / 2
-                                  : plan.slab_elements * plan.unit_slabs;
+  const int64_t sample = plan.copies_windows ? plan.band_positions * plan.row_pitch / 2
+                                             : plan.slab_elements * plan.unit_slabs;
   const int64_t fitting = plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / sample);
   plan.sample_units = divide_up(p.n, fitting);
   if (p.n >= threads) plan.sample_units = divide_up(plan.sample_units, threads) * threads;

@@ -42,6 +42,12 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
   }
 }
 
+// Slab elements from one window of an output row, or column one wide, to the next.
+inline int64_t window_pitch(const ConvReduceParams& p, const ConvPlan& plan) {
+  const int d = p.out_size[2] == 1 ? 1 : 2;
+  return plan.pixel[d] * p.stride[d] / plan.step[d];
+}
+
 // Input that the work after this one will read: fetched into L2 bit by bit.
 struct Ahead {
   const char* next;
@@ -75,14 +81,12 @@ struct BandJob {
       scale[c] = p.scale[channel + c];
       shift[c] = p.shift[channel + c];
     }
+    if (plan.amx) return run_amx(scale, shift, tile, state);
     const int64_t group = positions_at_once();
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
       ahead.fetch(end - begin);
-      if (plan.amx)
-        multiply_amx(plan, reinterpret_cast<const uint16_t*>(slab) + begin * plan.row_pitch,
-                     end - begin, reinterpret_cast<const uint16_t*>(panel), tile);
-      else if (plan.depthwise)
+      if (plan.depthwise)
         multiply_depthwise(p, plan, slab, begin, end, panel, tile);
       else
         multiply(begin, end, tile);
@@ -90,10 +94,49 @@ struct BandJob {
     }
   }
 
+  // Windows that lie evenly apart are multiplied 32 at a time: all of a band where nothing is
+  // skipped (and then those across the ends of rows are dropped), else those of an output row.
+  void run_amx(const float* scale, const float* shift, float* tile, BlockState& state) const {
+    alignas(64) float raw[32 * kChannelBlock];
+    const int64_t width = p.out_size[2], height = positions / width, zero = 0;
+    const bool dense =
+        !plan.copies_windows &&
+        (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
+    const int64_t period = dense && width > 1 ? plan.slab_size[2] : width;
+    const int64_t length = dense ? (height - 1) * period + width
+                                 : plan.copies_windows ? positions : width;
+    AmxRows rows{nullptr, window_pitch(p, plan), plan.runs, plan.run_length / kTileDepth, plan.run};
+    if (plan.copies_windows)
+      rows = {nullptr, plan.row_pitch, 1, plan.row_pitch / kTileDepth - 1, &zero};
+    int filled = 0;
+    int64_t position = first_position;
+    auto flush = [&] {
+      finish_tile(filled, position, scale, shift, tile, state);
+      position += filled;
+      filled = 0;
+    };
+    for (int64_t first = 0; first < positions; first += dense ? positions : length) {
+      const auto* base = reinterpret_cast<const uint16_t*>(slab) +
+                         (plan.copies_windows ? 0 : plan.offset[first]);
+      for (int64_t q = 0; q < length; q += 32) {
+        const int64_t count = length - q < 32 ? length - q : 32;
+        ahead.fetch(count);
+        rows.x = base + q * rows.pitch;
+        multiply_amx(rows, count, reinterpret_cast<const uint16_t*>(panel), raw);
+        for (int64_t i = 0; i < count; ++i) {
+          if ((q + i) % period >= width) continue;
+          __builtin_memcpy(tile + filled * kChannelBlock, raw + i * kChannelBlock,
+                           kChannelBlock * sizeof(float));
+          if (++filled == kSteps) flush();
+        }
+      }
+    }
+    if (filled > 0) flush();
+  }
+
   // Depthwise: whole output rows if that may be.
   int64_t positions_at_once() const {
     const int64_t width = p.out_size[2];
-    if (plan.amx) return kSteps;
     if (!plan.depthwise) return kEpilogueRows;
     return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
   }
@@ -144,10 +187,13 @@ struct ConvScratch {
     const int64_t state_count = plan.bands > 1 ? plan.unit_blocks : 1;
     states = reinterpret_cast<BlockState*>(take(state_count * sizeof(BlockState)));
     counts = p.histogram == nullptr ? nullptr : reinterpret_cast<int64_t*>(take(kCountBytes));
-    const int64_t rows = plan.unit_samples * plan.band_positions + 16;  // 16: tiles reach beyond
-    const int64_t floats = plan.unit_samples * plan.unit_slabs * plan.slab_elements;
-    slabs = reinterpret_cast<float*>(take(plan.amx ? rows * plan.row_pitch * 2 : floats * 4));
-    slab = reinterpret_cast<uint16_t*>(take(plan.amx ? plan.slab_elements * 2 : 0));
+    int64_t size = plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4;
+    if (plan.copies_windows)
+      size = (plan.unit_samples * plan.band_positions + 32) * plan.row_pitch * 2;
+    else if (plan.amx)  // tiles reach beyond the last window
+      size = size / 2 + 32 * window_pitch(p, plan) * 2;
+    slabs = reinterpret_cast<float*>(take(size));
+    slab = reinterpret_cast<uint16_t*>(take(plan.copies_windows ? plan.slab_elements * 2 : 0));
     bytes = at - static_cast<char*>(memory);
   }
 
@@ -182,7 +228,7 @@ struct ConvUnit {
     for (int64_t band = 0; band < plan.bands; ++band) {
       const int64_t d = band / plan.bands_per_plane;
       const int64_t h = band % plan.bands_per_plane * plan.band_rows;
-      if (plan.amx || !plan.direct)
+      if (plan.copies_windows || !plan.direct)
         for (int64_t n = samples.begin; n < samples.end; ++n) pack(n, d, h);
       Ahead ahead = after(band, d, h);
       for (int64_t block = blocks.begin; block < blocks.end; ++block)
@@ -209,15 +255,20 @@ struct ConvUnit {
   }
 
   float* packed_slab(int64_t sample) const {
-    const int64_t size = plan.amx ? plan.band_positions * plan.row_pitch / 2
-                                  : plan.unit_slabs * plan.slab_elements;
-    return scratch.slabs + (sample - samples.begin) * size;
+    const int64_t elements = plan.copies_windows ? plan.band_positions * plan.row_pitch
+                                                 : plan.unit_slabs * plan.slab_elements;
+    return scratch.slabs + (sample - samples.begin) * elements / (plan.amx ? 2 : 1);
   }
 
   void pack(int64_t sample, int64_t d, int64_t h) const {
     const int64_t first = plan.depthwise ? blocks.begin * kLanes : group * plan.c_in;
     const int64_t last = plan.depthwise ? smaller(blocks.end * kLanes, plan.c_out)
                                         : first + plan.c_in;
+    if (plan.amx && !plan.copies_windows) {
+      pack_slab<RawElement>(p, plan, sample, first, last - first, d, h,
+                            reinterpret_cast<uint16_t*>(packed_slab(sample)));
+      return;
+    }
     if (plan.amx) {
       const uint16_t* slab = scratch.slab;
       if (plan.direct)

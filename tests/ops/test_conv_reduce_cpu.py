@@ -40,6 +40,11 @@ CASES = {
     "3d_stride": (1, 8, 17, (5, 8, 9), (3, 1, 2), {"padding": (1, 0, 2), "stride": (2, 1, 2)}),
     "3d_depthwise": (1, 5, 5, (5, 6, 7), (3, 3, 3), {"groups": 5, "padding": 1}),
     "late": (3, 64, 96, (7, 7), (3, 3), {"padding": 1}),
+    "late_stride": (2, 32, 33, (9, 14), (3, 3), {"padding": 1, "stride": 2}),
+    "1x1_32": (2, 32, 40, (9, 14), (1, 1), {}),
+    "1d_32_stride": (2, 64, 16, (75,), (9,), {"padding": 4, "stride": 3}),
+    "3d_32": (1, 32, 17, (4, 6, 9), (3, 3, 3), {"padding": 1, "dilation": (1, 1, 2)}),
+    "groups_32": (1, 64, 34, (8, 8), (3, 3), {"groups": 2, "padding": "same"}),
     "bands": (1, 64, 33, (65, 60), (3, 3), {"padding": 1}),
 }
 
@@ -125,9 +130,13 @@ def test_agrees_with_float64(case, isa):
             assert_within(result, x, w, activation, **kwargs)
 
 
+HALF_CASES = ["stem", "1x1", "groups", "depthwise", "1d", "3d", "late", "late_stride", "1x1_32"]
+HALF_CASES += ["1d_32_stride", "3d_32", "groups_32"]
+
+
 @every_isa
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("case", ["stem", "1x1", "groups", "depthwise", "1d", "3d", "late"])
+@pytest.mark.parametrize("case", HALF_CASES)
 def test_half_precision_accumulates_in_float32(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
     for _, laid in layouts(x):
