@@ -8,7 +8,16 @@ enum class Dtype : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 
 // Order of fastconv.reduction.ACTIVATIONS, after none.
 enum class Activation : int {
-  kNone = 0, kRelu, kRelu6, kLeakyRelu, kElu, kGelu, kSilu, kSigmoid, kTanh, kHardswish
+  kNone = 0,
+  kRelu,
+  kRelu6,
+  kLeakyRelu,
+  kElu,
+  kGelu,
+  kSilu,
+  kSigmoid,
+  kTanh,
+  kHardswish
 };
 
 // Log-linear histogram: see fastconv/reduction.py.
@@ -33,14 +42,14 @@ struct ReductionOut {
 // A convolution of [N, groups * c_in, D, H, W]; missing spatial dimensions are 1.
 struct ConvReduceParams {
   const void* input;
-  Dtype dtype;  // of input, weight and activation
-  int64_t n, groups, c_in, c_out;  // channels per group
+  Dtype dtype;                       // of input, weight and activation
+  int64_t n, groups, c_in, c_out;    // channels per group
   int64_t in_size[3], in_stride[5];  // strides: n, c, d, h, w
   int64_t out_size[3];
   int64_t kernel[3], stride[3], pad[3], dilation[3];  // pad: before
-  const void* weight;  // [groups * c_out, c_in, *kernel] contiguous
-  const float* scale;  // [groups * c_out]; the value reduced is
-  const float* shift;  // activation(scale * sum of products + shift)
+  const void* weight;                                 // [groups * c_out, c_in, *kernel] contiguous
+  const float* scale;                                 // [groups * c_out]; the value reduced is
+  const float* shift;                                 // activation(scale * sum of products + shift)
   Activation activation;
   ReductionOut out;
   int64_t* histogram;  // [groups * c_out, kBins] or null
@@ -57,16 +66,16 @@ struct ConvReduceParams {
 // bits of a (sample, channel) do not depend on the unit that computed them.
 // Depthwise: all channels count as one group, and every channel block has a slab of its own.
 struct ConvPlan {
-  bool depthwise;        // one input and one output channel in every group
-  bool amx;              // bfloat16, slab and panels
-  bool copies_windows;   // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
-  bool direct;           // the slab is the input tensor itself
+  bool depthwise;       // one input and one output channel in every group
+  bool amx;             // bfloat16, slab and panels
+  bool copies_windows;  // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
+  bool direct;          // the slab is the input tensor itself
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
-  int64_t step[3];       // input pixels from one slab plane, row, column to the next
-  int64_t slab_size[3];  // planes, rows, columns
-  int64_t pixel[3];      // elements from one slab plane, row, column to the next
-  int64_t slab_elements;  // direct or not
-  int64_t row_pitch;      // elements; gemm_k rounded up to whole tiles of 32, and 32 more
+  int64_t step[3];              // input pixels from one slab plane, row, column to the next
+  int64_t slab_size[3];         // planes, rows, columns
+  int64_t pixel[3];             // elements from one slab plane, row, column to the next
+  int64_t slab_elements;        // direct or not
+  int64_t row_pitch;            // elements; gemm_k rounded up to whole tiles of 32, and 32 more
   int64_t band_rows, bands_per_plane, bands, band_positions;
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
   const int64_t* run;        // [runs] slab offset of each
@@ -98,16 +107,16 @@ struct ChannelReduceParams {
 
 // Running top-k of C channels and M candidates each; every tensor contiguous.
 struct TopkMergeParams {
-  const float* values;         // [C, k]
-  const int64_t* samples;      // [C, k]
-  const int64_t* positions;    // [C, k]
-  const float* new_values;     // [C, M]
-  const int64_t* new_samples;  // [C, M]
+  const float* values;           // [C, k]
+  const int64_t* samples;        // [C, k]
+  const int64_t* positions;      // [C, k]
+  const float* new_values;       // [C, M]
+  const int64_t* new_samples;    // [C, M]
   const int64_t* new_positions;  // [C, M]
-  float* out_values;           // [C, k]
-  int64_t* out_samples;        // [C, k]
-  int64_t* out_positions;      // [C, k]
-  int64_t* out_source;         // [C, k]
+  float* out_values;             // [C, k]
+  int64_t* out_samples;          // [C, k]
+  int64_t* out_positions;        // [C, k]
+  int64_t* out_source;           // [C, k]
   int64_t k;
   int64_t candidates;
   bool largest;

@@ -16,8 +16,8 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
   if (p.dtype != packed || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
   for (int d = 0; d < 3; ++d) {
-    const int64_t last = (p.out_size[d] - 1) * p.stride[d] - p.pad[d] +
-                         (p.kernel[d] - 1) * p.dilation[d];
+    const int64_t last =
+        (p.out_size[d] - 1) * p.stride[d] - p.pad[d] + (p.kernel[d] - 1) * p.dilation[d];
     const bool skips = p.kernel[d] == 1 && p.stride[d] > 1;
     if (p.pad[d] > 0 || last >= p.in_size[d] || skips) return false;
   }
@@ -104,8 +104,8 @@ void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
 
 }  // namespace
 
-ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool amx,
-                   int64_t threads, std::vector<int64_t>& table) {
+ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool amx, int64_t threads,
+                   std::vector<int64_t>& table) {
   ConvPlan plan{};
   plan.depthwise = params.groups > 1 && params.c_in == 1 && params.c_out == 1;
   plan.amx = amx && params.dtype == Dtype::kBFloat16 && !plan.depthwise;

@@ -99,12 +99,12 @@ struct BandJob {
   void run_amx(const float* scale, const float* shift, float* tile, BlockState& state) const {
     alignas(64) float raw[32 * kChannelBlock];
     const int64_t width = p.out_size[2], height = positions / width, zero = 0;
-    const bool dense =
-        !plan.copies_windows &&
-        (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
+    const bool dense = !plan.copies_windows &&
+                       (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
     const int64_t period = dense && width > 1 ? plan.slab_size[2] : width;
-    const int64_t length = dense ? (height - 1) * period + width
-                                 : plan.copies_windows ? positions : width;
+    const int64_t length = dense                 ? (height - 1) * period + width
+                           : plan.copies_windows ? positions
+                                                 : width;
     AmxRows rows{nullptr, window_pitch(p, plan), plan.runs, plan.run_length / kTileDepth, plan.run};
     if (plan.copies_windows)
       rows = {nullptr, plan.row_pitch, 1, plan.row_pitch / kTileDepth - 1, &zero};
@@ -116,8 +116,8 @@ struct BandJob {
       filled = 0;
     };
     for (int64_t first = 0; first < positions; first += dense ? positions : length) {
-      const auto* base = reinterpret_cast<const uint16_t*>(slab) +
-                         (plan.copies_windows ? 0 : plan.offset[first]);
+      const auto* base =
+          reinterpret_cast<const uint16_t*>(slab) + (plan.copies_windows ? 0 : plan.offset[first]);
       for (int64_t q = 0; q < length; q += 32) {
         const int64_t count = length - q < 32 ? length - q : 32;
         ahead.fetch(count);
@@ -242,15 +242,16 @@ struct ConvUnit {
       return {};
     const int64_t element = p.dtype == Dtype::kFloat32 ? 4 : 2;
     const bool last = band == plan.bands - 1;
-    const int64_t row = last ? 0 : (h + plan.band_rows) * p.stride[1] - p.pad[1] +
-                                       (p.kernel[1] - 1) * p.dilation[1];
+    const int64_t row =
+        last ? 0
+             : (h + plan.band_rows) * p.stride[1] - p.pad[1] + (p.kernel[1] - 1) * p.dilation[1];
     const char* next = static_cast<const char*>(p.input) +
                        element * ((last ? samples.end : samples.begin) * p.in_stride[0] +
                                   d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
     const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
                                                     : plan.unit_samples * p.in_stride[0]);
-    const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) *
-                         plan.band_positions;
+    const int64_t work =
+        (samples.end - samples.begin) * (blocks.end - blocks.begin) * plan.band_positions;
     return {next, next + bytes, bytes / work + 1};
   }
 
@@ -262,8 +263,8 @@ struct ConvUnit {
 
   void pack(int64_t sample, int64_t d, int64_t h) const {
     const int64_t first = plan.depthwise ? blocks.begin * kLanes : group * plan.c_in;
-    const int64_t last = plan.depthwise ? smaller(blocks.end * kLanes, plan.c_out)
-                                        : first + plan.c_in;
+    const int64_t last =
+        plan.depthwise ? smaller(blocks.end * kLanes, plan.c_out) : first + plan.c_in;
     if (plan.amx && !plan.copies_windows) {
       pack_slab<RawElement>(p, plan, sample, first, last - first, d, h,
                             reinterpret_cast<uint16_t*>(packed_slab(sample)));
@@ -307,19 +308,19 @@ struct ConvUnit {
     BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       if (band == 0) state.clear();
-      const BandJob job{
-          .p = p,
-          .plan = plan,
-          .transform = transform,
-          .slab = slab(n, block, d, h),
-          .panel = panels + (group * plan.blocks + block) * plan.panel_elements / (plan.amx ? 2 : 1),
-          .sample = n,
-          .channel = channel,
-          .channels = channels,
-          .first_position = (d * p.out_size[1] + h) * p.out_size[2],
-          .positions = rows(h) * p.out_size[2],
-          .counts = scratch.counts,
-          .ahead = ahead};
+      const BandJob job{.p = p,
+                        .plan = plan,
+                        .transform = transform,
+                        .slab = slab(n, block, d, h),
+                        .panel = panels + (group * plan.blocks + block) * plan.panel_elements /
+                                              (plan.amx ? 2 : 1),
+                        .sample = n,
+                        .channel = channel,
+                        .channels = channels,
+                        .first_position = (d * p.out_size[1] + h) * p.out_size[2],
+                        .positions = rows(h) * p.out_size[2],
+                        .counts = scratch.counts,
+                        .ahead = ahead};
       job.run(state);
       if (band == plan.bands - 1) finish_block(p, n, channel, channels, state);
     }
