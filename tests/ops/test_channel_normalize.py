@@ -46,7 +46,11 @@ def formula(x, mode, **statistics):
         center = flat.mean(-1, keepdim=True)
         spread = ((flat - center).square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return ((flat - center) / spread).view_as(x), (flat.abs() / spread).view_as(x)
-    norm = flat.abs().sum(-1, keepdim=True) if mode == "l1" else flat.square().sum(-1, keepdim=True).sqrt()
+    norm = (
+        flat.abs().sum(-1, keepdim=True)
+        if mode == "l1"
+        else flat.square().sum(-1, keepdim=True).sqrt()
+    )
     value = (flat / norm.clamp_min(1e-5)).view_as(x)
     return value, value.abs()
 
