@@ -71,7 +71,7 @@ class HitChecker:
         with self._keeping_inputs():
             batches = self._job.source.batches([units[u] for u in needed])
             for unit, (inputs, _) in zip(needed, batches, strict=True):
-                self._check_unit(units[unit], inputs.to(self._job.place), chosen)
+                self._check_unit(units[unit], self._job.prepared(inputs), chosen)
         for target, found in zip(self._job.targets, self._found, strict=True):
             yield self._verdict(target, found)
 

@@ -257,6 +257,26 @@ def test_other_kinds_of_input(tmp_path, shape, make):
     assert fastconv.verify(tmp_path / "run.h5", model, data)
 
 
+def test_a_view_that_channels_last_would_break(tmp_path):
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.fc = nn.Linear(4 * 18 * 18, 2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.fc(y.view(len(y), -1))
+
+    torch.manual_seed(0)
+    model, data = Viewing(), images(20)
+    with run(tmp_path, model=model, data=data, layers="fc") as result:
+        assert result.config["fingerprint"]["layout"] == "contiguous_format"
+        expected = outputs(model, data, ["fc"])["fc"]
+        np.testing.assert_allclose(result["fc"].stats["max"], expected.amax(0), rtol=1e-4)
+    assert fastconv.verify(tmp_path / "run.h5", model, data)
+
+
 def test_bfloat16_by_autocast(tmp_path):
     model, data = network(), images(30)
     with run(tmp_path, model=model, data=data, dtype="bfloat16") as result:
