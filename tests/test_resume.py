@@ -1,10 +1,5 @@
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,72 +12,10 @@ import fastconv
 from fastconv import run_state
 from fastconv.errors import DataError, FileFormatError, FingerprintError, OutputError
 
-SCRIPT = Path(__file__).with_name("killed_run.py")
-
-
-def start(out, *args):
-    command = [sys.executable, str(SCRIPT), str(out), *map(str, args)]
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True)
-
-
-@pytest.fixture(scope="module")
-def unkilled(tmp_path_factory):
-    out = tmp_path_factory.mktemp("unkilled") / "run.h5"
-    began = time.monotonic()
-    with start(out) as process:
-        process.stdout.readline()
-        working = time.monotonic()
-        assert process.wait() == 0
-    return datasets(out), time.monotonic() - working, working - began
-
 
 def same(out, expected):
     found = datasets(out)
     return found.keys() == expected.keys() and [k for k in found if found[k] != expected[k]] == []
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(tmp_path, unkilled):
-    expected, seconds, _ = unkilled
-    out, clock = tmp_path / "run.h5", random.Random(0)
-    kills = 0
-    while kills < 25:
-        with start(out) as process:
-            process.stdout.readline()
-            time.sleep(clock.uniform(0, seconds))
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-        if out.exists():  # finished: it must be right, and the next one starts anew
-            assert same(out, expected)
-            out.unlink()
-    with start(out) as process:
-        assert process.wait() == 0
-    assert same(out, expected)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.h5"]
-
-
-@pytest.mark.slow
-def test_killed_at_the_nth_write(tmp_path, unkilled):
-    expected, *_ = unkilled
-    out, at, died = tmp_path / "run.h5", 3, 0
-    for _ in range(12):
-        parts = len(list(tmp_path.glob("run.h5.parts/u*.h5")))
-        with start(out, at) as process:
-            code = process.wait()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        died += 1
-        assert not out.exists() or same(out, expected)
-        left = list(tmp_path.glob("run.h5.parts/u*.h5"))
-        assert out.exists() or len(left) >= parts or not left  # no finished part was lost
-        at += 17
-    assert died >= 4
-    with start(out) as process:
-        assert process.wait() == 0
-    assert same(out, expected)
 
 
 def every_batch(monkeypatch):
@@ -182,8 +115,8 @@ def test_interrupted_after_the_unit(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         extract(out)
     assert signal.getsignal(signal.SIGINT) is before
-    (part,) = tmp_path.glob("run.h5.parts/u*.h5")
-    assert part.name.startswith("u000000-000002")  # the unit of sample 20 was finished
+    *_, part = sorted(tmp_path.glob("run.h5.parts/u*.h5"))
+    assert "-000002-" in part.name  # the unit of sample 20 was finished, and none after it
     extract(out)
     assert same(out, datasets(tmp_path / "whole.h5"))
 

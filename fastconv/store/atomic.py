@@ -85,8 +85,20 @@ def sync(path: Path) -> None:
 
 
 def open_new(path: Path) -> h5py.File:
-    """A new file, to be ended with `close` or `abandon`."""
-    return h5py.File(path, "x", meta_block_size=META_BLOCK)
+    """A new file, to be ended with `close` or `abandon`.
+
+    Its arrays are written at once: by default HDF5 writes many of them as they are closed, where
+    h5py ignores that they are lost.
+    """
+    return h5py.File(path, "x", driver="fastconv", rdcc_nbytes=0, meta_block_size=META_BLOCK)
+
+
+def _at_once(properties: h5py.h5p.PropFAID) -> None:
+    properties.set_fapl_sec2()
+    properties.set_sieve_buf_size(0)
+
+
+h5py.register_driver("fastconv", _at_once)
 
 
 def close(file: h5py.File, path: Path) -> None:
@@ -101,9 +113,16 @@ def close(file: h5py.File, path: Path) -> None:
 
 
 def abandon(file: h5py.File, path: Path) -> None:
-    """Close a file in any state, even on a full disk, and remove it."""
+    """Close a file in any state, even on a disk that refuses everything, and remove it.
+
+    HDF5 keeps a file open that it cannot write, and crashes as the process ends.
+    """
     with suppress(OSError):
         os.truncate(path, 0)  # gives the room back that HDF5 wants for closing
+        if file and hasattr(os, "memfd_create"):  # what is still unwritten goes there
+            spare = os.memfd_create("dropped")
+            os.dup2(spare, file.id.get_vfd_handle(), inheritable=False)
+            os.close(spare)
     with suppress(RuntimeError, OSError, ValueError):
         file.close()
     path.unlink(missing_ok=True)
@@ -126,12 +145,18 @@ def reserve(file: h5py.File, nbytes: int = 0) -> None:
 
 
 def _from_the_disk(error: BaseException) -> bool:
-    """Whether the system refused; HDF5 turns some of these into RuntimeError."""
+    """Whether the system refused."""
+    return disk_error(error) is not None
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """What the system said, also where h5py made another exception of it; None of other errors."""
     if isinstance(error, FastconvError):
-        return False
-    return isinstance(error, OSError) or (
-        isinstance(error, RuntimeError) and _ERRNO.search(str(error)) is not None
-    )
+        return None
+    said = _ERRNO.search(str(error))
+    if said and isinstance(error, (OSError, RuntimeError, ValueError, KeyError)):
+        return OSError(int(said[1]), os.strerror(int(said[1])))
+    return error if isinstance(error, OSError) else None
 
 
 _ERRNO = re.compile(r"errno = (\d+)")

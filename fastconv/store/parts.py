@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -25,7 +26,8 @@ import numpy as np
 from fastconv.errors import FileFormatError, OutputError
 from fastconv.records import LayerInfo, LayerResult
 from fastconv.store import codec
-from fastconv.store.atomic import abandon, close, open_new, reserve, sync
+from fastconv.store.atomic import abandon, close, disk_error, open_new, reserve, sync
+from fastconv.store.schema import maps_folder
 
 _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
 
@@ -173,9 +175,31 @@ class PartsFolder:
                 f"another process is writing {self._out}; wait for it, choose another output, "
                 "or give each process a shard and merge the results"
             ) from error
-        for stale in (*self.path.glob("tmp-*"), *self.path.parent.glob(f".{self._out}.*.tmp")):
-            stale.unlink()
+        if not self._lock_is_there():
+            raise OutputError(
+                f"another process has just finished {self._out}; run again to open it"
+            )
+        self._sweep()
         return self
+
+    def _lock_is_there(self) -> bool:
+        """False when its file was removed by the process that held it."""
+        assert self._lock is not None
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat())
+        except FileNotFoundError:
+            return False
+
+    def _sweep(self) -> None:
+        """Remove what a killed process has left unfinished."""
+        out = self.path.with_name(self._out)
+        for folder, pattern in (
+            (self.path, "tmp-*"),
+            (out.parent, f".{glob.escape(self._out)}.*.tmp"),
+            (maps_folder(out), ".*.tmp"),
+        ):
+            for stale in folder.glob(pattern):
+                stale.unlink()
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
         if kind is not None and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
@@ -219,7 +243,15 @@ class PartsFolder:
 
     def remove(self) -> None:
         """The run is finished: the folder is not needed any more."""
-        shutil.rmtree(self.path)
+        shutil.rmtree(self.path, ignore_errors=True)  # the file stands, whatever is left
+
+
+def remove_parts(out: Path) -> None:
+    """Remove the folder of parts of a finished file, unless a process is at work there."""
+    if not out.with_name(out.name + ".parts").exists():
+        return
+    with contextlib.suppress(OutputError), PartsFolder(out) as folder:
+        folder.remove()
 
 
 def _arrays(result: LayerResult) -> list[np.ndarray]:
@@ -231,10 +263,13 @@ def _arrays(result: LayerResult) -> list[np.ndarray]:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        refused = disk_error(error)
+        if refused is None:
+            raise
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
         raise OutputError(
-            f"cannot write in {path.parent}: {error.strerror or error} ({free / 2**20:.0f} MiB "
+            f"cannot write in {path.parent}: {refused.strerror or error} ({free / 2**20:.0f} MiB "
             "free); finished parts are kept: make room and run the same call again"
         ) from error
 

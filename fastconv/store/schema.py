@@ -119,8 +119,11 @@ def escape(name: str) -> str:
 
 def maps_path(run: Path, layer: str) -> Path:
     """The file of the maps of one layer: `run.maps/<layer>.h5` for `run.h5`."""
-    stem = run.name.removesuffix(".h5")
-    return run.with_name(f"{stem}.maps") / f"{escape(layer)}.h5"
+    return maps_folder(run) / f"{escape(layer)}.h5"
+
+
+def maps_folder(run: Path) -> Path:
+    return run.with_name(f"{run.name.removesuffix('.h5')}.maps")
 
 
 def _percent(ch: str) -> str:
