@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ _FINGERPRINTED = 16
 
 Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
 Batch = tuple[Tensor, Tensor | None]
+Read = tuple[Tensor, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
 
 
 class Samples(ABC):
@@ -42,8 +45,12 @@ class Samples(ABC):
         input_dtype: name of the dtype that the data set gives. Integers and booleans reach the
             model as float32 with the same values (0 ... 255 for uint8: nothing is scaled); other
             dtypes are left as they are.
+        skip: leave samples that cannot be read, or do not fit the others, out of the batches.
+        skipped: these samples and why, as their batches were last read.
     """
 
+    skip: bool = False
+    skipped: dict[int, str]
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
@@ -55,10 +62,24 @@ class Samples(ABC):
     def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
         """Yield (input [n, ...], label int64 [n] or None), one batch per unit, in their order.
 
+        Its rows are the samples `kept(unit)`; all of the unit unless `skip` is set.
+
         Raises:
             DataError: a sample that raises or differs in shape (the message has its index), or a
                 worker process that died.
         """
+
+    def kept(self, unit: Unit) -> list[int]:
+        """The samples of a unit that its batch held when it was last read."""
+        return [i for i in unit if i not in self.skipped]
+
+    def first(self) -> int:
+        """The first sample that can be read."""
+        for index in range(len(self)):
+            next(iter(self.batches([[index]])))
+            if index not in self.skipped:
+                return index
+        raise DataError(f"none of the {len(self)} samples can be read: {self.skipped[0]}")
 
     @abstractmethod
     def keys(self) -> list[str] | None:
@@ -88,7 +109,7 @@ class Samples(ABC):
         }
 
 
-def open_data(data: Any) -> Samples:
+def open_data(data: Any, *, skip: bool = False) -> Samples:
     """Read any data set by index.
 
     Args:
@@ -98,6 +119,7 @@ def open_data(data: Any) -> Samples:
             the like, else its first tensor; label under "y", "label" or "target"); or a
             `DataLoader`, whose data set is read in order of index with its `collate_fn`, whatever
             its sampler and batch size. Labels that are not integers are left out.
+        skip: leave out samples that cannot be read, instead of raising.
 
     Raises:
         DataError: an empty, iterable, random or otherwise unusable data set.
@@ -116,15 +138,16 @@ def open_data(data: Any) -> Samples:
             "could not be found again; give a map-style data set or a tensor"
         )
     if isinstance(data, TensorDataset) and collate is None:
-        return _ArraySamples(data.tensors[0], data.tensors[1] if len(data.tensors) > 1 else None)
+        labels = data.tensors[1] if len(data.tensors) > 1 else None
+        return _ArraySamples(data.tensors[0], labels, skip=skip)
     if hasattr(data, "shape") and hasattr(data, "dtype"):
-        return _ArraySamples(data, None)
+        return _ArraySamples(data, None, skip=skip)
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, str):
         raise DataError(
             "data must be a tensor [N, C, ...], a map-style data set or a DataLoader, "
             f"got {type(data).__name__}"
         )
-    return _DatasetSamples(data, collate, worker_init)
+    return _DatasetSamples(data, collate, worker_init, skip=skip)
 
 
 class _ArraySamples(Samples):
@@ -132,7 +155,8 @@ class _ArraySamples(Samples):
 
     kind = "array"
 
-    def __init__(self, data: Any, labels: Tensor | None):
+    def __init__(self, data: Any, labels: Tensor | None, *, skip: bool):
+        self.skip, self.skipped = skip, {}
         if len(data.shape) < 2:
             raise DataError(f"an array of samples is [N, C, ...], got shape {list(data.shape)}")
         if data.shape[0] == 0:
@@ -150,12 +174,33 @@ class _ArraySamples(Samples):
         del num_workers  # slicing needs none
         for unit in units:
             _check_unit(unit, len(self))
-            rows: slice | list[int] = list(unit)
-            if isinstance(unit, range) and unit.step > 0:
-                rows = slice(unit.start, unit.stop, unit.step)
-            x = _prepared(_as_tensor(self._read(rows)))
+            x = self._values(unit)
+            rows = self.kept(unit)
             label = None if self.labels is None else self.labels[rows]
             yield x.clone(), label  # a model that works in place must not change the data
+
+    def _values(self, unit: Unit) -> Tensor:
+        rows: slice | list[int] = list(unit)
+        if isinstance(unit, range) and unit.step > 0:
+            rows = slice(unit.start, unit.stop, unit.step)
+        for index in unit:
+            self.skipped.pop(index, None)
+        try:
+            return _prepared(_as_tensor(self._read(rows)))
+        except OSError as error:  # of a file behind the array
+            if not self.skip:
+                raise DataError(
+                    f"samples {unit[0]} ... cannot be read: {_one_line(error)}"
+                ) from error
+        found = [x for i in unit if (x := self._one(i)) is not None]
+        return torch.stack(found) if found else torch.zeros(0, *self.sample_shape)
+
+    def _one(self, index: int) -> Tensor | None:
+        try:
+            return _prepared(_as_tensor(self._read([index])))[0]
+        except OSError as error:
+            self.skipped[index] = f"sample {index} cannot be read: {_one_line(error)}"
+            return None
 
     def _read(self, rows: slice | list[int]) -> Any:
         if isinstance(rows, slice) or isinstance(self.data, Tensor | np.ndarray):
@@ -169,13 +214,16 @@ class _ArraySamples(Samples):
 class _DatasetSamples(Samples):
     """A map-style data set, read through a torch DataLoader."""
 
-    def __init__(self, dataset: Any, collate: Callable | None, worker_init: Callable | None):
+    def __init__(
+        self, dataset: Any, collate: Callable | None, worker_init: Callable | None, *, skip: bool
+    ):
+        self.skip, self.skipped = skip, {}
         if len(dataset) == 0:
             raise DataError(f"the data set is empty ({type(dataset).__name__})")
         self.dataset, self.worker_init = dataset, worker_init
         self.kind = type(dataset).__name__
-        self.reader = _Reader(dataset, collate)
-        x, label = self.reader.read([0])
+        self.reader = _Reader(dataset, collate, skip=skip)
+        x, label = self.reader.read([self.first()])[:2]
         self.sample_shape = self.reader.shape = tuple(x.shape[1:])
         self.input_dtype = str(x.dtype).removeprefix("torch.")
         self.reader.labelled = label is not None
@@ -195,10 +243,10 @@ class _DatasetSamples(Samples):
             sampler=units,
             num_workers=num_workers,
             collate_fn=_unchanged,
-            worker_init_fn=self.worker_init,
+            worker_init_fn=partial(_start_worker, self.worker_init),
         )
         batches = iter(loader)
-        while True:
+        for number in range(len(units) + 1):
             try:
                 batch = next(batches, None)
             except RuntimeError as error:
@@ -212,6 +260,9 @@ class _DatasetSamples(Samples):
                 return
             if isinstance(batch, _Failure):
                 raise DataError(batch.message) from RuntimeError(batch.trace)
+            for index in units[number]:
+                self.skipped.pop(index, None)
+            self.skipped.update(batch[2])
             yield _prepared(batch[0]), batch[1]
 
     def keys(self) -> list[str] | None:
@@ -228,12 +279,12 @@ class _Failure(NamedTuple):
 class _Reader(Dataset):
     """Reads one unit of samples: the collate step, with errors that name the index."""
 
-    def __init__(self, dataset: Any, collate: Callable | None):
-        self.dataset, self.collate = dataset, collate
+    def __init__(self, dataset: Any, collate: Callable | None, *, skip: bool):
+        self.dataset, self.collate, self.skip = dataset, collate, skip
         self.shape: tuple[int, ...] | None = None  # both known once sample 0 has been read
         self.labelled: bool | None = None
 
-    def __getitem__(self, unit: Unit) -> Batch | _Failure:
+    def __getitem__(self, unit: Unit) -> Read | _Failure:
         if get_worker_info() is None:
             return self.read(unit)
         try:
@@ -241,23 +292,33 @@ class _Reader(Dataset):
         except DataError as error:
             return _Failure(str(error), traceback.format_exc())
 
-    def read(self, unit: Unit) -> Batch:
-        samples = [self._sample(i) for i in unit]
+    def read(self, unit: Unit) -> Read:
+        """The batch of those samples that can be read, and why others cannot."""
+        samples, failed = [], {}
+        for index in unit:
+            try:
+                samples.append(self._sample(index))
+            except DataError as error:
+                if not self.skip:
+                    raise
+                failed[index] = str(error)
+        if not samples:
+            labels = torch.zeros(0, dtype=torch.int64) if self.labelled else None
+            return torch.zeros(0, *(self.shape or ())), labels, failed
         if self.collate is not None:
-            return self._collated(samples, unit)
-        pairs = [self._split(s, i) for s, i in zip(samples, unit, strict=True)]
-        labels = [label for _, label in pairs]
-        missing = [i for label, i in zip(labels, unit, strict=True) if label is None]
-        if self.labelled and missing:
-            raise DataError(f"sample {missing[0]} has no integer label, but sample 0 has one")
-        x = torch.stack([x for x, _ in pairs])
-        return x, None if missing or self.labelled is False else torch.tensor(labels)
+            return *self._collated(samples, [i for i in unit if i not in failed]), failed
+        found = [label for _, label in samples]
+        unlabelled = None in found or self.labelled is False
+        x = torch.stack([x for x, _ in samples])
+        return x, None if unlabelled else torch.tensor(found), failed
 
     def _sample(self, index: int) -> Any:
+        """One sample; input and label when they are not collated."""
         try:
-            return self.dataset[index]
+            sample = self.dataset[index]
         except Exception as error:
             raise DataError(f"sample {index} cannot be read: {_one_line(error)}") from error
+        return sample if self.collate is not None else self._split(sample, index)
 
     def _split(self, sample: Any, index: int) -> tuple[Tensor, int | None]:
         value, label = _input_and_label(sample)
@@ -273,7 +334,10 @@ class _Reader(Dataset):
                 f"sample {index} has shape {list(x.shape)}, sample 0 has {list(shape)}; "
                 "all must be equal: resize or crop them"
             )
-        return x, _integer(label)
+        label = _integer(label)
+        if self.labelled and label is None:
+            raise DataError(f"sample {index} has no integer label, but sample 0 has one")
+        return x, label
 
     def _collated(self, samples: list[Any], unit: Unit) -> Batch:
         where = f"samples {unit[0]} ... {unit[-1]}" if len(unit) > 1 else f"sample {unit[0]}"
@@ -345,17 +409,24 @@ def _prepared(x: Tensor) -> Tensor:
     return x if x.is_floating_point() or x.is_complex() else x.float()
 
 
+def _start_worker(then: Callable | None, worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run ends after a whole unit
+    if then is not None:
+        then(worker)
+
+
 def _check_unit(unit: Unit, n: int) -> None:
     if len(unit) == 0 or min(unit) < 0 or max(unit) >= n:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
 def _check_not_random(samples: Samples) -> None:
-    (first, _), (second, _) = samples.batches([[0], [0]])
+    index = samples.first()
+    (first, _), (second, _) = samples.batches([[index], [index]])
     if _bytes(first) != _bytes(second):
         raise DataError(
-            "the data set is random: sample 0 differs when read twice, so no result could be "
-            "resumed or verified; switch its random augmentation off"
+            f"the data set is random: sample {index} differs when read twice, so no result could "
+            "be resumed or verified; switch its random augmentation off"
         )
 
 

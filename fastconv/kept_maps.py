@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,8 +16,10 @@ from fastconv.options import Options
 from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps, Rows
 from fastconv.store.codec import to_uint8
 from fastconv.store.parts import Part, PartWriter
+from fastconv.store.schema import MAP_DTYPES
 
 Affine = tuple[Tensor, Tensor]  # scale and shift [C]
+BYTES_A_VALUE = {"rounded": 1.2, "exact": 3.0, "float16": 1.2, "uint8": 0.7}  # compressed, about
 
 
 class KeptMaps:
@@ -31,6 +34,15 @@ class KeptMaps:
     def rows(self, samples: np.ndarray) -> np.ndarray:
         """The rows of a batch whose maps are kept."""
         return np.flatnonzero(np.isin(samples, self.samples))
+
+    def size(self, infos: Sequence[LayerInfo], samples: np.ndarray) -> tuple[str, float]:
+        """What the maps of `samples` will take, in words, and in bytes on the disk."""
+        count = len(self.rows(samples))
+        values = count * sum(info.channels * math.prod(info.size) for info in infos)
+        raw = values * np.dtype(MAP_DTYPES[self._storage]).itemsize
+        disk = values * BYTES_A_VALUE[self._storage]
+        words = f"maps of {count:,} samples x {len(infos)} layers: {_bytes(raw)} uncompressed"
+        return f"{words}, about {_bytes(disk)} on the disk", disk
 
     def write(self, writer: PartWriter, layer: int, unit: int, values: Tensor) -> None:
         """Add the maps of one unit: the stage's values, float32 [n, C, *spatial]."""
@@ -82,6 +94,12 @@ def affines_that_follow(model: nn.Module, example: Tensor, layers: object) -> li
             f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
         )
     return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
+
+
+def _bytes(count: float) -> str:
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes"))
+    size, unit = next((u for u in units if count >= u[0]), units[-1])
+    return f"{count / size:.3g} {unit}"
 
 
 def _tables(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
 from fastconv.data import Samples, open_data
-from fastconv.errors import InputError, OutputError
+from fastconv.errors import FingerprintError, InputError, OutputError
 from fastconv.fingerprint import made_by, model_hash, require_equal
 from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
 from fastconv.progress import Progress
 from fastconv.run_state import RunState
-from fastconv.store.parts import PartsFolder
+from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
@@ -47,6 +49,7 @@ def extract(
     maps: Any = None,
     maps_dtype: str = "rounded",
     normalize: str | None = None,
+    on_error: str = "raise",
     conditions: Any = None,
     batch_size: int = 64,
     num_workers: int = 0,
@@ -87,6 +90,8 @@ def extract(
             "instance", "l1", "l2" (of each sample and filter) and "batchnorm" (that follows the
             convolution) are applied as maps are written; "zscore" and "minmax" take the
             statistics of the data set, so `layer.map()` applies them: the file keeps raw values.
+        on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
+            it is left out of everything (NaN in `samples`, no maps) and listed in the file.
         batch_size: samples per forward; also the unit of work that is never split.
         num_workers: processes that read the data set; the result does not depend on it.
         device: where the model runs; default where it is.
@@ -110,7 +115,9 @@ def extract(
     """
     if conditions is not None:
         raise InputError("conditions are not supported yet; transform the data set instead")
-    source = open_data(data)
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be raise or skip, got {on_error!r}")
+    source = open_data(data, skip=on_error == "skip")
     options = Options.create(
         length=len(source),
         stage=stage,
@@ -137,6 +144,9 @@ def extract(
         if out.exists() and not overwrite:
             return _finished(out, job)
         with PartsFolder(out) as folder:
+            if out.exists() and not overwrite:  # by another process, meanwhile
+                folder.remove()
+                return _finished(out, job)
             _start(folder, job, resume=resume and not overwrite)
             started = _now()
             job.run(folder, num_workers, progress=progress)
@@ -160,7 +170,7 @@ class Job:
         self, model: nn.Module, source: Samples, options: Options, layers: Any, place: torch.device
     ):
         self.model, self.source, self.options, self.place = model, source, options, place
-        first, _ = next(iter(source.batches([[0]])))
+        first, _ = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         with self._autocast():
             self.targets, self.layout = self._plan(first, layers)
@@ -223,6 +233,10 @@ class Job:
         units = self.options.units(len(self.source))
         own = self.options.own_units(len(self.source))
         todo = self.state.resume(folder, own)
+        if not self.source.skip:
+            _refuse_skipped(self.state.skipped(), folder.path)
+        if self.options.maps is not None:
+            _announce(folder.path, *self.state.maps_size(todo), progress=progress)
         samples = sum(len(units[u]) for u in own)
         left = sum(len(units[u]) for u in todo)
         batches = self.source.batches([units[u] for u in todo], num_workers)
@@ -236,11 +250,15 @@ class Job:
                 bar.update(len(units[number]))
                 if interrupted():
                     raise KeyboardInterrupt
+        if progress and (skipped := self.state.skipped()):
+            why = self.source.skipped.get(skipped[0], f"sample {skipped[0]}")
+            print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
 
     def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
-        inputs = self.prepared(inputs)
-        with self.state.unit(number, unit, inputs, labels) as take:
-            self.forward(inputs, lambda i, value: take(i, value, self.targets[i]))
+        inputs, kept = self.prepared(inputs), self.source.kept(unit)
+        with self.state.unit(number, unit, kept, inputs, labels) as take:
+            if kept:
+                self.forward(inputs, lambda i, value: take(i, value, self.targets[i]))
 
     def forward(self, inputs: Tensor, on_output: Callable[[int, Tensor], None]) -> None:
         """One forward up to the deepest layer, which hands every layer's output over."""
@@ -269,7 +287,10 @@ def _finished(out: Path, job: Job) -> Run:
         str(out),
         "choose another output, or overwrite it (overwrite=True, --overwrite)",
     )
+    if not job.source.skip and run.samples is not None:
+        _refuse_skipped(run.samples.skipped, out)
     run.close()
+    remove_parts(out)  # of a process that was killed between naming the file and removing them
     return run
 
 
@@ -283,6 +304,26 @@ def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
         return
     folder.clear()
     folder.write_manifest(wanted)
+
+
+def _refuse_skipped(skipped: Sequence[int], where: Path) -> None:
+    if len(skipped):
+        raise FingerprintError(
+            f"{where} was made with on_error='skip' and lacks {len(skipped)} samples ({skipped[0]} "
+            "...); allow that again, or start anew (overwrite=True, --overwrite)"
+        )
+
+
+def _announce(folder: Path, words: str, needed: float, *, progress: bool) -> None:
+    """Say how big the maps will be, and refuse what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"{words}; with the parts of the run about {needed / 1e9:.3g} GB are needed, the disk "
+            f"of {folder.parent} has {free / 1e9:.3g} GB free; keep fewer maps or make room"
+        )
+    if progress:
+        print(words, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

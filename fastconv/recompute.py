@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget
+from fastconv.errors import DataError
 from fastconv.geometry import ConvGeometry
 from fastconv.measure.hits import boxes
 from fastconv.measure.layer_state import flat_positions
@@ -108,10 +109,17 @@ class HitChecker:
             here = chosen[index] & (hits.sample >= unit.start) & (hits.sample < unit.stop)
             filters, ranks = here.nonzero()
             if len(filters):
-                rows = hits.sample[filters, ranks] - unit.start
+                rows = self._rows(unit, hits.sample[filters, ranks])
                 self._compare(index, value, filters, ranks, rows, source)
 
         self._job.forward(inputs, compare)
+
+    def _rows(self, unit: range, samples: np.ndarray) -> np.ndarray:
+        """Where the samples are in the batch of their unit."""
+        kept = self._job.source.kept(unit)
+        for sample in set(samples.tolist()) - set(kept):
+            raise DataError(f"a hit is of it, but {self._job.source.skipped[sample]}")
+        return np.searchsorted(kept, samples)
 
     def _compare(
         self,

@@ -64,7 +64,8 @@ class RunState:
         self._writer: PartWriter | None = None
         self._units: range = range(0)  # measured since the last part
         self._labels: list[np.ndarray] = []  # of those units
-        self._torn = False  # a unit is half taken
+        self._skipped: list[int] = []  # of those units
+        self._torn = False  # a unit is half taken, or a part half written
         self._started = self._saved = time.monotonic()
         self._cost = sum(layer.nbytes for layer in self._layers) / BYTES_PER_SECOND
 
@@ -84,18 +85,33 @@ class RunState:
                 layer.merge_hits(part.layer(index, layer.info))
         return [u for u in own if u not in done]
 
+    def maps_size(self, todo: Sequence[int]) -> tuple[str, float]:
+        """The maps of this run in words, and the bytes that the disk needs until it is done.
+
+        While the finished file is written, its maps are in the parts as well.
+        """
+        infos = [layer.info for layer in self._layers]
+        words, whole = self._kept_maps.size(infos, np.asarray(self._own_samples()))
+        size = self._options.batch_size
+        left = np.asarray([i for u in todo for i in range(u * size, (u + 1) * size)], np.int64)
+        return words, whole + self._kept_maps.size(infos, left)[1]
+
     @contextlib.contextmanager
     def unit(
-        self, number: int, samples: range, inputs: Tensor, labels: Tensor | None
+        self, number: int, unit: range, kept: list[int], inputs: Tensor, labels: Tensor | None
     ) -> Iterator[Take]:
-        """Take one batch: call what is yielded with every layer's output."""
+        """Take one batch, whose rows are the samples `kept` of the unit.
+
+        Call what is yielded with every layer's output, unless nothing is kept.
+        """
         if self._units and number != self._units.stop:
             self._save()
         if not self._units:
             self._units = range(number, number)
         self._torn = True
         source = PatchSource(inputs, self.display)
-        rows = torch.arange(samples.start, samples.stop)
+        rows = torch.tensor(kept, dtype=torch.int64)
+        self._spread = Spread(unit, kept)
         wanted = self._kept_maps.rows(rows.numpy())
 
         def take(index: int, value: Tensor, target: CaptureTarget) -> None:
@@ -105,8 +121,13 @@ class RunState:
                 self._kept_maps.write(self._open_part(), index, number, maps)
 
         yield take
+        if self._options.samples and not kept:
+            for index, layer in enumerate(self._layers):
+                nothing = torch.empty(0, layer.info.channels)
+                self._append_samples(index, nothing, nothing)
         if labels is not None:
-            self._labels.append(labels.numpy())
+            self._labels.append(self._spread(labels.numpy(), -1))
+        self._skipped += sorted(set(unit) - set(kept))
         self._units = range(self._units.start, number + 1)
         self._torn = False
         if self._due():
@@ -195,11 +216,14 @@ class RunState:
         if not self._units:
             return
         began = time.monotonic()
+        self._torn = True  # until the part is whole
         writer = self._open_part()
         first, last = self._units.start, self._units.stop - 1
         samples = range(first * self._options.batch_size, (last + 1) * self._options.batch_size)
         if self._labels:
             writer.append("labels", np.concatenate(self._labels))
+        if self._skipped:
+            writer.append("skipped", np.asarray(self._skipped, np.int64))
         for index, layer in enumerate(self._layers):
             writer.add_layer(index, layer.part(samples))
         self._parts.append(writer.finish(last))
@@ -207,7 +231,7 @@ class RunState:
         self._writer = None
         for layer in self._layers:
             layer.totals = layer.new_totals()
-        self._units, self._labels = range(0), []
+        self._units, self._labels, self._skipped, self._torn = range(0), [], [], False
         self._saved = time.monotonic()
         self._cost = self._saved - began
 
@@ -215,9 +239,13 @@ class RunState:
         finite = r.count - r.nonfinite
         highest = torch.where(finite > 0, r.max, torch.nan)
         mean = torch.where(finite > 0, r.sum / finite, torch.nan).float()
+        self._append_samples(index, highest, mean)
+
+    def _append_samples(self, index: int, highest: Tensor, mean: Tensor) -> None:
         writer = self._open_part()
-        writer.append(f"samples/{index}/max", highest.cpu().numpy())
-        writer.append(f"samples/{index}/mean", mean.cpu().numpy())
+        for name, values in (("max", highest), ("mean", mean)):
+            rows = self._spread(values.cpu().numpy(), np.nan)
+            writer.append(f"samples/{index}/{name}", rows)
 
     # -- the result --------------------------------------------------------------------------
 
@@ -233,7 +261,7 @@ class RunState:
                 for name in ("max", "mean"):
                     setattr(result, f"samples_{name}", self._sample_rows(index, layer.info, name))
             if self._options.maps is not None:
-                samples = np.asarray(self._own_samples())
+                samples = np.setdiff1d(np.asarray(self._own_samples()), self.skipped())
                 result.maps = self._kept_maps.of_layer(self._parts, index, layer.info, samples)
             yield result
 
@@ -246,7 +274,12 @@ class RunState:
         rows = [labels for _, labels in stored if labels is not None]
         own = self._own_samples()
         keys = None if keys is None else keys[own.start : own.stop]
-        return SampleTable(len(own), keys, np.concatenate(rows) if rows else None)
+        return SampleTable(len(own), keys, np.concatenate(rows) if rows else None, self.skipped())
+
+    def skipped(self) -> list[int]:
+        """The samples so far that could not be read."""
+        rows = [r for part in self._parts if (r := part.rows("skipped")) is not None]
+        return sorted([int(i) for r in rows for i in r] + self._skipped)
 
     def _own_samples(self) -> range:
         units = self._options.own_units(self._length)
@@ -261,6 +294,20 @@ class RunState:
                     yield rows
 
         return Rows((len(self._own_samples()), info.channels), blocks())
+
+
+class Spread:
+    """Puts the rows of the samples that were kept where they belong in their unit."""
+
+    def __init__(self, unit: range, kept: list[int]):
+        self._size, self._at = len(unit), np.asarray(kept, np.int64) - unit.start
+
+    def __call__(self, rows: np.ndarray, missing: float) -> np.ndarray:
+        if len(self._at) == self._size:
+            return rows
+        full = np.full((self._size, *rows.shape[1:]), missing, rows.dtype)
+        full[self._at] = rows
+        return full
 
 
 def stage_value(value: Tensor, target: CaptureTarget) -> Tensor:

@@ -76,7 +76,7 @@ def verify(
         raise InputError(f"hits must be at least 1, or None for all, got {hits}")
     with open_run(path) as run, on_device(model, device) as place:
         stored = run.config["fingerprint"]
-        source = open_data(data)
+        source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
         known = {name: stored[name] for name in Options.__dataclass_fields__}
         options = Options.create(length=len(source), **known)
         job = Job(model, source, options, stored["layers"], place)

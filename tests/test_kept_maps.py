@@ -1,5 +1,7 @@
 """The maps that `extract` keeps: how they are stored and normalised."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from networks import datasets, images, network
 from torch import nn
 
 import fastconv
-from fastconv.errors import InputError
+from fastconv.errors import InputError, OutputError
 
 LAYERS = ["0", "3.conv", "5", "7"]
 KEPT = [1, 2, 3, 9, 17, 18, 19, 30]
@@ -125,6 +127,23 @@ def test_eight_bits_of_what_is_not_finite(tmp_path):
         for at, extremum in (((0, 0), np.max), ((5, 5), np.min), ((5, 6), np.min)):
             assert abs(first[at] - extremum(finite[usual])) < 0.01 * step
         assert np.isnan(run["0"].map(1)).all()
+
+
+def test_the_size_is_said_before_and_too_much_is_refused(tmp_path, monkeypatch, capsys):
+    options = {"maps": "all", "layers": ["0"], "progress": True}
+    extract(tmp_path / "run.h5", **options).close()
+    words = "maps of 32 samples x 1 layers: 102 kB uncompressed, about 30.7 kB on the disk"
+    assert capsys.readouterr().err.splitlines()[0] == words  # 32 x 8 x 10 x 10 float32
+    usage = shutil.disk_usage(tmp_path)
+    for room, fits in ((61_500, True), (61_400, False)):  # parts, and the file made of them
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, room=room: usage._replace(free=room))
+        if fits:
+            extract(tmp_path / "other.h5", **options).close()
+            (tmp_path / "other.h5").unlink()
+        else:
+            with pytest.raises(OutputError, match=r"maps of 32 samples .*keep fewer maps"):
+                extract(tmp_path / "other.h5", **options)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     what.add_argument(
         "--maps", type=indices, metavar="WHICH", help="keep activation maps: all, 0,5,9 or 0:64"
     )
+    storages = ("rounded", "exact", "float16", "uint8")
+    what.add_argument("--maps-dtype", choices=storages, default="rounded", help="on the disk")
+    modes = ("batchnorm", "zscore", "minmax", "instance", "l1", "l2")
+    what.add_argument("--normalize", choices=modes, help="the maps that are kept")
     what.add_argument("--no-quantiles", action="store_true", help="no histograms")
     what.add_argument("--no-patches", action="store_true", help="no pictures of the hits")
     how = parser.add_argument_group("how it runs")
@@ -37,6 +41,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     how.add_argument("--backend", default="auto", help="see fastconv doctor (auto)")
     how.add_argument(
         "--shard", type=shard, metavar="I/N", help="one share of the work: 0/4 ... 3/4"
+    )
+    how.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="what broken samples do"
     )
     how.add_argument("--overwrite", action="store_true", help="replace a finished file")
     how.add_argument("--no-resume", action="store_true", help="drop the parts of an earlier call")
@@ -61,11 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         patches=not arguments.no_patches,
         samples=arguments.samples,
         maps=arguments.maps,
+        maps_dtype=arguments.maps_dtype,
+        normalize=arguments.normalize,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         device=arguments.device,
         dtype=arguments.dtype,
         backend=arguments.backend,
+        on_error=arguments.on_error,
         resume=not arguments.no_resume,
         overwrite=arguments.overwrite,
         shard=arguments.shard,
