@@ -1,8 +1,12 @@
 """Fixtures that tests of several folders use."""
 
 import pytest
+from hypothesis import settings
 
 from fastconv.backends import cpu
+
+settings.register_profile("shared machine", deadline=None)  # no test asserts on a time
+settings.load_profile("shared machine")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -24,7 +24,6 @@ from fastconv.geometry import (
 small = st.integers(1, 4)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), small, small, st.integers(0, 4), small, st.integers(13, 20))
 def test_output_sizes_are_those_of_torch(rank, kernel, stride, padding, dilation, size):
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](1, 1, kernel, stride, padding, dilation)
@@ -36,7 +35,6 @@ def test_output_sizes_are_those_of_torch(rank, kernel, stride, padding, dilation
     )
 
 
-@settings(deadline=None)
 @given(small, small, st.integers(0, 2), small, st.integers(5, 9), st.integers(0, 1))
 def test_transposed_sizes_are_those_of_torch(kernel, stride, padding, dilation, size, extra):
     extra = extra if stride > 1 or dilation > 1 else 0

@@ -368,7 +368,7 @@ def random_layers(draw) -> nn.Module:
     return positive(nn.Sequential(*layers))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.integers(9, 17))
 def test_random_linear_nets(data, size):
     model = random_layers(data.draw)

@@ -286,7 +286,7 @@ def test_any_strides(device, backend):
 
 
 @needs_native
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_shape_any_ties(data):
     n, c = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 35))

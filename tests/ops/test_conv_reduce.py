@@ -159,7 +159,7 @@ def test_trap_13_ties_go_to_the_first_position(device, backend):
     assert (result.argmin == 20 * 17).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_geometry(data):
     rank, groups = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 2, 5]))

@@ -124,7 +124,7 @@ ENTRY = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(ENTRY, max_size=12),
     k=st.integers(1, 5),
