@@ -6,7 +6,8 @@ Each round writes the same maps [N, 64, 56, 56] with every method, one after the
 file that is synced to the disk; figures are medians over the rounds of the ratio to the baseline,
 h5py with gzip=4 and shuffle in one-sample chunks. The baseline writes the values that fastconv
 keeps (rounded to 10 bits), which gzip packs faster and smaller than the raw ones; "raw" rows write
-all bits. `tofile` is the disk's own streaming rate.
+all bits. `tofile` is the disk's own streaming rate. The ratio of processor time is printed too: it
+holds on a busy machine, and says how much of the speed is not owed to using every core.
 """
 
 from __future__ import annotations
@@ -138,14 +139,16 @@ def measure(kind: str, raw: np.ndarray, rounds: int, folder: Path) -> list[dict[
         check(path, expected)
         path.unlink()
     seconds: dict[str, list[float]] = {name: [] for name in todo}
+    processor: dict[str, list[float]] = {name: [] for name in todo}
     size = {}
     for _ in range(rounds):
         for name, write in todo.items():
             path = folder / "maps.h5"
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             write(path)
             size[name] = sync(path)
             seconds[name].append(time.perf_counter() - began)
+            processor[name].append(time.process_time() - busy)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     stream = seconds["tofile"]
     return [
@@ -153,6 +156,7 @@ def measure(kind: str, raw: np.ndarray, rounds: int, folder: Path) -> list[dict[
             "maps": kind,
             "method": name,
             "times_baseline": _median_ratio(seconds[BASELINE], took),
+            "times_baseline_cpu": _median_ratio(processor[BASELINE], processor[name]),
             "share_of_disk": _median_ratio(stream, took),
             "seconds": statistics.median(took),
             "mb_per_s": raw.nbytes / 1e6 / statistics.median(took),
@@ -176,12 +180,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         for kind, raw in make_maps(args.samples, args.size).items():
             rows += measure(kind, raw, args.rounds, Path(folder))
-    print(f"{'maps':6} {'method':26} {'x baseline':>10} {'MB/s':>8} {'of disk':>8} {'B/value':>8}")
+    columns = ("x baseline", "(cpu)", "MB/s", "of disk", "B/value")
+    keys = ("times_baseline", "times_baseline_cpu", "mb_per_s", "share_of_disk", "bytes_per_value")
+    print(f"{'maps':6} {'method':26} {' '.join(f'{column:>10}' for column in columns)}")
     for row in rows:
-        print(
-            f"{row['maps']:6} {row['method']:26} {row['times_baseline']:10.2f}"
-            f" {row['mb_per_s']:8.1f} {row['share_of_disk']:8.2f} {row['bytes_per_value']:8.2f}"
-        )
+        figures = " ".join(f"{row[key]:10.2f}" for key in keys)
+        print(f"{row['maps']:6} {row['method']:26} {figures}")
     save("maps", {"workers": codec.WORKERS, "samples": args.samples, "rows": rows})
 
 

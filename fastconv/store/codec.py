@@ -9,11 +9,13 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import product
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 try:
     from isal import isal_zlib as deflate
@@ -27,6 +29,7 @@ except ImportError:  # no wheel for this platform
 CHUNK_BYTES = 2**20
 MAP_ROWS = 8  # samples in a chunk of maps
 WORKERS = max(1, min(8, os.cpu_count() or 1))
+QUEUE = 8 * WORKERS  # chunks that may wait, so that no thread does
 
 
 def chunk_shape(shape: Sequence[int], itemsize: int, rows: int = 1) -> tuple[int, ...]:
@@ -37,20 +40,44 @@ def chunk_shape(shape: Sequence[int], itemsize: int, rows: int = 1) -> tuple[int
         chunk[0] = max(1, min(rows, shape[0]))
         room = max(1, room // chunk[0])
     for axis in range(len(shape) - 1, 0, -1):
-        chunk[axis] = max(1, min(shape[axis], room))
+        chunk[axis] = _share(shape[axis], room)
         room //= chunk[axis]
     if shape and room > 1 and rows == 1:
         chunk[0] = max(1, min(shape[0], room))
     return tuple(chunk)
 
 
-def encode(chunk: np.ndarray) -> bytes:
-    """What HDF5's shuffle and deflate filters would leave of a chunk."""
-    size = chunk.dtype.itemsize
-    flat = np.ascontiguousarray(chunk).reshape(-1)
+def _share(size: int, room: int) -> int:
+    """As much of a dimension as there is room for; a bit less when that divides it evenly."""
+    most = max(1, min(size, room))
+    even = (n for n in range(most, most // 2, -1) if size % n == 0)
+    return next(even, most)
+
+
+def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
+    """What HDF5's shuffle and deflate filters would leave of a chunk, its mantissas rounded."""
+    chunk = np.require(chunk, requirements=["C", "W"])
+    if chunk.dtype == np.float32 and _native():
+        # a tenth smaller than igzip on maps, and faster: runs and Huffman codes plane by plane
+        out = torch.empty(chunk.nbytes + chunk.nbytes // 8192 + 256, dtype=torch.uint8)
+        values = torch.from_numpy(chunk)
+        size = torch.ops.fastconv_cpu.deflate_chunk(values, keepbits, out)
+        return out[:size].numpy().tobytes()
+    if keepbits < 23:
+        chunk = round_mantissa(chunk, keepbits)
+    flat, size = chunk.reshape(-1), chunk.dtype.itemsize
     if size > 1:
         flat = np.ascontiguousarray(flat.view(np.uint8).reshape(-1, size).T)
     return deflate.compress(flat, LEVEL)
+
+
+@cache
+def _native() -> bool:
+    try:
+        import fastconv._C  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def round_mantissa(x: np.ndarray, keepbits: int) -> np.ndarray:
@@ -97,7 +124,7 @@ def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Compressor:
     """Compresses chunks in threads; the caller's thread writes them, so one thread owns HDF5.
 
-    At most `2 * WORKERS` chunks wait: when the disk is slower than the work, `submit` waits too.
+    At most `QUEUE` chunks wait: when the disk is slower than the work, `submit` waits too.
     """
 
     def __init__(self) -> None:
@@ -108,7 +135,7 @@ class Compressor:
         self, dataset: h5py.Dataset, offset: tuple[int, ...], part: np.ndarray, keepbits: int
     ) -> None:
         """Queue one chunk, which must not change any more, and write those that are ready."""
-        while self._pending and (len(self._pending) >= 2 * WORKERS or self._pending[0][2].done()):
+        while self._pending and (len(self._pending) >= QUEUE or self._pending[0][2].done()):
             self._write_one()
         job = self._pool.submit(_compress, part, dataset.chunks, keepbits)
         self._pending.append((dataset, offset, job))
@@ -203,14 +230,12 @@ class ChunkWriter:
 
 
 def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> bytes:
-    """Round, pad to the full chunk, shuffle and deflate."""
-    if keepbits < 23:
-        part = round_mantissa(part, keepbits)
+    """Pad to the full chunk and encode."""
     if part.shape != chunk:
         full = np.zeros(chunk, part.dtype)
         full[tuple(slice(n) for n in part.shape)] = part
         part = full
-    return encode(part)
+    return encode(part, keepbits)
 
 
 def _grid(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
