@@ -30,6 +30,7 @@ from bench_extract import photographs
 from results import save
 
 from fastconv.store import codec
+from fastconv.store.atomic import META_BLOCK
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 BASELINE = "h5py gzip=4 shuffle"
@@ -46,7 +47,7 @@ def make_maps(samples: int, size: int) -> dict[str, np.ndarray]:
 
 def fastconv_maps(path: Path, maps: np.ndarray, keepbits: int) -> None:
     chunk = codec.chunk_shape(maps.shape, 4, codec.MAP_ROWS)
-    with h5py.File(path, "x", meta_block_size=2**21) as file, codec.Compressor() as compressor:
+    with h5py.File(path, "x", meta_block_size=META_BLOCK) as file, codec.Compressor() as compressor:
         dataset = codec.create_chunked(file, "maps", maps.shape, "<f4", chunk)
         writer = codec.ChunkWriter(dataset, compressor, keepbits=keepbits)
         for block in np.split(maps, range(16, len(maps), 16)):

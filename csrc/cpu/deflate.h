@@ -129,6 +129,19 @@ inline uint64_t zero_bytes(uint64_t x) {
   return ~(((x & kLow) + kLow) | x | kLow);
 }
 
+// How many bytes, of at most `most`, equal the one before; at least 4 do.
+inline int64_t run_length(const uint8_t* in, int64_t most) {
+  const uint64_t wanted = in[-1] * 0x0101010101010101u;
+  int64_t run = 4;
+  for (; run + 8 <= most; run += 8) {
+    uint64_t here;
+    std::memcpy(&here, in + run, 8);
+    if (here != wanted) return run + (__builtin_ctzll(here ^ wanted) >> 3);
+  }
+  while (run < most && in[run] == in[-1]) ++run;
+  return run;
+}
+
 // Splits bytes into literals and runs, of 4 or more, of the byte before.
 inline int64_t tokenize(const uint8_t* in, int64_t n, uint16_t* tokens,
                         std::array<uint32_t, kTokens>& counts) {
@@ -150,9 +163,7 @@ inline int64_t tokenize(const uint8_t* in, int64_t n, uint16_t* tokens,
       continue;
     }
     for (int skip = __builtin_ctzll(starts) >> 3; skip > 0; --skip) literal(skip & 3);
-    const int64_t most = std::min<int64_t>(kMaxRun, n - i);
-    int64_t run = 4;
-    while (run < most && in[i + run] == in[i - 1]) ++run;
+    const int64_t run = run_length(in + i, std::min<int64_t>(kMaxRun, n - i));
     ++partial[0][256 + run];
     tokens[made++] = static_cast<uint16_t>(256 + run);
     i += run;
