@@ -110,7 +110,7 @@ def test_maps_without_a_short_period_are_none():
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
-    itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1), (1, 2)),
+    list(itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1), (1, 2))),
 )
 def test_transposed_window_is_where_the_gradient_goes(kernel, stride, padding, dilation):
     conv = nn.ConvTranspose1d(1, 1, kernel, stride, padding, dilation=dilation, bias=False)
