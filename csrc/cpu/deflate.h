@@ -1,6 +1,7 @@
-// HDF5's shuffle and deflate filters in one pass for float32 maps: bytes are sorted into planes, and
-// each plane becomes one block of runs and Huffman codes, or is stored when that is smaller.
-// Matches other than runs of one byte are rare in such planes; not looking for them is what is fast.
+// HDF5's shuffle and deflate filters in one pass for float32 maps: bytes are sorted into planes,
+// and each plane becomes one block of runs and Huffman codes, or is stored when that is smaller.
+// Matches other than runs of one byte are rare in such planes; not looking for them is what is
+// fast.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -59,9 +60,8 @@ void code_lengths(std::array<uint32_t, N> counts, int limit, std::array<uint8_t,
     int leaves = 0;
     for (int s = 0; s < N; ++s)
       if (counts[s]) order[leaves++] = s;
-    std::sort(order.begin(), order.begin() + leaves, [&](int a, int b) {
-      return counts[a] != counts[b] ? counts[a] < counts[b] : a < b;
-    });
+    std::sort(order.begin(), order.begin() + leaves,
+              [&](int a, int b) { return counts[a] != counts[b] ? counts[a] < counts[b] : a < b; });
     for (int i = 0; i < leaves; ++i) weight[i] = counts[order[i]];
     // leaves and inner nodes are both met in order of weight
     int leaf = 0, inner = leaves;
@@ -301,8 +301,7 @@ inline uint32_t adler32(const uint8_t* in, int64_t n) {
 // Rounds float32 bits to `keepbits` bits of mantissa, ties to even; NaN becomes the quiet one.
 inline uint32_t round_bits(uint32_t v, int keepbits) {
   const int drop = 23 - keepbits;
-  const uint32_t rounded =
-      (v + ((1u << (drop - 1)) - 1) + (v >> drop & 1)) & (0xFFFFFFFFu << drop);
+  const uint32_t rounded = (v + ((1u << (drop - 1)) - 1) + (v >> drop & 1)) & (0xFFFFFFFFu << drop);
   return static_cast<int32_t>(v & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC00000 : rounded;
 }
 
@@ -324,8 +323,7 @@ inline int64_t pack(const uint32_t* in, int64_t n, int keepbits, uint8_t* out) {
   }
   BitWriter writer(out);
   writer.put(0x0178, 16);
-  for (int plane = 0; plane < 4; ++plane)
-    write_plane(writer, p + plane * n, n, plane == 3, tokens);
+  for (int plane = 0; plane < 4; ++plane) write_plane(writer, p + plane * n, n, plane == 3, tokens);
   writer.align();
   const uint32_t sum = adler32(p, 4 * n);
   writer.put(__builtin_bswap32(sum), 32);
