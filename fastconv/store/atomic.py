@@ -51,6 +51,7 @@ class NewFiles:
         except BaseException as error:
             if file is not None:
                 abandon(file, temporary)
+            self._remove_empty(path.parent)
             if _from_the_disk(error):
                 raise OutputError(explain(error, path)) from error
             raise
@@ -70,9 +71,13 @@ class NewFiles:
         finally:
             for temporary, path in self._written:
                 temporary.unlink(missing_ok=True)
-                if path.parent != self.path.parent and path.parent.is_dir():
-                    with suppress(OSError):  # goes only when it is empty
-                        path.parent.rmdir()
+                self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove a folder of maps without files."""
+        if folder != self.path.parent and folder.is_dir():
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def sync(path: Path) -> None:
@@ -106,7 +111,8 @@ def close(file: h5py.File, path: Path) -> None:
     reserve(file)
     file.flush()
     size = file.id.get_filesize()
-    file.close()
+    with _on_failure_to_memory(file):
+        file.close()
     if path.stat().st_size > size:  # what was reserved and not used
         os.truncate(path, size)
     sync(path)
@@ -119,13 +125,35 @@ def abandon(file: h5py.File, path: Path) -> None:
     """
     with suppress(OSError):
         os.truncate(path, 0)  # gives the room back that HDF5 wants for closing
-        if file and hasattr(os, "memfd_create"):  # what is still unwritten goes there
-            spare = os.memfd_create("dropped")
-            os.dup2(spare, file.id.get_vfd_handle(), inheritable=False)
-            os.close(spare)
-    with suppress(RuntimeError, OSError, ValueError):
-        file.close()
+    if file and not _half_closed:
+        _to_memory(file.id.get_vfd_handle())
+        with suppress(RuntimeError, OSError, ValueError):
+            file.close()
     path.unlink(missing_ok=True)
+
+
+# After a close that failed, HDF5 crashes in the next one, of whichever file: they stay open until
+# the process ends, which it survives.
+_half_closed: list[h5py.h5f.FileID] = []
+
+
+@contextmanager
+def _on_failure_to_memory(file: h5py.File) -> Iterator[None]:
+    handle = file.id.get_vfd_handle()
+    try:
+        yield
+    except (OSError, RuntimeError):
+        _half_closed.append(file.id)
+        _to_memory(handle)
+        raise
+
+
+def _to_memory(handle: int) -> None:
+    """Let what HDF5 has still to write go to memory, where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        spare = os.memfd_create("dropped")
+        os.dup2(spare, handle, inheritable=False)
+        os.close(spare)
 
 
 def reserve(file: h5py.File, nbytes: int = 0) -> None:
