@@ -14,7 +14,9 @@ from silx.io import nxdata
 from silx.io import open as silx_open
 
 import fastconv
+from fastconv.store import maps
 from fastconv.store.montage import BACKGROUND
+from fastconv.store.writer import write_run
 
 DIMENSIONS = {
     "conv1/overview/montage": ("y", "x", "color"),
@@ -91,13 +93,25 @@ def test_h5web_shows_the_overview_without_a_click(tmp_path, photograph):
     infos = [synthetic.layer_info("conv1", 12, kernel=5), synthetic.layer_info("conv2", 4)]
     results = [synthetic.layer_result(info, k=6)[0] for info in infos]
     path = tmp_path / "run.h5"
-    from fastconv.store.writer import write_run
-
     write_run(path, synthetic.CONFIG, results)
     with fastconv.open(path) as run:
         montage = run["conv1"].overview
     shot = photograph(path)
     _assert_shown(shot, montage)
+
+
+@pytest.mark.browser
+def test_h5web_shows_a_file_of_maps_without_a_click(tmp_path, photograph, monkeypatch):
+    monkeypatch.setattr(maps, "INSIDE", 0)
+    result, values = synthetic.layer_result(synthetic.layer_info("conv1", 4, size=20))
+    synthetic.with_maps(result, np.where(np.arange(20) < 10, 0, 1) + 0 * np.nan_to_num(values))
+    write_run(tmp_path / "run.h5", synthetic.CONFIG, [result])
+    shot = photograph(tmp_path / "run.maps" / "conv1.h5").astype(int)
+    for color, side in (((68, 1, 84), 0), ((253, 231, 37), 1)):  # both ends of viridis
+        found = np.argwhere((np.abs(shot - color) < 6).all(axis=2))
+        assert len(found) > 50_000
+        middle = np.median(found[:, 1])
+        assert middle < 800 if side == 0 else middle > 700
 
 
 def _assert_shown(shot, montage):
