@@ -19,6 +19,9 @@ MAX_INFLATION = 1100  # deflate cannot shrink more than 1032 times
 MAX_ATTRIBUTE = 2**16
 
 
+_PLAIN = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeStringID)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Whatever goes wrong while reading becomes one kind of error."""
@@ -91,11 +94,11 @@ class Guard:
         return found
 
     def text(self, parent: h5py.Group, name: str) -> str:
-        """A scalar string."""
+        """A scalar string of fixed length."""
         found = self.plain_dataset(parent, name)
-        if found.shape != () or h5py.check_string_dtype(found.dtype) is None:
+        if found.shape != () or found.dtype.kind != "S":
             raise self.fail(f"{found.name} is no text")
-        return found.asstr()[()]
+        return found[()].decode()
 
     def attribute(self, owner: h5py.Group, name: str) -> str | int | float | None:
         """A scalar attribute; None where it is missing."""
@@ -104,6 +107,11 @@ class Guard:
         found = h5py.h5a.open(owner.id, name.encode())
         if found.shape != () or found.get_storage_size() > MAX_ATTRIBUTE:
             raise self.fail(f"the attribute {name} of {owner.name} is no scalar")
+        kind = found.get_type()  # text of variable length would be read from a heap: see docs
+        if not isinstance(kind, _PLAIN) or (
+            isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+        ):
+            raise self.fail(f"the attribute {name} of {owner.name} is neither number nor text")
         value = owner.attrs[name]
         if isinstance(value, bytes):
             return value.decode()

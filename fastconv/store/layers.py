@@ -11,18 +11,18 @@ from fastconv.reduction import histogram_edges
 from fastconv.store import schema
 from fastconv.store.codec import Compressor
 from fastconv.store.montage import overview, weights_picture
-from fastconv.store.nexus import TEXT, data_group
+from fastconv.store.nexus import data_group, put_text, set_attribute
 from fastconv.store.quantiles import representatives
 from fastconv.store.schema import Plot
 
 
-def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) -> None:
-    """Write everything a run holds of one layer; what is missing is left out."""
+def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) -> str | None:
+    """Write everything a run holds of one layer but its maps; returns the group to show first."""
     info = result.info
-    group.attrs["NX_class"] = "NXcollection"
+    set_attribute(group, "NX_class", "NXcollection")
     for key, value in schema.attributes_of(info).items():
-        group.attrs[key] = value
-    group.create_dataset("info_json", data=schema.info_to_json(info), dtype=TEXT)
+        set_attribute(group, key, value)
+    put_text(group, "info_json", schema.info_to_json(info))
     picture = overview(result)
     if picture is not None:
         _write_picture(group, "overview", picture, compressor)
@@ -38,9 +38,7 @@ def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) 
     if result.weight is not None:
         _write_weights(group, result.weight, compressor)
     _write_samples(group, result, compressor)
-    default = next((name for name in _DEFAULTS if name in group), None)
-    if default is not None:
-        group.attrs["default"] = default
+    return next((name for name in _DEFAULTS if name in group), None)
 
 
 _DEFAULTS = ("overview", "stats", "topk", "samples", "weights")
@@ -128,7 +126,7 @@ def _write_histogram(group: h5py.Group, counts: np.ndarray, compressor: Compress
         compressor,
         coordinates={"value": representatives(edges)},
     )
-    made.attrs["SILX_style"] = '{"axes_scale_type": ["linear", "symlog"]}'
+    set_attribute(made, "SILX_style", '{"axes_scale_type": ["linear", "symlog"]}')
     made.attrs["relative_error"] = schema.QUANTILE_ERROR
 
 

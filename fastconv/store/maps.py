@@ -10,7 +10,7 @@ from fastconv.store import schema
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import MAP_ROWS, Compressor
 from fastconv.store.layers import array_plot
-from fastconv.store.nexus import data_group, finish
+from fastconv.store.nexus import data_group, finish, set_attribute
 
 INSIDE = 2**30  # bytes of maps, uncompressed, that the run's own file takes
 
@@ -22,26 +22,26 @@ class MapsPlace:
         self._files, self._identity, self._compressor = files, identity, compressor
         self._bytes = 0
 
-    def write(self, layer: h5py.Group, info: LayerInfo, maps: Maps) -> None:
-        """Write them into the group of the layer, or into a file that it names its own."""
+    def write(self, layer: h5py.Group, info: LayerInfo, maps: Maps) -> str | None:
+        """Write them into the group of the layer, and return the name there, or beside."""
         itemsize = np.dtype(schema.MAP_DTYPES[maps.storage]).itemsize
         self._bytes += int(np.prod(maps.activation.shape)) * itemsize
         if self._bytes <= INSIDE:
             self._write(layer, info, maps)
-            layer.attrs.setdefault("default", "activations")
-            return
-        layer.attrs["maps_of"] = self._identity
+            return "activations"
+        set_attribute(layer, "maps_of", self._identity)
         with self._files.create(schema.maps_path(self._files.path, info.name)) as file:
             reserve(file)
             run = file.create_group("run")
-            run.attrs["NX_class"] = "NXentry"
-            run.attrs["default"] = f"{layer.name.removeprefix('/run/')}/activations"
+            set_attribute(run, "NX_class", "NXentry")
+            set_attribute(run, "default", f"{layer.name.removeprefix('/run/')}/activations")
             group = run.create_group(layer.name.removeprefix("/run/"))
             for key, value in schema.attributes_of(info).items():
-                group.attrs[key] = value
-            group.attrs["maps_of"] = self._identity
+                set_attribute(group, key, value)
+            set_attribute(group, "maps_of", self._identity)
             self._write(group, info, maps)
             finish(file, None)
+        return None
 
     def _write(self, group: h5py.Group, info: LayerInfo, maps: Maps) -> None:
         rank = len(info.size)
@@ -53,10 +53,10 @@ class MapsPlace:
         made = data_group(
             group, "activations", fields, values, plot, self._compressor, chunk_rows=MAP_ROWS
         )
-        made.attrs["storage"] = maps.storage
+        set_attribute(made, "storage", maps.storage)
         made.attrs["keepbits"] = np.int64(maps.keepbits)
         if maps.normalize is not None:
             on_reading = maps.normalize in NORMALIZED_ON_READING
-            made.attrs["normalize"] = maps.normalize
-            made.attrs["normalized_on"] = "reading" if on_reading else "writing"
+            set_attribute(made, "normalize", maps.normalize)
+            set_attribute(made, "normalized_on", "reading" if on_reading else "writing")
         self._compressor.drain()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -15,13 +15,32 @@ from fastconv.store.schema import FORMAT_VERSION, UNITS, Field, Plot
 from fastconv.version import __version__
 
 SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
-TEXT = h5py.string_dtype("utf-8")
 IMAGE = {
     "CLASS": "IMAGE",
     "IMAGE_SUBCLASS": "IMAGE_TRUECOLOR",
     "INTERLACE_MODE": "INTERLACE_PIXEL",
     "IMAGE_VERSION": "1.2",
 }
+
+
+def set_attribute(owner: h5py.HLObject, name: str, value: Any) -> None:
+    """Set an attribute; text of fixed length, as the heap of other text can hang a reader."""
+    if isinstance(value, str) or (isinstance(value, tuple) and value):
+        texts = _fixed([value] if isinstance(value, str) else value)
+        owner.attrs.create(name, texts[0] if isinstance(value, str) else texts, dtype=texts.dtype)
+    else:
+        owner.attrs[name] = value
+
+
+def put_text(group: h5py.Group, name: str, text: str) -> None:
+    """Write a scalar text."""
+    value = _fixed([text])
+    group.create_dataset(name, data=value[0], dtype=value.dtype)
+
+
+def _fixed(texts: Sequence[str]) -> np.ndarray:
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def put(
@@ -86,13 +105,13 @@ def data_group(
     """Write a group of arrays with named dimensions and, with a plot, what viewers need."""
     reserve(parent.file)
     group = parent.create_group(name)
-    group.attrs["NX_class"] = "NXdata" if plot else "NXcollection"
+    set_attribute(group, "NX_class", "NXdata" if plot else "NXcollection")
     scales: dict[str, h5py.Dataset] = {}
     for key, value in values.items():
         dataset = put(group, key, value, fields[key], compressor, chunk_rows)
-        dataset.attrs["long_name"] = key.replace("_", " ")
+        set_attribute(dataset, "long_name", key.replace("_", " "))
         if key in UNITS:
-            dataset.attrs["units"] = UNITS[key]
+            set_attribute(dataset, "units", UNITS[key])
         if fields[key].dims == (key,):  # its own coordinate
             dataset.make_scale(key)
             scales[key] = dataset
@@ -122,14 +141,14 @@ def _scale(
 
 
 def _describe(group: h5py.Group, plot: Plot) -> None:
-    group.attrs["signal"] = plot.signal
-    group.attrs["axes"] = np.array(plot.axes, dtype=TEXT)
+    set_attribute(group, "signal", plot.signal)
+    set_attribute(group, "axes", plot.axes)
     if plot.auxiliary:
-        group.attrs["auxiliary_signals"] = np.array(plot.auxiliary, dtype=TEXT)
+        set_attribute(group, "auxiliary_signals", plot.auxiliary)
     if plot.default_slice:
-        group.attrs["default_slice"] = np.array(plot.default_slice, dtype=TEXT)
+        set_attribute(group, "default_slice", plot.default_slice)
     if plot.interpretation:
-        group[plot.signal].attrs["interpretation"] = plot.interpretation
+        set_attribute(group[plot.signal], "interpretation", plot.interpretation)
     if plot.interpretation == "rgb-image":
         for key, value in IMAGE.items():
             group[plot.signal].attrs[key] = np.bytes_(value)
@@ -137,12 +156,12 @@ def _describe(group: h5py.Group, plot: Plot) -> None:
 
 def finish(file: h5py.File, time: str | None) -> None:
     """The attributes of the root, `complete` last: a reader trusts nothing without it."""
-    file.attrs["NX_class"] = "NXroot"
-    file.attrs["default"] = "run"
-    file.attrs["creator"] = "fastconv"
-    file.attrs["creator_version"] = __version__
-    file.attrs["fastconv_format_version"] = FORMAT_VERSION
+    set_attribute(file, "NX_class", "NXroot")
+    set_attribute(file, "default", "run")
+    set_attribute(file, "creator", "fastconv")
+    set_attribute(file, "creator_version", __version__)
+    set_attribute(file, "fastconv_format_version", FORMAT_VERSION)
     if time is not None:
-        file.attrs["file_time"] = time
+        set_attribute(file, "file_time", time)
     file.flush()
     file.attrs["complete"] = np.uint8(1)

@@ -132,7 +132,7 @@ def _percent(ch: str) -> str:
 
 def to_json(value: Any) -> str:
     """JSON with one spelling per value: sorted keys, no NaN."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 def info_to_json(info: LayerInfo) -> str:

@@ -16,7 +16,7 @@ from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer
 from fastconv.store.maps import MapsPlace
-from fastconv.store.nexus import TEXT, finish, put
+from fastconv.store.nexus import finish, put, put_text, set_attribute
 from fastconv.store.schema import Field, escape, to_json
 
 
@@ -56,34 +56,37 @@ def write_run(
     ):
         reserve(file)
         run = file.create_group("run")
-        run.attrs["NX_class"] = "NXentry"
-        run.attrs["title"] = f"fastconv: {path.name}"
-        run.attrs["program_name"] = "fastconv"
+        set_attribute(run, "NX_class", "NXentry")
+        set_attribute(run, "title", f"fastconv: {path.name}")
+        set_attribute(run, "program_name", "fastconv")
         for name in ("start_time", "end_time"):
             if name in times:
-                run.attrs[name] = times[name]
-        run.create_dataset("config_json", data=text, dtype=TEXT)
+                set_attribute(run, name, times[name])
+        put_text(run, "config_json", text)
         if samples is not None:
             _write_samples(run, samples, compressor)
         maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), compressor)
         group = run.create_group("layers", track_order=True)
-        group.attrs["NX_class"] = "NXcollection"
+        set_attribute(group, "NX_class", "NXcollection")
         for result in layers:
             name = escape(result.info.name)
             layer = group.create_group(name, track_order=True)
-            write_layer(layer, result, compressor)
+            shown = write_layer(layer, result, compressor)
             if result.maps is not None:
-                maps.write(layer, result.info, result.maps)
+                inside = maps.write(layer, result.info, result.maps)
+                shown = shown or inside
             compressor.drain()
-            if "default" not in run.attrs and "default" in layer.attrs:
-                run.attrs["default"] = f"layers/{name}/{layer.attrs['default']}"
+            if shown is not None:
+                set_attribute(layer, "default", shown)
+                if "default" not in run.attrs:
+                    set_attribute(run, "default", f"layers/{name}/{shown}")
         finish(file, times.get("end_time"))
     return path
 
 
 def _write_samples(run: h5py.Group, samples: SampleTable, compressor: Compressor) -> None:
     group = run.create_group("samples")
-    group.attrs["NX_class"] = "NXcollection"
+    set_attribute(group, "NX_class", "NXcollection")
     group.attrs["count"] = np.int64(samples.count)
     dims = ("sample",)
     scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), compressor)

@@ -112,8 +112,8 @@ def shape_lie(file, name, shape, **options):
 
 
 def info_with(file, **changes):
-    info = json.loads(file[f"{LAYER}/info_json"].asstr()[()])
-    replace(file, f"{LAYER}/info_json", json.dumps({**info, **changes}))
+    info = json.loads(file[f"{LAYER}/info_json"][()])
+    replace(file, f"{LAYER}/info_json", np.bytes_(json.dumps({**info, **changes})))
 
 
 def virtual(file):
@@ -137,11 +137,11 @@ def cyclic_layer(file):
 
 
 HOSTILE = {
-    "newer major version": lambda f: f.attrs.update(fastconv_format_version="2.0"),
+    "newer major version": lambda f: f.attrs.update(fastconv_format_version=np.bytes_("2.0")),
     "version of another kind": lambda f: f.attrs.update(fastconv_format_version=[1, 2]),
     "no version": lambda f: f.attrs.pop("fastconv_format_version"),
     "incomplete": lambda f: f.attrs.pop("complete"),
-    "complete is text": lambda f: f.attrs.update(complete="1"),
+    "complete is text": lambda f: f.attrs.update(complete=np.bytes_("1")),
     "complete is big": lambda f: f.attrs.update(complete=np.ones(4000, "u1")),
     "no run": lambda f: f.pop("run"),
     "run is data": lambda f: replace(f, "run", 3),
@@ -157,13 +157,15 @@ HOSTILE = {
     "layers hold themselves": cyclic_layer,
     "virtual data": virtual,
     "external data": external,
-    "config is no JSON": lambda f: replace(f, "run/config_json", "{"),
-    "config is a list": lambda f: replace(f, "run/config_json", "[1]"),
-    "config is deep": lambda f: replace(f, "run/config_json", "[" * 200_000),
+    "config is no JSON": lambda f: replace(f, "run/config_json", np.bytes_("{")),
+    "config is a list": lambda f: replace(f, "run/config_json", np.bytes_("[1]")),
+    "config is deep": lambda f: replace(f, "run/config_json", np.bytes_("[" * 200_000)),
+    "config in a heap": lambda f: replace(f, "run/config_json", "{}"),
+    "version in a heap": lambda f: f.attrs.update(fastconv_format_version="1.0"),
     "config is a number": lambda f: replace(f, "run/config_json", 5),
     "config is many": lambda f: replace(f, "run/config_json", ["a", "b"]),
-    "info is no JSON": lambda f: replace(f, f"{LAYER}/info_json", "]"),
-    "info is null": lambda f: replace(f, f"{LAYER}/info_json", "null"),
+    "info is no JSON": lambda f: replace(f, f"{LAYER}/info_json", np.bytes_("]")),
+    "info is null": lambda f: replace(f, f"{LAYER}/info_json", np.bytes_("null")),
     "another name": lambda f: info_with(f, name="../../etc/passwd"),
     "name is a number": lambda f: info_with(f, name=7),
     "negative channels": lambda f: info_with(f, channels=-3),
@@ -203,8 +205,8 @@ HOSTILE = {
     "edges do not fit": lambda f: replace(f, f"{LAYER}/histogram/edges", np.zeros(7)),
     "keys do not fit": lambda f: replace(f, "run/samples/key", np.zeros(4, "S3")),
     "no sample count": lambda f: f["run/samples"].attrs.pop("count"),
-    "maps of no known kind": lambda f: f[f"{LAYER}/activations"].attrs.update(storage="../x"),
-    "maps elsewhere": lambda f: f[LAYER].attrs.update(maps_of="../../../etc/passwd"),
+    "maps of no kind": lambda f: f[f"{LAYER}/activations"].attrs.update(storage=np.bytes_("../x")),
+    "maps elsewhere": lambda f: f[LAYER].attrs.update(maps_of=np.bytes_("../../../etc/passwd")),
 }
 
 
@@ -225,7 +227,7 @@ def test_hostile_files_are_refused(victim, case):
 
 def test_a_newer_major_version_is_refused_with_the_reason(victim):
     with h5py.File(victim, "r+") as file:
-        file.attrs["fastconv_format_version"] = "2.7"
+        file.attrs["fastconv_format_version"] = np.bytes_("2.7")
     with pytest.raises(FileFormatError, match=r"version 2\.7.*reads up to 1\.x.*newer fastconv"):
         fastconv.open(victim).layers  # noqa: B018
 
@@ -233,7 +235,7 @@ def test_a_newer_major_version_is_refused_with_the_reason(victim):
 def test_a_newer_minor_version_with_more_in_it_is_read(victim):
     before = read_all(victim)
     with h5py.File(victim, "r+") as file:
-        file.attrs["fastconv_format_version"] = "1.9"
+        file.attrs["fastconv_format_version"] = np.bytes_("1.9")
         file[f"{LAYER}/novelty/value"] = np.arange(3)
         file[f"{LAYER}/stats/kurtosis"] = np.arange(3.0)
     assert read_all(victim) != before

@@ -134,7 +134,7 @@ def test_maps_alone_make_a_run(tmp_path):
     synthetic.with_maps(only, values)
     write_run(tmp_path / "run.h5", {}, [only])
     with h5py.File(tmp_path / "run.h5") as file:
-        assert file["run"].attrs["default"] == "layers/conv1/activations"
+        assert file["run"].attrs["default"] == b"layers/conv1/activations"
     with fastconv.open(tmp_path / "run.h5") as run:
         assert run["conv1"].holds == ("activations",)
 

@@ -76,7 +76,7 @@ def test_silx_finds_the_overview_by_default_and_every_plot_is_valid(run_file):
 
 
 def _is_plot(node):
-    return node.attrs.get("NX_class") == "NXdata"
+    return node.attrs.get("NX_class") == b"NXdata"
 
 
 def test_pictures_are_marked_as_such_for_hdfview_and_pytables(run_file):
