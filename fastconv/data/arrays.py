@@ -1,0 +1,84 @@
+"""Arrays as data sets: sliced directly, without a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastconv.data.samples import (
+    Batch,
+    Samples,
+    Unit,
+    as_tensor,
+    batch_labels,
+    check_not_random,
+    check_unit,
+    one_line,
+    prepared,
+)
+from fastconv.errors import DataError
+
+
+class ArraySamples(Samples):
+    """An array sliced directly, without a loader."""
+
+    kind = "array"
+
+    def __init__(self, data: Any, labels: Tensor | None, *, skip: bool):
+        self.skip, self.skipped = skip, {}
+        if len(data.shape) < 2:
+            raise DataError(f"an array of samples is [N, C, ...], got shape {list(data.shape)}")
+        if data.shape[0] == 0:
+            raise DataError("the data set is empty")
+        self.data = data.detach() if isinstance(data, Tensor) else data
+        self.labels = None if labels is None else batch_labels(labels, len(self))
+        self.sample_shape = tuple(int(n) for n in data.shape[1:])
+        self.input_dtype = str(data.dtype).removeprefix("torch.")
+        check_not_random(self)
+
+    def __len__(self) -> int:
+        return int(self.data.shape[0])
+
+    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+        del num_workers  # slicing needs none
+        for unit in units:
+            check_unit(unit, len(self))
+            x = self._values(unit)
+            rows = self.kept(unit)
+            label = None if self.labels is None else self.labels[rows]
+            yield x.clone(), label  # a model that works in place must not change the data
+
+    def _values(self, unit: Unit) -> Tensor:
+        rows: slice | list[int] = list(unit)
+        if isinstance(unit, range) and unit.step > 0:
+            rows = slice(unit.start, unit.stop, unit.step)
+        for index in unit:
+            self.skipped.pop(index, None)
+        try:
+            return prepared(as_tensor(self._read(rows)))
+        except OSError as error:  # of a file behind the array
+            if not self.skip:
+                raise DataError(
+                    f"samples {unit[0]} ... cannot be read: {one_line(error)}"
+                ) from error
+        found = [x for i in unit if (x := self._one(i)) is not None]
+        return torch.stack(found) if found else torch.zeros(0, *self.sample_shape)
+
+    def _one(self, index: int) -> Tensor | None:
+        try:
+            return prepared(as_tensor(self._read([index])))[0]
+        except OSError as error:
+            self.skipped[index] = f"sample {index} cannot be read: {one_line(error)}"
+            return None
+
+    def _read(self, rows: slice | list[int]) -> Any:
+        if isinstance(rows, slice) or isinstance(self.data, Tensor | np.ndarray):
+            return self.data[rows]
+        return np.stack([self.data[i] for i in rows])  # h5py takes only increasing lists
+
+    def keys(self) -> list[str] | None:
+        return None

@@ -1,0 +1,59 @@
+"""`open_data`: whatever is given, read by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
+
+from fastconv.data.arrays import ArraySamples
+from fastconv.data.datasets import DatasetSamples
+from fastconv.data.samples import Samples
+from fastconv.errors import DataError
+
+
+def open_data(data: Any, *, skip: bool = False) -> Samples:
+    """Read any data set by index.
+
+    Args:
+        data: an array `[N, C, ...]` (tensor, numpy array, or anything with `shape`, `dtype` and
+            slices, such as an h5py data set); a map-style data set whose samples are `x`,
+            `(x, y, ...)` or a dict (input under "x", "image", "input", "pixel_values", "audio" or
+            the like, else its first tensor; label under "y", "label" or "target"); or a
+            `DataLoader`, whose data set is read in order of index with its `collate_fn`, whatever
+            its sampler and batch size. Labels that are not integers are left out.
+        skip: leave out samples that cannot be read, instead of raising.
+
+    Raises:
+        DataError: an empty, iterable, random or otherwise unusable data set.
+    """
+    if isinstance(data, Samples):
+        return data
+    collate = worker_init = None
+    if isinstance(data, DataLoader):
+        worker_init = data.worker_init_fn
+        if data.collate_fn not in (default_collate, default_convert):
+            collate = data.collate_fn
+        data = data.dataset
+    if isinstance(data, IterableDataset):
+        raise DataError(
+            f"{type(data).__name__} is an iterable data set: its samples have no index, so hits "
+            "could not be found again; give a map-style data set or a tensor"
+        )
+    if isinstance(data, TensorDataset) and collate is None:
+        labels = data.tensors[1] if len(data.tensors) > 1 else None
+        return ArraySamples(data.tensors[0], labels, skip=skip)
+    if hasattr(data, "shape") and hasattr(data, "dtype"):
+        return ArraySamples(data, None, skip=skip)
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, str):
+        raise DataError(
+            "data must be a tensor [N, C, ...], a map-style data set or a DataLoader, "
+            f"got {type(data).__name__}"
+        )
+    return DatasetSamples(data, collate, worker_init, skip=skip)

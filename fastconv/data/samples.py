@@ -1,0 +1,148 @@
+"""A data set read by index, whatever it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastconv.errors import DataError, InputError
+
+_FINGERPRINTED = 16
+
+Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
+Batch = tuple[Tensor, Tensor | None]
+
+
+class Samples(ABC):
+    """A data set that is read by index and gives the same values each time.
+
+    Attributes:
+        sample_shape: shape of one input, without the batch dimension.
+        input_dtype: name of the dtype that the data set gives. Integers and booleans reach the
+            model as float32 with the same values (0 ... 255 for uint8: nothing is scaled); other
+            dtypes are left as they are.
+        skip: leave samples that cannot be read, or do not fit the others, out of the batches.
+        skipped: these samples and why, as their batches were last read.
+    """
+
+    skip: bool = False
+    skipped: dict[int, str]
+    kind: str
+    sample_shape: tuple[int, ...]
+    input_dtype: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+        """Yield (input [n, ...], label int64 [n] or None), one batch per unit, in their order.
+
+        Its rows are the samples `kept(unit)`; all of the unit unless `skip` is set.
+
+        Raises:
+            DataError: a sample that raises or differs in shape (the message has its index), or a
+                worker process that died.
+        """
+
+    def kept(self, unit: Unit) -> list[int]:
+        """The samples of a unit that its batch held when it was last read."""
+        return [i for i in unit if i not in self.skipped]
+
+    def first(self) -> int:
+        """The first sample that can be read."""
+        for index in range(len(self)):
+            next(iter(self.batches([[index]])))
+            if index not in self.skipped:
+                return index
+        raise DataError(f"none of the {len(self)} samples can be read: {self.skipped[0]}")
+
+    @abstractmethod
+    def keys(self) -> list[str] | None:
+        """One name per sample (a file's path inside its folder), or None."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the data; the same in every process and on every machine.
+
+        `contents_sha256` covers inputs and labels of 16 evenly spaced samples, the first and the
+        last included; `keys_sha256` covers every key. Random augmentation would change it from
+        run to run, so `open_data` refuses a data set whose first sample changes when read twice.
+        """
+        n = len(self)
+        chosen = sorted({round(i) for i in np.linspace(0, n - 1, min(n, _FINGERPRINTED))})
+        contents = hashlib.sha256()
+        for x, label in self.batches([[i] for i in chosen]):
+            contents.update(_bytes(x) + (b"" if label is None else _bytes(label)))
+        keys = self.keys()
+        joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
+        return {
+            "length": n,
+            "kind": self.kind,
+            "keys_sha256": None if joined is None else hashlib.sha256(joined).hexdigest(),
+            "contents_sha256": contents.hexdigest(),
+            "sample_shape": list(self.sample_shape),
+            "dtype": self.input_dtype,
+        }
+
+
+def check_unit(unit: Unit, n: int) -> None:
+    if len(unit) == 0 or min(unit) < 0 or max(unit) >= n:
+        raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
+
+
+def check_not_random(samples: Samples) -> None:
+    index = samples.first()
+    (first, _), (second, _) = samples.batches([[index], [index]])
+    if _bytes(first) != _bytes(second):
+        raise DataError(
+            f"the data set is random: sample {index} differs when read twice, so no result could "
+            "be resumed or verified; switch its random augmentation off"
+        )
+
+
+def as_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"an input must be an array of real numbers, got dtype {array.dtype}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    usable = array.flags.writeable and min(array.strides, default=0) >= 0  # by torch, as it is
+    return torch.from_numpy(array if usable else array.copy())
+
+
+def batch_labels(value: Any, n: int) -> Tensor | None:
+    """Integer labels int64 [n], or None for anything else."""
+    if isinstance(value, list | tuple) and value and all(isinstance(v, int) for v in value):
+        value = torch.tensor(value)
+    if not isinstance(value, Tensor | np.ndarray):
+        return None
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "iub":
+        return None
+    labels = as_tensor(value)
+    if (
+        labels.is_floating_point()
+        or labels.is_complex()
+        or tuple(labels.shape) not in {(n,), (n, 1)}
+    ):
+        return None
+    return labels.reshape(n).long().cpu()
+
+
+def prepared(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() or x.is_complex() else x.float()
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
