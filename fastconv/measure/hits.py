@@ -66,8 +66,9 @@ class Hits:
         """[C, k, ...] in the order of the entries; zero where there is no hit."""
         if self._pictures is None:
             return None
-        channel = torch.arange(self.info.channels)[:, None]
-        ordered = self._pictures[channel, self._slots]
+        row = torch.arange(self.info.channels)[:, None] * self.k + self._slots
+        ordered = self._pictures.flatten(0, 1).index_select(0, row.flatten())
+        ordered = ordered.view_as(self._pictures)
         ordered[self.samples < 0] = 0
         return ordered
 
@@ -100,8 +101,9 @@ class Hits:
         free = taken.argsort(dim=1, stable=True)  # the free slots come first
         nth = (~stays).cumsum(1) - 1  # entries without a slot take the free ones in turn
         self._slots = torch.where(stays, held, free.gather(1, nth.clamp_min(0)))
-        channel = entered.nonzero()[:, 0]
-        self._pictures[channel, self._slots[entered]] = new
+        row = entered.nonzero()[:, 0] * self.k + self._slots[entered]
+        # as numpy, which copies whole pictures; torch would go by their bytes
+        self._pictures.flatten(0, 1).numpy()[row.numpy()] = new.numpy()
 
 
 def boxes(info: LayerInfo, positions: np.ndarray) -> np.ndarray:

@@ -180,13 +180,13 @@ def _paste(picture: np.ndarray, tile: np.ndarray, y: int, x: int) -> None:
 
 # digits of 3 x 5 dots, a row an octal number; drawn at twice the size
 _DOTS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71122", "75757", "75717")
-_GLYPHS = np.array([[[int(row) >> (2 - c) & 1 for c in range(3)] for row in d] for d in _DOTS])
+_DRAWN = np.array([[[int(row) >> (2 - c) & 1 for c in range(3)] for row in d] for d in _DOTS])
+_GLYPHS = _DRAWN.repeat(2, axis=1).repeat(2, axis=2) > 0
 DIGIT = 8  # pixels from one to the next
 
 
 def _number(picture: np.ndarray, number: int, y: int, right: int) -> None:
     """Write a number that ends at x = right."""
     for i, digit in enumerate(reversed(str(number))):
-        glyph = _GLYPHS[int(digit)].repeat(2, axis=0).repeat(2, axis=1) > 0
         x = right - DIGIT * (i + 1)
-        picture[y : y + 10, x : x + 6][glyph] = LABEL
+        picture[y : y + 10, x : x + 6][_GLYPHS[int(digit)]] = LABEL
