@@ -2,6 +2,7 @@
 
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -88,6 +89,15 @@ def test_storage_is_as_exact_as_it_says(tmp_path, raw, dtype):
             }
             assert maps.dtype == np.float32 and (abs(maps - exact) <= bound[dtype]).all()
     assert fastconv.verify(tmp_path / "run.h5", network(), images(32))
+
+
+def test_verify_reports_a_changed_map(tmp_path):
+    extract(tmp_path / "run.h5").close()
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        file["run/layers/5/activations/activation"][3, 2, 1, 1] += 0.5
+    report = fastconv.verify(tmp_path / "run.h5", network(), images(32), hits=1)
+    (failed,) = [check for check in report.checks if not check.ok]
+    assert failed.detail == "of /run/layers/5/activations/activation differ"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ The datasets declare HDF5's own shuffle and deflate filters, so any reader opens
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -105,6 +106,18 @@ def checksum(blocks: Iterable[Any], crc: int = 0) -> int:
     return crc
 
 
+def chunks_checksum(dataset: h5py.Dataset) -> int:
+    """CRC-32 over the CRC-32s (uint32) of the chunks as they are stored, in C order.
+
+    That of a chunk starts from its filter mask, 0. Nothing is decompressed.
+    """
+    expected = math.prod(map(len, _ranges(dataset.shape, dataset.chunks)))
+    if dataset.id.get_num_chunks() != expected:
+        raise ValueError(f"{dataset.name} lacks some of its {expected} chunks")
+    stored = (dataset.id.read_direct_chunk(at) for at in _grid(dataset.shape, dataset.chunks))
+    return deflate.crc32(np.array([deflate.crc32(data, mask) for mask, data in stored], "<u4"))
+
+
 def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """8-bit maps: x is about `scale * quantized + offset`, off by half a step at most.
 
@@ -129,16 +142,16 @@ class Compressor:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
-        self._pending: deque[tuple[h5py.Dataset, tuple[int, ...], Future[bytes]]] = deque()
+        self._pending: deque[tuple[ChunkWriter, tuple[int, ...], Future[bytes]]] = deque()
 
     def submit(
-        self, dataset: h5py.Dataset, offset: tuple[int, ...], part: np.ndarray, keepbits: int
+        self, writer: ChunkWriter, offset: tuple[int, ...], part: np.ndarray, keepbits: int
     ) -> None:
         """Queue one chunk, which must not change any more, and write those that are ready."""
         while self._pending and (len(self._pending) >= QUEUE or self._pending[0][2].done()):
             self._write_one()
-        job = self._pool.submit(_compress, part, dataset.chunks, keepbits)
-        self._pending.append((dataset, offset, job))
+        job = self._pool.submit(_compress, part, writer.chunk, keepbits)
+        self._pending.append((writer, offset, job))
 
     def drain(self) -> None:
         """Write everything that is queued; before a file is closed."""
@@ -157,8 +170,8 @@ class Compressor:
         self._pool.shutdown()
 
     def _write_one(self) -> None:
-        dataset, offset, job = self._pending.popleft()
-        dataset.id.write_direct_chunk(offset, job.result())
+        writer, offset, job = self._pending.popleft()
+        writer.store(offset, job.result())
 
     def __enter__(self) -> Compressor:
         return self
@@ -174,15 +187,16 @@ class ChunkWriter:
         self, dataset: h5py.Dataset, compressor: Compressor, *, keepbits: int = 23
     ) -> None:
         self._dataset, self._compressor, self._keepbits = dataset, compressor, keepbits
-        self._chunk, self._shape = dataset.chunks, dataset.shape
+        self.chunk, self._shape = dataset.chunks, dataset.shape
         self._row = 0  # rows submitted
-        self._buffer = np.zeros((self._chunk[0], *self._shape[1:]), dataset.dtype)
+        self._buffer = np.zeros((self.chunk[0], *self._shape[1:]), dataset.dtype)
         self._filled = 0
+        self._checksums = np.zeros([len(r) for r in _ranges(self._shape, self.chunk)], "<u4")
 
     def append(self, block: Any) -> None:
         """Add rows: an array, or a dataset whose chunks are copied as they are where they fit."""
         done = self._copy_chunks(block) if isinstance(block, h5py.Dataset) else 0
-        rows = self._chunk[0]
+        rows = self.chunk[0]
         while done < block.shape[0]:
             take = min(rows - self._filled, block.shape[0] - done)
             if take == rows:
@@ -202,19 +216,29 @@ class ChunkWriter:
         if self._row != self._shape[0]:
             raise ValueError(f"{self._dataset.name} got {self._row} of {self._shape[0]} rows")
 
+    def store(self, offset: tuple[int, ...], data: bytes, mask: int = 0) -> None:
+        """Write one finished chunk; in the thread that owns HDF5."""
+        at = tuple(a // c for a, c in zip(offset, self.chunk, strict=True))
+        self._checksums[at] = deflate.crc32(data, mask)
+        self._dataset.id.write_direct_chunk(offset, data, mask)
+
+    def chunks_checksum(self) -> int:
+        """What `chunks_checksum` makes of the dataset; once everything is stored."""
+        return deflate.crc32(self._checksums)
+
     def _submit(self, rows: np.ndarray) -> None:
         """Queue the chunks of one row of chunks."""
-        for at in _grid((rows.shape[0], *self._shape[1:]), self._chunk):
-            part = rows[tuple(slice(a, a + c) for a, c in zip(at, self._chunk, strict=True))]
+        for at in _grid((rows.shape[0], *self._shape[1:]), self.chunk):
+            part = rows[tuple(slice(a, a + c) for a, c in zip(at, self.chunk, strict=True))]
             offset = (self._row, *at[1:])
-            self._compressor.submit(self._dataset, offset, part, self._keepbits)
+            self._compressor.submit(self, offset, part, self._keepbits)
         self._row += rows.shape[0]
 
     def _copy_chunks(self, source: h5py.Dataset) -> int:
         """Copy compressed chunks of the same grid; returns the rows done."""
-        rows, last = self._chunk[0], self._row + source.shape[0] == self._shape[0]
+        rows, last = self.chunk[0], self._row + source.shape[0] == self._shape[0]
         same = (
-            source.chunks == self._chunk
+            source.chunks == self.chunk
             and source.dtype == self._dataset.dtype
             and source.shape[1:] == self._shape[1:]
             and _filters(source) == _filters(self._dataset)
@@ -222,9 +246,9 @@ class ChunkWriter:
         if not same or self._filled:
             return 0
         whole = source.shape[0] if last else source.shape[0] // rows * rows
-        for at in _grid((whole, *self._shape[1:]), self._chunk):
+        for at in _grid((whole, *self._shape[1:]), self.chunk):
             mask, data = source.id.read_direct_chunk(at)
-            self._dataset.id.write_direct_chunk((self._row + at[0], *at[1:]), data, mask)
+            self.store((self._row + at[0], *at[1:]), data, mask)
         self._row += whole
         return whole
 
@@ -239,7 +263,12 @@ def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> bytes:
 
 
 def _grid(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    return product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True)))
+    return product(*_ranges(shape, chunk))
+
+
+def _ranges(shape: Sequence[int], chunk: Sequence[int]) -> list[range]:
+    """Where the chunks start, per dimension."""
+    return [range(0, n, c) for n, c in zip(shape, chunk, strict=True)]
 
 
 def _filters(dataset: h5py.Dataset) -> list[tuple[int, ...]]:

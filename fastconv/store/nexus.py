@@ -54,7 +54,7 @@ def put(
     """Write an array, a dataset or `Rows`; big ones are compressed.
 
     Arrays get a `crc32` attribute over their bytes in C order; rows given as datasets, whose
-    compressed chunks may be copied unseen, do not.
+    compressed chunks may be copied unseen, get `chunks_crc32` over what is stored.
     """
     dtype = np.dtype(field.dtype)
     streamed = isinstance(values, Rows)
@@ -77,7 +77,10 @@ def put(
         copied = streamed and isinstance(block, h5py.Dataset)
         crc = None if copied or crc is None else checksum([_bytes(block, dtype)], crc)
     writer.close()
-    if crc is not None:
+    if crc is None:
+        compressor.drain()
+        dataset.attrs["chunks_crc32"] = np.uint32(writer.chunks_checksum())
+    else:
         dataset.attrs["crc32"] = np.uint32(crc)
     return dataset
 

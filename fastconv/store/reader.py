@@ -17,7 +17,7 @@ import numpy as np
 from fastconv.errors import UnknownLayerError
 from fastconv.records import SampleTable
 from fastconv.store import schema
-from fastconv.store.codec import checksum
+from fastconv.store.codec import checksum, chunks_checksum
 from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.layer import Layer
 
@@ -141,13 +141,20 @@ class Run:
 
     def damaged(self) -> list[str]:
         """The datasets whose bytes are not those that were written, by their checksums."""
-        found = []
         with reading(self.path):
-            for path, dataset in self._datasets():
-                stored = self._guard.attribute(dataset, "crc32")
-                if stored is not None and stored != checksum(blocks(dataset)):
-                    found.append(path)
-        return found
+            return [path for path, dataset in self._datasets() if not self._intact(dataset)]
+
+    def _intact(self, dataset: h5py.Dataset) -> bool:
+        """Whether the checksums of a dataset hold; true where there are none."""
+        checks = {
+            "crc32": lambda: checksum(blocks(dataset)),
+            "chunks_crc32": lambda: chunks_checksum(dataset),
+        }
+        stored = {name: self._guard.attribute(dataset, name) for name in checks}
+        try:
+            return all(v is None or v == checks[name]() for name, v in stored.items())
+        except (OSError, ValueError):  # deflate has noticed, or chunks are missing
+            return False
 
     def close(self) -> None:
         """Close the file; what is read afterwards opens it again."""

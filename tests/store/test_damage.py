@@ -14,6 +14,8 @@ from read_all import read_all
 
 import fastconv
 from fastconv.errors import FastconvError, FileFormatError
+from fastconv.records import LayerResult
+from fastconv.store import maps, schema
 from fastconv.store.writer import write_run
 
 LAYER = "run/layers/conv1"
@@ -250,6 +252,49 @@ def test_a_changed_value_is_seen_by_its_checksum(victim):
         assert run.damaged() == [f"/{LAYER}/topk/position"]
 
 
+def flip_in_the_file(path, dataset):
+    """Flip one bit in the middle of the second chunk, as a disk might."""
+    with h5py.File(path) as file:
+        chunk = file[dataset].id.get_chunk_info(1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 4
+    path.write_bytes(content)
+
+
+def drop_filter_mask(path, dataset):
+    """Say that a chunk was not shuffled."""
+    with h5py.File(path, "r+") as file:
+        data = file[dataset].id.read_direct_chunk((0, 0, 0, 0))[1]
+        file[dataset].id.write_direct_chunk((0, 0, 0, 0), data + b"0", 1)
+
+
+def rewrite(path, dataset):
+    """Change one value as any program would."""
+    with h5py.File(path, "r+") as file:
+        file[dataset][5, 2, 1, 1] += 1
+
+
+@pytest.mark.parametrize("change", [flip_in_the_file, drop_filter_mask, rewrite])
+@pytest.mark.parametrize("limit", [0, 2**30], ids=["beside", "inside"])
+def test_a_changed_map_is_seen_by_the_checksum_of_its_chunks(tmp_path, monkeypatch, change, limit):
+    monkeypatch.setattr(maps, "INSIDE", limit)
+    result, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=150), samples=23)
+    synthetic.with_maps(result, values)
+    write_run(tmp_path / "first.h5", synthetic.CONFIG, [result])
+    path, maps_file = tmp_path / "run.h5", tmp_path / "run.maps" / "conv1.h5"
+    with fastconv.open(tmp_path / "first.h5") as first:
+        again = LayerResult(first["conv1"].info, None, maps=first["conv1"].maps())
+        write_run(path, synthetic.CONFIG, [again])  # as of parts and shards: chunks are copied
+    held, name = path if limit else maps_file, f"{LAYER}/activations/activation"
+    with h5py.File(held) as file:
+        assert set(file[name].attrs) >= {"chunks_crc32"} and "crc32" not in file[name].attrs
+    with fastconv.open(path) as run:
+        assert run.damaged() == []
+    change(held, name)
+    with fastconv.open(path) as run:
+        assert run.damaged() == [f"/{name}"]
+
+
 def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
     run = fastconv.open(victim)
     layer = run["conv1"]
@@ -258,11 +303,24 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
         layer.stats  # noqa: B018
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "data").glob("run-*.h5")))
-def test_files_of_every_released_version_are_read(path):
+ARCHIVE = Path(__file__).parents[1] / "data"
+RELEASED = {  # version: the digest of its file
+    "1.0": "59ae827a818d9032e37d04bd9dd4410f3a3cec5e5d87d0bb864340f3ef2ffd99",
+}
+
+
+def test_every_released_version_has_its_file():
+    assert {path.stem.removeprefix("run-") for path in ARCHIVE.glob("run-*.h5")} == set(RELEASED)
+    assert schema.FORMAT_VERSION in RELEASED
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_files_of_every_released_version_are_read(version):
+    path = ARCHIVE / f"run-{version}.h5"
+    assert read_all(path) == RELEASED[version]
     with fastconv.open(path) as run:
-        assert run.attributes["fastconv_format_version"] == path.stem.removeprefix("run-")
-        assert run.damaged() == []
+        assert run.attributes["fastconv_format_version"] == version
+        assert run.damaged() == [] and run.layers == ["conv1", "a/b#1"]
         layer = run["conv1"]
         hits = layer.topk
         assert layer.weight.shape == (3, 3, 3, 3) and hits.box.shape == (3, 2, 2, 2)
@@ -271,5 +329,13 @@ def test_files_of_every_released_version_are_read(path):
         assert np.isnan(hits.values[2]).all() and layer.patch(1, 1).shape == (3, 3, 3)
         assert (layer.quantile(1.0)[:2, 0] == layer.stats["max"][:2]).all()
         assert layer.map(4).shape == (3, 3, 3)
-        assert run.samples.keys[10] == "faces/größe_010.png"
-    assert read_all(path)
+        assert run.samples.keys[10] == "faces/größe_010.png" and run.samples.skipped == [4]
+        normalised, low, high = run["a/b#1"], *map(run["a/b#1"].stats.get, ("min", "max"))
+        maps_file = ARCHIVE / f"run-{version}.maps" / "a%2Fb#1.h5"
+        with h5py.File(maps_file) as file:
+            held = file["run/layers/a%2Fb#1/activations"]
+            stored = [held[name][1].astype("f8") for name in ("activation", "scale", "offset")]
+        expected = stored[0] * stored[1][:, None] + stored[2][:, None]
+        expected = (expected - low[:, None]) / (high - low)[:, None]
+        found = normalised.map(2)
+        np.testing.assert_allclose(found[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-5, atol=1e-6)
