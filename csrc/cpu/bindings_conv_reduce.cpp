@@ -1,3 +1,4 @@
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
@@ -8,13 +9,14 @@
 namespace fastconv {
 namespace {
 
-// Grows and stays: allocating megabytes anew in every call costs page faults.
+// Grows and stays: allocating megabytes anew in every call costs page faults. Zero at first.
 class Scratch {
  public:
   void* get(int64_t bytes) {
     if (bytes > size_) {
       memory_.reset();
       memory_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
+      std::memset(memory_.get(), 0, bytes);
       size_ = bytes;
     }
     return memory_.get();
@@ -80,9 +82,11 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
     table.conv_pack_weight(p, plan, begin, end, packed);
   });
   const int64_t bytes = table.conv_scratch_bytes(p, plan);
+  const int64_t count_bytes = table.conv_count_bytes(p, plan);
   torch::stable::parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
-    thread_local Scratch scratch;
-    table.conv_reduce_units(p, plan, packed, begin, end, scratch.get(bytes));
+    thread_local Scratch scratch, counts;
+    table.conv_reduce_units(p, plan, packed, begin, end, scratch.get(bytes),
+                            static_cast<int32_t*>(counts.get(count_bytes)));
   });
 }
 

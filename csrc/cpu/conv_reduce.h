@@ -60,6 +60,8 @@ struct Ahead {
   }
 };
 
+using BlockCounts = ByBin<kChannelBlock>;
+
 // One channel block of one sample over one band.
 struct BandJob {
   const ConvReduceParams& p;
@@ -71,7 +73,7 @@ struct BandJob {
   int channels;
   int64_t first_position;  // of the band
   int64_t positions;
-  int64_t* counts;  // [kChannelBlock, kBins] or null
+  int32_t* counts;  // of the channel block, by bin, or null
   Ahead& ahead;
 
   void run(BlockState& state) const {
@@ -159,12 +161,12 @@ struct BandJob {
                    BlockState& state) const {
     transform(scale, shift, channels, rows, tile);
     for (int first = 0; first < channels; first += kLanes)
-      reduce_block<false>({.values = tile + first,
-                           .stride = kChannelBlock,
-                           .steps = rows,
-                           .lanes = channels - first < kLanes ? channels - first : kLanes},
-                          position, state.part[first / kLanes],
-                          counts == nullptr ? nullptr : counts + first * kBins);
+      reduce_block<false, BlockCounts>(
+          {.values = tile + first,
+           .stride = kChannelBlock,
+           .steps = rows,
+           .lanes = channels - first < kLanes ? channels - first : kLanes},
+          position, state.part[first / kLanes], counts == nullptr ? nullptr : counts + first);
     if (p.written != nullptr) write_tile(p, sample, channel, channels, position, rows, tile);
   }
 };
@@ -172,7 +174,6 @@ struct BandJob {
 // One thread's memory, in stretches of 64 bytes.
 struct ConvScratch {
   BlockState* states;  // one, or one per channel block where samples have several bands
-  int64_t* counts;     // [kChannelBlock, kBins] or null
   float* slabs;
   uint16_t* slab;  // AMX: of one sample; its windows then go to slabs
   int64_t bytes;
@@ -186,7 +187,6 @@ struct ConvScratch {
     };
     const int64_t state_count = plan.bands > 1 ? plan.unit_blocks : 1;
     states = reinterpret_cast<BlockState*>(take(state_count * sizeof(BlockState)));
-    counts = p.histogram == nullptr ? nullptr : reinterpret_cast<int64_t*>(take(kCountBytes));
     int64_t size = plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4;
     if (plan.copies_windows)
       size = (plan.unit_samples * plan.band_positions + 32) * plan.row_pitch * 2;
@@ -196,8 +196,6 @@ struct ConvScratch {
     slab = reinterpret_cast<uint16_t*>(take(plan.copies_windows ? plan.slab_elements * 2 : 0));
     bytes = at - static_cast<char*>(memory);
   }
-
-  static constexpr int64_t kCountBytes = int64_t{kChannelBlock} * kBins * 8;
 };
 
 // Bytes of scratch for conv_reduce_units, on one thread.
@@ -205,13 +203,76 @@ int64_t conv_scratch_bytes(const ConvReduceParams& p, const ConvPlan& plan) {
   return ConvScratch(p, plan, nullptr).bytes;
 }
 
-// Moves a thread's counts to the histogram, where other threads add to the same channels.
-inline void flush_counts(int64_t* counts, int channels, int64_t* histogram) {
-  for (int64_t i = 0; i < int64_t{channels} * kBins; ++i) {
-    if (counts[i] == 0) continue;
-    __atomic_fetch_add(histogram + i, counts[i], __ATOMIC_RELAXED);
-    counts[i] = 0;
+// A thread's counts of the channel blocks that it met last, on their way to the histogram. There,
+// where other threads add to the same channels, adding costs more than counting: it is put off.
+class ConvCounts {
+ public:
+  ConvCounts(const ConvReduceParams& p, const ConvPlan& plan, int32_t* tables)
+      : p_(p), plan_(plan), tables_(tables), patience_(INT32_MAX / positions()) {
+    for (Slot& slot : slots_) slot = {-1, 0};
   }
+
+  ~ConvCounts() {
+    for (int64_t i = 0; i < slots(p_, plan_); ++i) flush(i);
+  }
+
+  static int64_t slots(const ConvReduceParams& p, const ConvPlan& plan) {
+    const int64_t all = plan.blocks * plan.groups;
+    return p.histogram == nullptr ? 0 : all < kSlots ? all : kSlots;
+  }
+
+  static constexpr int64_t kTable = int64_t{kBins} * kChannelBlock;
+
+  // The counts of a block of all groups, which the values of one sample will be added to.
+  int32_t* of(int64_t block) {
+    if (p_.histogram == nullptr) return nullptr;
+    const int64_t i = block % slots(p_, plan_);
+    if (slots_[i].block != block || slots_[i].samples >= patience_) {
+      flush(i);
+      slots_[i] = {block, 0};
+    }
+    ++slots_[i].samples;
+    return tables_ + i * kTable;
+  }
+
+ private:
+  static constexpr int64_t kSlots = 16;  // 5 MB
+  struct Slot {
+    int64_t block, samples;
+  };
+
+  int64_t positions() const { return p_.out_size[0] * p_.out_size[1] * p_.out_size[2]; }
+
+  // Leaves zeros behind.
+  void flush(int64_t i) {
+    if (slots_[i].block < 0) return;
+    const int64_t group = slots_[i].block / plan_.blocks;
+    const int64_t in_group = slots_[i].block % plan_.blocks * plan_.channel_block;
+    const int64_t channels = plan_.c_out - in_group;
+    int64_t* histogram = p_.histogram + (group * plan_.c_out + in_group) * kBins;
+    int32_t* row = tables_ + i * kTable;
+    for (int64_t bin = 0; bin < kBins; ++bin, row += kChannelBlock) {
+      int32_t any = 0;
+      for (int c = 0; c < kChannelBlock; ++c) any |= row[c];
+      if (any == 0) continue;
+      for (int c = 0; c < kChannelBlock && c < channels; ++c) {
+        if (row[c] != 0)
+          __atomic_fetch_add(histogram + c * kBins + bin, int64_t{row[c]}, __ATOMIC_RELAXED);
+        row[c] = 0;
+      }
+    }
+  }
+
+  const ConvReduceParams& p_;
+  const ConvPlan& plan_;
+  int32_t* tables_;
+  int64_t patience_;  // samples until a count may overflow
+  Slot slots_[kSlots];
+};
+
+// Bytes of counts for conv_reduce_units, on one thread; zero before and after.
+int64_t conv_count_bytes(const ConvReduceParams& p, const ConvPlan& plan) {
+  return ConvCounts::slots(p, plan) * ConvCounts::kTable * 4;
 }
 
 // One unit of work: packs the slabs of a band, then runs its channel blocks over them.
@@ -220,6 +281,7 @@ struct ConvUnit {
   const ConvPlan& plan;
   const float* panels;
   const ConvScratch& scratch;
+  ConvCounts& counts;
   TransformTile transform;
   int64_t group;
   Range samples, blocks;
@@ -319,23 +381,21 @@ struct ConvUnit {
                         .channels = channels,
                         .first_position = (d * p.out_size[1] + h) * p.out_size[2],
                         .positions = rows(h) * p.out_size[2],
-                        .counts = scratch.counts,
+                        .counts = counts.of(group * plan.blocks + block),
                         .ahead = ahead};
       job.run(state);
       if (band == plan.bands - 1) finish_block(p, n, channel, channels, state);
     }
-    if (scratch.counts != nullptr)
-      flush_counts(scratch.counts, channels, p.histogram + channel * kBins);
   }
 
   static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 };
 
-// Units [begin, end); memory is aligned to 64 bytes.
+// Units [begin, end); memory and counts are aligned to 64 bytes.
 void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const float* panels,
-                       int64_t begin, int64_t end, void* memory) {
+                       int64_t begin, int64_t end, void* memory, int32_t* tables) {
   const ConvScratch scratch(p, plan, memory);
-  if (scratch.counts != nullptr) __builtin_memset(scratch.counts, 0, ConvScratch::kCountBytes);
+  ConvCounts counts(p, plan, tables);
   if (plan.amx) configure_tiles();
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t sample = unit / (plan.block_units * plan.groups) * plan.unit_samples;
@@ -345,6 +405,7 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
         .plan = plan,
         .panels = panels,
         .scratch = scratch,
+        .counts = counts,
         .transform = transform_for(p.activation),
         .group = unit / plan.block_units % plan.groups,
         .samples = {sample, ConvUnit::smaller(sample + plan.unit_samples, p.n)},

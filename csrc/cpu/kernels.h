@@ -25,9 +25,12 @@ struct KernelTable {
                            int64_t end, float* panels);
   // Bytes that conv_reduce_units needs on one thread, aligned to 64.
   int64_t (*conv_scratch_bytes)(const ConvReduceParams& params, const ConvPlan& plan);
+  // Bytes of counts that it needs, too; they must be zero, and are zero again afterwards.
+  int64_t (*conv_count_bytes)(const ConvReduceParams& params, const ConvPlan& plan);
   // Units [begin, end).
   void (*conv_reduce_units)(const ConvReduceParams& params, const ConvPlan& plan,
-                            const float* panels, int64_t begin, int64_t end, void* memory);
+                            const float* panels, int64_t begin, int64_t end, void* memory,
+                            int32_t* counts);
 };
 
 extern const KernelTable kScalarKernels;

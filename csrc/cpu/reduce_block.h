@@ -221,8 +221,21 @@ inline Int bin_offset(Float x) {
   return (magnitude ^ sign) - sign;
 }
 
+// Where the count of a bin of a lane is.
+struct ByChannel {  // [lanes, kBins], as the result has them
+  using Count = int64_t;
+  static constexpr int kLane = kBins, kBin = 1;
+};
+
+template <int kChannels>
+struct ByBin {  // [kBins, kChannels]: lanes side by side, as values that occur are few
+  using Count = int32_t;
+  static constexpr int kLane = 1, kBin = kChannels;
+};
+
 // Increments counts[list[i]], i < n.
-inline void increment(int64_t* counts, const int32_t* list, int n) {
+template <typename Count>
+inline void increment(Count* counts, const int32_t* list, int n) {
   int i = 0;
   for (; i + 4 <= n; i += 4)
     for (int j = 0; j < 4; ++j) ++counts[list[i + j]];
@@ -246,30 +259,35 @@ inline void count_block_planar(const Block& block, int64_t* counts) {
 }
 
 // The same for lanes that are channels.
-inline void count_block_lanes(const Block& block, int64_t* counts) {
+template <typename Layout>
+inline void count_block_lanes(const Block& block, typename Layout::Count* counts) {
   int32_t bins[kSteps * kLanes];
   for (int part = 0; part < kLanes; part += kWidth) {
-    const Int lane_offset = lane_numbers(part) * kBins + kZeroBin;
+    const Int lane_offset = lane_numbers(part) * Layout::kLane + kZeroBin * Layout::kBin;
     for (int i = 0; i < block.steps; ++i)
-      store(bins + i * kLanes + part, bin_offset(load<Float>(block.step(i) + part)) + lane_offset);
+      store(bins + i * kLanes + part,
+            bin_offset(load<Float>(block.step(i) + part)) * Layout::kBin + lane_offset);
   }
   for (int i = 0; i < block.steps; ++i) increment(counts, bins + i * kLanes, block.lanes);
 }
 
-// The same with non-finite values among them.
-inline void count_block_carefully(const Block& block, int64_t* counts, int lane_stride) {
+// The same with non-finite values among them; planar: all lanes are of one channel.
+template <bool kPlanar, typename Layout>
+inline void count_block_carefully(const Block& block, typename Layout::Count* counts) {
   for (int i = 0; i < block.steps; ++i) {
     const int lanes = i < block.full() ? block.lanes : block.last;
     for (int lane = 0; lane < lanes; ++lane) {
       const float x = block.step(i)[lane];
-      if (is_finite(x)) ++counts[kZeroBin + lane * lane_stride + bin_offset(splat(x))[0]];
+      const int bin = kZeroBin + bin_offset(splat(x))[0];
+      if (is_finite(x)) ++counts[bin * Layout::kBin + (kPlanar ? 0 : lane * Layout::kLane)];
     }
   }
 }
 
 // One block into the state, and into counts unless null.
-template <bool kPlanar>
-inline void reduce_block(const Block& block, int64_t start, LaneState& state, int64_t* counts) {
+template <bool kPlanar, typename Layout = ByChannel>
+inline void reduce_block(const Block& block, int64_t start, LaneState& state,
+                         typename Layout::Count* counts) {
   BlockExtrema extrema;
   const bool finite = add_block(block, state, extrema);
   if (!finite) add_block_carefully(block, state, extrema);
@@ -278,8 +296,11 @@ inline void reduce_block(const Block& block, int64_t start, LaneState& state, in
   else
     update_extrema_lanes(block, start, extrema, state);
   if (counts == nullptr) return;
-  if (!finite) return count_block_carefully(block, counts, kPlanar ? 0 : kBins);
-  kPlanar ? count_block_planar(block, counts) : count_block_lanes(block, counts);
+  if (!finite) return count_block_carefully<kPlanar, Layout>(block, counts);
+  if constexpr (kPlanar)
+    count_block_planar(block, counts);
+  else
+    count_block_lanes<Layout>(block, counts);
 }
 
 }  // namespace

@@ -75,8 +75,10 @@ def _activation(input: Tensor, shape: tuple[int, ...], wanted: bool) -> Tensor:
     """Room for the activation, channels last where the input is."""
     last = input.ndim in _FORMATS and not input.is_contiguous()
     last = last and input.is_contiguous(memory_format=_FORMATS[input.ndim])
-    memory_format = _FORMATS[input.ndim] if last and wanted else torch.contiguous_format
-    return input.new_empty(shape if wanted else (0,)).contiguous(memory_format=memory_format)
+    if not wanted:
+        return input.new_empty(0)
+    memory_format = _FORMATS[input.ndim] if last else torch.contiguous_format
+    return torch.empty(shape, dtype=input.dtype, memory_format=memory_format)
 
 
 def _affine(
