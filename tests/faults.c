@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -43,6 +44,10 @@ ssize_t pwrite64(int fd, const void* data, size_t size, off64_t offset) {
   if (!on_disk(fd)) return NEXT(pwrite64)(fd, data, size, offset);
   if (at && !error && calls + 1 == at) NEXT(pwrite64)(fd, data, size / 2, offset);
   return struck() ? -1 : NEXT(pwrite64)(fd, data, size, offset);
+}
+
+int posix_fallocate64(int fd, off64_t offset, off64_t size) { /* gives the error back */
+  return struck() ? error : NEXT(posix_fallocate64)(fd, offset, size);
 }
 
 int fsync(int fd) { return struck() ? -1 : NEXT(fsync)(fd); }

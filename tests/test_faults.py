@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 import fastconv
 from fastconv import run_state
-from fastconv.errors import DataError, FingerprintError
+from fastconv.errors import DataError, FingerprintError, OutputError
 
 HERE = Path(__file__).parent
 
@@ -143,6 +143,38 @@ def test_nothing_can_be_read(tmp_path):
     ):
         fastconv.extract(network(), Broken(6, range(6)), tmp_path / "run.h5", on_error="skip")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_cannot_reserve_room(tmp_path, monkeypatch, code):
+    fastconv.extract(network(), images(20), tmp_path / "whole.h5", **EVERYTHING)
+
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    fastconv.extract(network(), images(20), tmp_path / "run.h5", **EVERYTHING)
+    assert datasets(tmp_path / "run.h5") == datasets(tmp_path / "whole.h5")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EIO, "Input/output error; check the disk and run the same call again"),
+        (errno.ENOSPC, "free some space and run the same call again"),
+        (errno.EROFS, "the file system is read-only; choose another folder"),
+    ],
+)
+def test_what_was_written_and_what_to_do_is_said(tmp_path, monkeypatch, code, said):
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    where = re.escape(str(tmp_path / "run.h5.parts"))
+    with pytest.raises(OutputError, match=f"{where}: {said}; the parts that are finished are kept"):
+        fastconv.extract(network(), images(20), tmp_path / "run.h5", **EVERYTHING)
+    with pytest.raises(OutputError, match=f"{re.escape(str(tmp_path / 'other.h5'))}: {said}$"):
+        fastconv.extract(network(), images(20), tmp_path / "other.h5", batch_size=8, progress=False)
 
 
 @pytest.mark.slow

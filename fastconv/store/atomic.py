@@ -168,8 +168,24 @@ def reserve(file: h5py.File, nbytes: int = 0) -> None:
     needed = file.id.get_filesize() + RESERVE + nbytes
     handle = file.id.get_vfd_handle()
     present = os.fstat(handle).st_size
-    if present < needed and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, needed + RESERVE)
+    if present < needed:
+        _lengthen(handle, present, needed + RESERVE)
+
+
+def _lengthen(handle: int, present: int, size: int) -> None:
+    """Make a file of `present` bytes `size` bytes long, which the disk then has room for."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    while present < size:  # a short write is followed by one that says why
+        present += os.pwrite(handle, bytes(min(RESERVE, size - present)), present)
+
+
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # by some network file systems
 
 
 def _from_the_disk(error: BaseException) -> bool:
@@ -191,19 +207,18 @@ _ERRNO = re.compile(r"errno = (\d+)")
 
 
 def explain(error: BaseException, path: Path) -> str:
-    """One line: what the system said of this output, and what would do."""
-    code = getattr(error, "errno", None)
-    if code is None and (found := _ERRNO.search(str(error))):
-        code = int(found[1])
+    """One line: what the system said as this output was written, and what would do."""
+    code = getattr(disk_error(error), "errno", None)
     if code == errno.ENOSPC or code == errno.EDQUOT:
-        return f"no room left on the disk of {path}: free some space and run again"
+        return f"no room left on the disk of {path}: free some space and run the same call again"
     if code == errno.EROFS:
         return f"cannot write {path}: the file system is read-only; choose another folder"
     if code in (errno.EACCES, errno.EPERM):
         return f"cannot write {path}: permission denied; choose a folder that you may write to"
     if code == errno.ENOENT and not path.parent.exists():
         return f"cannot write {path}: there is no folder {path.parent}; create it first"
-    return f"cannot write {path}: {os.strerror(code) if code else error}"
+    said = os.strerror(code) if code else error
+    return f"cannot write {path}: {said}; check the disk and run the same call again"
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

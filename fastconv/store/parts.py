@@ -26,7 +26,7 @@ import numpy as np
 from fastconv.errors import FileFormatError, OutputError
 from fastconv.records import LayerInfo, LayerResult
 from fastconv.store import codec
-from fastconv.store.atomic import abandon, close, disk_error, open_new, reserve, sync
+from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
 from fastconv.store.schema import maps_folder
 
 _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
@@ -165,12 +165,14 @@ class PartsFolder:
             self.path.mkdir(exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise OutputError(f"cannot write beside {self.path}: {error.strerror}") from error
+            raise OutputError(explain(error, self.path)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
             self._lock = None
+            if not isinstance(error, BlockingIOError):
+                raise OutputError(explain(error, self.path)) from error
             raise OutputError(
                 f"another process is writing {self._out}; wait for it, choose another output, "
                 "or give each process a shard and merge the results"
@@ -267,11 +269,8 @@ def _writing(path: Path) -> Iterator[None]:
         refused = disk_error(error)
         if refused is None:
             raise
-        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-        raise OutputError(
-            f"cannot write in {path.parent}: {refused.strerror or error} ({free / 2**20:.0f} MiB "
-            "free); finished parts are kept: make room and run the same call again"
-        ) from error
+        said = explain(refused, path.parent)
+        raise OutputError(f"{said}; the parts that are finished are kept") from error
 
 
 def _crc32(path: Path) -> str:

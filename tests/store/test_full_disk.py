@@ -1,5 +1,6 @@
 """A disk that is full: a clean error, nothing left, and a process that lives on."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,12 @@ sys.path.insert(0, {here!r})
 import synthetic
 from fastconv.errors import OutputError
 from fastconv.store.writer import write_run
+
+def unsupported(*args):
+    raise OSError({code}, "")
+
+if {code}:
+    os.posix_fallocate = unsupported
 
 def layers(count):
     for i in range(count):
@@ -44,11 +51,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", tmp_path], capture_output=True, check=False)
 
 
+@pytest.mark.parametrize("code", [0, errno.EOPNOTSUPP], ids=["reserves", "cannot reserve"])
 @pytest.mark.parametrize("size", ["64k", "2m", "2700k", "6m", "9m"])
-def test_a_full_disk_is_a_clean_error(small_disk, size):
+def test_a_full_disk_is_a_clean_error(small_disk, size, code):
     folder = small_disk(size)
     script = SCRIPT.format(
-        here=str(Path(__file__).parent), path=str(folder / "run.h5"), folder=str(folder)
+        here=str(Path(__file__).parent), path=str(folder / "run.h5"), folder=str(folder), code=code
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=os.environ
@@ -56,6 +64,8 @@ def test_a_full_disk_is_a_clean_error(small_disk, size):
     assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert len(lines) == 4
-    expected = f"no room left on the disk of {folder}/run.h5: free some space and run again"
+    expected = (
+        f"no room left on the disk of {folder}/run.h5: free some space and run the same call again"
+    )
     assert set(lines) <= {"written", expected} and lines[-1] == expected
     assert (lines[0] == "written") == (size in ("6m", "9m"))
