@@ -11,9 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastconv.errors import FastconvError
-from fastconv.ops.exact_add import exact_add
-
 LIMBS = 68  # 2098 bits of float64 range, 2^31 summands, and a sign
 _UNIT = 1074  # the lowest bit is 2^-1074
 
@@ -21,17 +18,6 @@ _UNIT = 1074  # the lowest bit is 2^-1074
 def empty_sums(channels: int) -> Tensor:
     """[C, LIMBS] int64 zeros."""
     return torch.zeros((channels, LIMBS), dtype=torch.int64)
-
-
-def add(sums: Tensor, values: Tensor) -> None:
-    """Add values [N, C] float64 to sums [C, LIMBS] in place.
-
-    Raises:
-        FastconvError: a value is not finite (squares that overflow float64).
-    """
-    if not bool(values.isfinite().all()):
-        raise FastconvError("activations are too large: their squares overflow float64")
-    exact_add(sums, values)
 
 
 def canonical(sums: np.ndarray) -> np.ndarray:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.errors import FastconvError
 from fastconv.measure import exact_sum
 from fastconv.measure.hits import Hits, boxes
 from fastconv.measure.patches import PatchPlan, PatchSource
+from fastconv.ops.exact_add import exact_add
 from fastconv.records import STATUS, LayerInfo, LayerResult
 from fastconv.reduction import BINS, Reduction
 
@@ -29,7 +31,10 @@ class Measures:
 
 
 class Totals:
-    """Statistics of the samples seen: all integers, extrema and exact sums."""
+    """Statistics of the samples seen: all integers, extrema and exact sums.
+
+    They live where the reductions are, and nothing is read from there before `arrays`.
+    """
 
     def __init__(self, channels: int, *, quantiles: bool):
         self.counts = torch.zeros((3, channels), dtype=torch.int64)  # finite, non-finite, positive
@@ -38,20 +43,37 @@ class Totals:
         self.sum = exact_sum.empty_sums(channels)
         self.sumsq = exact_sum.empty_sums(channels)
         self.histogram = torch.zeros((channels, BINS), dtype=torch.int64) if quantiles else None
+        self._overflowed = torch.zeros((), dtype=torch.bool)
+
+    def to(self, device: torch.device | str) -> Totals:
+        """Move everything, if it is not there already; returns itself."""
+        if self.low.device != torch.device(device):
+            for name, value in vars(self).items():
+                setattr(self, name, None if value is None else value.to(device))
+        return self
 
     def update(self, r: Reduction) -> None:
         """Add the [N, C] reductions of a batch; its histogram was counted into `histogram`."""
-        nonfinite = r.nonfinite.sum(0).cpu()
+        self.to(r.sum.device)
+        nonfinite = r.nonfinite.sum(0)
         self.counts[0] += r.count * r.nonfinite.shape[0] - nonfinite
         self.counts[1] += nonfinite
-        self.counts[2] += r.positive.sum(0).cpu()
-        self.low = torch.minimum(self.low, r.min.amin(0).cpu())
-        self.high = torch.maximum(self.high, r.max.amax(0).cpu())
-        exact_sum.add(self.sum, r.sum.cpu())
-        exact_sum.add(self.sumsq, r.sumsq.cpu())
+        self.counts[2] += r.positive.sum(0)
+        self.low = torch.minimum(self.low, r.min.amin(0))
+        self.high = torch.maximum(self.high, r.max.amax(0))
+        self._overflowed |= ~r.sumsq.isfinite().all()
+        exact_add(self.sum, r.sum)
+        exact_add(self.sumsq, r.sumsq)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As stored: see `fastconv.records.LayerResult.stats`."""
+        """As stored: see `fastconv.records.LayerResult.stats`.
+
+        Raises:
+            FastconvError: squares overflowed float64.
+        """
+        self.to("cpu")
+        if self._overflowed:
+            raise FastconvError("activations are too large: their squares overflow float64")
         return {
             "count": self.counts[0].numpy(),
             "nonfinite": self.counts[1].numpy(),
@@ -64,6 +86,7 @@ class Totals:
 
     def merge(self, stats: dict[str, np.ndarray], histogram: np.ndarray | None) -> None:
         """Add stored totals."""
+        self.to("cpu")
         for i, name in enumerate(("count", "nonfinite", "positive")):
             self.counts[i] += torch.from_numpy(stats[name])
         self.low = torch.minimum(self.low, torch.from_numpy(stats["min"]))
@@ -75,7 +98,7 @@ class Totals:
 
 
 class LayerState:
-    """The running states of one layer.
+    """The running states of one layer, on the device of its outputs.
 
     `totals` covers the samples since it was last replaced; `hits` everything seen or merged, so
     that candidates that cannot be among the best any more cost nothing.
@@ -91,6 +114,10 @@ class LayerState:
     def new_totals(self) -> Totals | None:
         m = self._measures
         return Totals(self.info.channels, quantiles=m.quantiles) if m.stats else None
+
+    def histogram(self, device: torch.device) -> Tensor | None:
+        """The counts [C, bins] to add into, where the layer's output is; None if not wanted."""
+        return None if self.totals is None else self.totals.to(device).histogram
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +144,7 @@ class LayerState:
         if peaks is None:
             extremes = (r.max, r.argmax) if self._measures.largest else (r.min, r.argmin)
             peaks = (extremes[0].unsqueeze(-1), extremes[1].unsqueeze(-1))
-        self.hits.update(peaks[0].cpu(), samples, peaks[1].cpu(), source)
+        self.hits.update(peaks[0], samples, peaks[1], source)
 
     def merge(self, part: LayerResult) -> None:
         """Take what a part, or another run, holds of this layer."""
@@ -160,23 +187,23 @@ class LayerState:
             result.topk = stored_topk(self.hits)
             pictures = self.hits.pictures()
             if pictures is not None:
-                result.patches = pictures.numpy()
+                result.patches = pictures.cpu().numpy()
         return result
 
 
 def stored_topk(hits: Hits) -> dict[str, np.ndarray]:
     """The entries with positions per dimension and boxes; empty slots NaN, -1, -1, 0."""
     info = hits.info
-    empty = (hits.samples < 0).numpy()
-    flat = hits.positions.numpy()
+    samples, flat = hits.samples.cpu().numpy(), hits.positions.cpu().numpy()
+    empty = samples < 0
     axes = np.unravel_index(np.maximum(flat, 0), info.size) if info.size else ()
     position = np.stack(axes, -1) if axes else np.zeros((*flat.shape, 0), np.int64)
     box = boxes(info, np.maximum(flat, 0))
     position[empty] = -1
     box[empty] = 0
     return {
-        "value": hits.values.numpy(),
-        "sample": hits.samples.numpy(),
+        "value": hits.values.cpu().numpy(),
+        "sample": samples,
         "position": position.astype(np.int64),
         "box": box.astype(np.int64),
         "status": np.full(flat.shape, STATUS.index(info.status), np.uint8),

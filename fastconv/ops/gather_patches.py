@@ -34,7 +34,8 @@ def gather_patches(
 
     Args:
         input: [N, C, *spatial] with 1 to 3 spatial dimensions, any dtype of 1, 2, 4 or 8 bytes.
-        index: [M] int64, rows of `input`.
+        index: [M] int64, rows of `input`. On a GPU they are not checked, which would mean to wait
+            for it: a row that does not exist gives zeros.
         start: [M, D] int64, first position per spatial dimension; it may lie outside the input.
         size: D ints, the size of every patch (or one int for all dimensions).
 
@@ -42,7 +43,7 @@ def gather_patches(
         [M, C, *size], dtype of `input`, contiguous.
 
     Raises:
-        InputError: an index outside the batch, or shapes and dtypes that do not fit.
+        InputError: an index outside the batch (on the CPU), or shapes and dtypes that do not fit.
 
     Memory:
         Only the boxes are read.
@@ -66,7 +67,7 @@ def gather_patches(
         raise InputError(
             f"input is on {input.device}, index on {index.device}, start on {start.device}"
         )
-    if not torch.compiler.is_compiling() and index.numel():
+    if not torch.compiler.is_compiling() and index.device.type == "cpu" and index.numel():
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= input.shape[0]:
             raise InputError(

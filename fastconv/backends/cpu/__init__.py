@@ -12,7 +12,8 @@ from fastconv.backends.cpu.channel_reduce import channel_reduce
 from fastconv.backends.cpu.channel_reduce import supports as channel_reduce_supports
 from fastconv.backends.cpu.conv_reduce import conv_reduce
 from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
-from fastconv.backends.cpu.gather_patches import gather_patches
+from fastconv.backends.cpu.exact_add import exact_add
+from fastconv.backends.cpu.gather_patches import gather_patches, place_patches
 from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
 from fastconv.backends.cpu.topk_merge import topk_merge
 from fastconv.errors import BackendUnavailableError
@@ -56,5 +57,7 @@ KERNELS = {
     "channel_reduce": Kernel(channel_reduce, channel_reduce_supports),
     "conv_reduce": Kernel(conv_reduce, conv_reduce_supports),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
+    "place_patches": Kernel(place_patches, gather_patches_supports),
     "topk_merge": Kernel(topk_merge, lambda *args: None),
+    "exact_add": Kernel(exact_add, lambda *args: None),
 }

@@ -6,7 +6,9 @@ from fastconv.backends import Kernel
 from fastconv.backends.reference.channel_normalize import channel_normalize
 from fastconv.backends.reference.channel_reduce import channel_reduce
 from fastconv.backends.reference.conv_reduce import conv_reduce
+from fastconv.backends.reference.exact_add import exact_add
 from fastconv.backends.reference.gather_patches import gather_patches
+from fastconv.backends.reference.place_patches import place_patches
 from fastconv.backends.reference.topk_merge import topk_merge
 
 
@@ -20,5 +22,13 @@ def _always(*args: object) -> None:
 
 KERNELS = {
     op.__name__: Kernel(op, _always)
-    for op in (conv_reduce, channel_reduce, channel_normalize, topk_merge, gather_patches)
+    for op in (
+        conv_reduce,
+        channel_reduce,
+        channel_normalize,
+        topk_merge,
+        gather_patches,
+        place_patches,
+        exact_add,
+    )
 }

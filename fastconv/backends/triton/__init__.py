@@ -13,7 +13,9 @@ from fastconv.backends.triton import (
     channel_normalize,
     channel_reduce,
     conv_reduce,
+    exact_add,
     gather_patches,
+    place_patches,
     topk_merge,
 )
 from fastconv.backends.triton.launch import INTERPRETED
@@ -27,5 +29,13 @@ def unavailable() -> str | None:
 
 KERNELS = {
     module.__name__.rpartition(".")[2]: Kernel(module.run, module.supports)
-    for module in (conv_reduce, channel_reduce, channel_normalize, topk_merge, gather_patches)
+    for module in (
+        conv_reduce,
+        channel_reduce,
+        channel_normalize,
+        topk_merge,
+        gather_patches,
+        place_patches,
+        exact_add,
+    )
 }

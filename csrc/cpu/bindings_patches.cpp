@@ -1,0 +1,146 @@
+#include <algorithm>
+#include <cstring>
+
+#include "bindings.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kGrainBytes = 65536;  // fewer are not worth another thread
+constexpr int64_t kColours = 3;
+
+struct Patches {
+  const char* input;     // [N, C, depth, height, width], any strides
+  const int64_t* index;  // [M]
+  const int64_t* start;  // [M, 3]
+  const int64_t* slot;   // [M]: the place of patch m in out, none below 0; null: m itself
+  const float* low;      // [C]: null, or out is colours (value - low) * scale of float input
+  const float* scale;
+  char* out;  // contiguous: [slots, C, size...], or uint8 [slots, size..., 3]
+  int64_t channels, extent[3], size[3];
+  int64_t stride_n, stride_c, stride[3];
+
+  int64_t values() const {
+    return (low != nullptr ? kColours : channels) * size[0] * size[1] * size[2];
+  }
+};
+
+template <typename T>
+void copy_strided(const T* from, int64_t stride, int64_t count, T* to) {
+  if (stride == 1) {
+    std::memcpy(to, from, count * sizeof(T));
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+  }
+}
+
+// The points [begin, end) of a row of patch m that lie in the input, and where they are in it.
+struct Row {
+  int64_t begin, end, offset;
+};
+
+Row row_inside(const Patches& p, int64_t m, int64_t z, int64_t y) {
+  const int64_t* start = p.start + 3 * m;
+  const int64_t at_z = start[0] + z, at_y = start[1] + y;
+  if (at_z < 0 || at_z >= p.extent[0] || at_y < 0 || at_y >= p.extent[1])
+    return {p.size[2], p.size[2], 0};
+  const int64_t begin = std::clamp<int64_t>(-start[2], 0, p.size[2]);
+  const int64_t end = std::clamp<int64_t>(p.extent[2] - start[2], begin, p.size[2]);
+  return {begin, end,
+          p.index[m] * p.stride_n + at_z * p.stride[0] + at_y * p.stride[1] +
+              (start[2] + begin) * p.stride[2]};
+}
+
+// Row by row, every channel of a row together: channels_last input is read once, too.
+template <typename T>
+void copy_patch(const Patches& p, int64_t m, int64_t slot) {
+  T* out = reinterpret_cast<T*>(p.out) + slot * p.values();
+  const int64_t plane = p.values() / p.channels;
+  for (int64_t z = 0; z < p.size[0]; ++z)
+    for (int64_t y = 0; y < p.size[1]; ++y) {
+      const Row in = row_inside(p, m, z, y);
+      T* row = out + (z * p.size[1] + y) * p.size[2];
+      for (int64_t c = 0; c < p.channels; ++c, row += plane) {
+        std::memset(row, 0, in.begin * sizeof(T));
+        if (in.begin < in.end)
+          copy_strided(reinterpret_cast<const T*>(p.input) + in.offset + c * p.stride_c,
+                       p.stride[2], in.end - in.begin, row + in.begin);
+        std::memset(row + in.end, 0, (p.size[2] - in.end) * sizeof(T));
+      }
+    }
+}
+
+// 0 to 255, halves to even; 0 for NaN.
+uint8_t colour(float value) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no room for a fraction
+  value = value == value ? std::clamp(value, 0.0f, 255.0f) : 0.0f;
+  return static_cast<uint8_t>((value + kRound) - kRound);
+}
+
+void copy_colours(const Patches& p, int64_t m, int64_t slot) {
+  uint8_t* out = reinterpret_cast<uint8_t*>(p.out) + slot * p.values();
+  for (int64_t z = 0; z < p.size[0]; ++z)
+    for (int64_t y = 0; y < p.size[1]; ++y) {
+      const Row in = row_inside(p, m, z, y);
+      uint8_t* row = out + (z * p.size[1] + y) * p.size[2] * kColours;
+      for (int64_t c = 0; c < kColours; ++c) {
+        const int64_t from_c = std::min(c, p.channels - 1);
+        const float low = p.low[from_c], scale = p.scale[from_c];
+        const float* from =
+            reinterpret_cast<const float*>(p.input) + in.offset + from_c * p.stride_c;
+        const uint8_t outside = colour((0.0f - low) * scale);
+        for (int64_t i = 0; i < in.begin; ++i) row[i * kColours + c] = outside;
+        for (int64_t i = in.begin; i < in.end; ++i)
+          row[i * kColours + c] = colour((from[(i - in.begin) * p.stride[2]] - low) * scale);
+        for (int64_t i = in.end; i < p.size[2]; ++i) row[i * kColours + c] = outside;
+      }
+    }
+}
+
+void place_patches(Tensor input, Tensor index, Tensor start, std::optional<Tensor> slot,
+                   std::optional<Tensor> low, std::optional<Tensor> scale, int64_t bytes,
+                   Tensor out) {
+  Patches p{};
+  p.input = data<const char>(input);
+  p.index = data<const int64_t>(index);
+  p.start = data<const int64_t>(start);
+  p.slot = optional_data<int64_t>(slot);
+  p.low = optional_data<float>(low), p.scale = optional_data<float>(scale);
+  p.out = data<char>(out);
+  p.channels = input.size(1), p.stride_n = input.stride(0), p.stride_c = input.stride(1);
+  for (int d = 0; d < 3; ++d) {
+    p.extent[d] = input.size(2 + d), p.stride[d] = input.stride(2 + d);
+    p.size[d] = out.size((p.low != nullptr ? 1 : 2) + d);
+  }
+  if (p.channels == 0) return;
+  const int64_t grain = kGrainBytes / (p.values() * bytes) + 1;
+  torch::stable::parallel_for(0, index.size(0), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) {
+      const int64_t to = p.slot != nullptr ? p.slot[m] : m;
+      if (to < 0) continue;
+      if (p.low != nullptr) {
+        copy_colours(p, m, to);
+        continue;
+      }
+      switch (bytes) {
+        case 1: copy_patch<uint8_t>(p, m, to); break;
+        case 2: copy_patch<uint16_t>(p, m, to); break;
+        case 4: copy_patch<uint32_t>(p, m, to); break;
+        default: copy_patch<uint64_t>(p, m, to); break;
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fastconv
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def(
+      "place_patches(Tensor input, Tensor index, Tensor start, Tensor? slot, Tensor? low,"
+      " Tensor? scale, int bytes, Tensor(a!) out) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
+  m.impl("place_patches", TORCH_BOX(&fastconv::place_patches));
+}
