@@ -110,9 +110,10 @@ class RunState:
             self._units = range(number, number)
         self._torn = True
         source = PatchSource(inputs, self.display)
-        rows = torch.tensor(kept, dtype=torch.int64)
+        rows = torch.tensor(kept, dtype=torch.int64).to(inputs.device)
         self._spread = Spread(unit, kept)
-        wanted = self._kept_maps.rows(rows.numpy())
+        self._rows: dict[int, tuple[Tensor, Tensor]] = {}  # of every layer
+        wanted = self._kept_maps.rows(np.asarray(kept, np.int64))
 
         def take(index: int, value: Tensor, target: CaptureTarget) -> None:
             self._take(index, value, target, rows, source)
@@ -121,10 +122,8 @@ class RunState:
                 self._kept_maps.write(self._open_part(), index, number, maps)
 
         yield take
-        if self._options.samples and not kept:
-            for index, layer in enumerate(self._layers):
-                nothing = torch.empty(0, layer.info.channels)
-                self._append_samples(index, nothing, nothing)
+        if self._options.samples:
+            self._write_samples()
         if labels is not None:
             self._labels.append(self._spread(labels.numpy(), -1))
         self._skipped += sorted(set(unit) - set(kept))
@@ -144,7 +143,7 @@ class RunState:
                 f"{[info.channels, *info.size]} for the first one: every sample must give one row "
                 "of the same shape"
             )
-        counts = layer.totals.histogram if layer.totals is not None else None
+        counts = layer.histogram(value.device)
         reduction = channel_reduce(
             value,
             scale=target.scale,
@@ -158,7 +157,7 @@ class RunState:
             peaks = self._peaks(value, target)
         layer.update(reduction, peaks, rows, source)
         if self._options.samples:
-            self._write_samples(index, reduction)
+            self._rows[index] = sample_rows(reduction)
 
     def _peaks(self, value: Tensor, target: CaptureTarget) -> tuple[Tensor, Tensor]:
         """Values and positions [N, C, hits_per_sample], the values as `channel_reduce` has them."""
@@ -235,17 +234,17 @@ class RunState:
         self._saved = time.monotonic()
         self._cost = self._saved - began
 
-    def _write_samples(self, index: int, r: Reduction) -> None:
-        finite = r.count - r.nonfinite
-        highest = torch.where(finite > 0, r.max, torch.nan)
-        mean = torch.where(finite > 0, r.sum / finite, torch.nan).float()
-        self._append_samples(index, highest, mean)
-
-    def _append_samples(self, index: int, highest: Tensor, mean: Tensor) -> None:
-        writer = self._open_part()
-        for name, values in (("max", highest), ("mean", mean)):
-            rows = self._spread(values.cpu().numpy(), np.nan)
-            writer.append(f"samples/{index}/{name}", rows)
+    def _write_samples(self) -> None:
+        """The rows of one unit; from a device, those of all layers in one transfer."""
+        channels = np.repeat([layer.info.channels for layer in self._layers], 2)
+        table = np.empty((0, channels.sum()), np.float32)
+        if self._rows:
+            columns = [t for index in range(len(self._layers)) for t in self._rows[index]]
+            place = columns[0].device
+            table = torch.cat([column.to(place) for column in columns], 1).cpu().numpy()
+        parts = np.split(self._spread(table, np.nan), np.cumsum(channels)[:-1], 1)
+        for i, rows in enumerate(parts):
+            self._open_part().append(f"samples/{i // 2}/{('max', 'mean')[i % 2]}", rows)
 
     # -- the result --------------------------------------------------------------------------
 
@@ -308,6 +307,13 @@ class Spread:
         full = np.full((self._size, *rows.shape[1:]), missing, rows.dtype)
         full[self._at] = rows
         return full
+
+
+def sample_rows(r: Reduction) -> tuple[Tensor, Tensor]:
+    """Maximum and mean of every (sample, channel), float32; NaN without a finite value."""
+    finite = r.count - r.nonfinite
+    highest = torch.where(finite > 0, r.max, torch.nan)
+    return highest, torch.where(finite > 0, r.sum / finite, torch.nan).float()
 
 
 def stage_value(value: Tensor, target: CaptureTarget) -> Tensor:

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from fastconv.geometry import input_boxes
-from fastconv.measure.patches import PatchPlan, PatchSource
+from fastconv.measure.patches import PatchPlan, PatchSource, Starts
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 from fastconv.records import LayerInfo
 
 
 class Hits:
-    """Exact, order-free top-k of every channel of a layer.
+    """Exact, order-free top-k of every channel of a layer, on the device of its outputs.
 
     Entries are ordered by value, then the lower sample, then the lower flat position; the best
-    k of any set of candidates are the same however the candidates arrive.
+    k of any set of candidates are the same however the candidates arrive. Taking a batch reads
+    nothing back: which candidates enter is known on the device only.
     """
 
     def __init__(self, info: LayerInfo, k: int, *, largest: bool, plan: PatchPlan | None):
@@ -25,8 +26,19 @@ class Hits:
         self.largest = largest
         self.plan = plan
         self.values, self.samples, self.positions, _ = empty_topk(info.channels, k)
-        self._pictures: Tensor | None = None  # [C, slot, ...]
-        self._slots = torch.arange(k).expand(info.channels, k)  # of the picture of each entry
+        self._pictures: Tensor | None = None  # [C * k, ...]: slots 0 to k - 1 of every channel
+        self._slots = torch.arange(k).repeat(info.channels, 1)  # of the picture of each entry
+        self._starts = None if plan is None else Starts(info, plan)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move everything, if it is not there already."""
+        if self.values.device == torch.device(device):
+            return
+        for name in ("values", "samples", "positions", "_slots", "_pictures"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value.to(device))
+        if self._starts is not None:
+            self._starts.to(device)
 
     def update(
         self, values: Tensor, samples: Tensor, positions: Tensor, source: PatchSource
@@ -38,37 +50,48 @@ class Hits:
             samples: [N] int64.
             source: the batch whose row n is sample samples[n].
         """
+        self.to(values.device)
         _, channels, per_sample = values.shape
+        samples = samples.to(values.device)
         flat = [
             t.permute(1, 0, 2).reshape(channels, -1).contiguous()  # [C, N * R]
             for t in (values, samples.view(-1, 1, 1).expand(values.shape), positions)
         ]
         origin = self._merge(*flat)
-        if self.plan is not None:
-            entered = origin >= self.k
-            rows = (origin[entered] - self.k) // per_sample
-            self._place(origin, self._cut(entered, rows, source))
+        if self.plan is not None and self._starts is not None:
+            slot = self._assign(origin)
+            rows = (origin.flatten() - self.k) // per_sample
+            if self._pictures is None:
+                self._pictures = source.empty(self.plan, slot.numel())
+            start = self._starts(self.positions.flatten())
+            source.place(self.plan, rows, start, slot.flatten(), self._pictures)
 
     def merge(
         self, values: Tensor, samples: Tensor, positions: Tensor, pictures: Tensor | None
     ) -> None:
-        """Take stored entries: [C, m] each, with the pictures of the filled ones."""
+        """Take stored entries, on the CPU: [C, m] each, with the pictures of the filled ones."""
+        self.to("cpu")
         origin = self._merge(values, samples, positions)
         if self.plan is not None and pictures is not None:
+            slot = self._assign(origin)
+            if self._pictures is None:
+                self._pictures = pictures.new_zeros((slot.numel(), *pictures.shape[1:]))
             filled = samples >= 0
             number = filled.flatten().cumsum(0).view_as(samples) - 1  # of the picture of an entry
-            entered = origin >= self.k
+            entered = slot >= 0
             channel = entered.nonzero()[:, 0]
             chosen = number[channel, origin[entered] - self.k]
-            self._place(origin, pictures[chosen])
+            # as numpy, which copies whole pictures; torch would go by their bytes
+            taken = pictures.index_select(0, chosen).numpy()
+            self._pictures.numpy()[slot[entered].numpy()] = taken
 
     def pictures(self) -> Tensor | None:
         """[C, k, ...] in the order of the entries; zero where there is no hit."""
         if self._pictures is None:
             return None
-        row = torch.arange(self.info.channels)[:, None] * self.k + self._slots
-        ordered = self._pictures.flatten(0, 1).index_select(0, row.flatten())
-        ordered = ordered.view_as(self._pictures)
+        rows = self._numbers(self._slots).flatten()
+        ordered = self._pictures.index_select(0, rows)  # whole pictures, not byte by byte
+        ordered = ordered.unflatten(0, self._slots.shape)
         ordered[self.samples < 0] = 0
         return ordered
 
@@ -85,25 +108,28 @@ class Hits:
         self.values, self.samples, self.positions, origin = merged
         return origin  # [C, k]
 
-    def _cut(self, entered: Tensor, rows: Tensor, source: PatchSource) -> Tensor:
-        assert self.plan is not None
-        box = boxes(self.info, self.positions[entered].numpy())
-        return source.cut(self.plan, rows, self.plan.start(box))
+    def _assign(self, origin: Tensor) -> Tensor:
+        """Give entries that entered the slots of those that left; [C, k], -1 for all others.
 
-    def _place(self, origin: Tensor, new: Tensor) -> None:
-        """Put the pictures of entered hits, in the order of the entries, where gone ones were."""
+        The slots of a channel are always a permutation, so that every entry has one.
+        """
         entered = origin >= self.k
-        if self._pictures is None:
-            self._pictures = new.new_zeros((self.info.channels, self.k, *new.shape[1:]))
-        held = self._slots.gather(1, origin.clamp(0, self.k - 1))  # of the entries that stay
         stays = (origin >= 0) & ~entered
-        taken = torch.zeros(stays.shape, dtype=torch.int64).scatter_add(1, held, stays.long())
-        free = taken.argsort(dim=1, stable=True)  # the free slots come first
+        held = self._slots.gather(1, origin.clamp(0, self.k - 1))  # of the entries that stay
+        taken = held.new_zeros((len(held), self.k + 1))  # the last one: of no slot
+        taken.scatter_(1, torch.where(stays, held, self.k), 1)
+        taken = taken[:, : self.k] > 0
+        order = (~taken).cumsum(1) - 1  # of the free slots
+        free = held.new_zeros((len(held), self.k + 1))
+        number = torch.arange(self.k, device=held.device).expand_as(held)
+        free.scatter_(1, torch.where(taken, self.k, order), number)
         nth = (~stays).cumsum(1) - 1  # entries without a slot take the free ones in turn
         self._slots = torch.where(stays, held, free.gather(1, nth.clamp_min(0)))
-        row = entered.nonzero()[:, 0] * self.k + self._slots[entered]
-        # as numpy, which copies whole pictures; torch would go by their bytes
-        self._pictures.flatten(0, 1).numpy()[row.numpy()] = new.numpy()
+        return torch.where(entered, self._numbers(self._slots), -1)
+
+    def _numbers(self, slots: Tensor) -> Tensor:
+        """Slots [C, k] counted over all channels."""
+        return slots + self.k * torch.arange(len(slots), device=slots.device)[:, None]
 
 
 def boxes(info: LayerInfo, positions: np.ndarray) -> np.ndarray:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastconv.ops.gather_patches import gather_patches
+from fastconv.geometry import input_boxes
+from fastconv.ops.place_patches import place_patches
 from fastconv.records import LayerInfo
 
 MAX_POINTS = 48 * 48
@@ -45,10 +47,17 @@ class Display:
 
     def colours(self, values: Tensor) -> Tensor:
         """[N, 3, h, w] uint8 of input values [N, 1 or 3, h, w]; 0 where not finite."""
-        low = values.new_tensor(self.low).view(1, -1, 1, 1)
-        scale = 255 / (values.new_tensor(self.high).view(1, -1, 1, 1) - low)
-        scaled = (values - low).mul_(scale).nan_to_num_(0.0).clamp_(0, 255).round_()
+        low, scale = _low_and_scale(self, values.device)
+        scaled = (values - low.view(-1, 1, 1)).mul_(scale.view(-1, 1, 1))
+        scaled = scaled.nan_to_num_(0.0).clamp_(0, 255).round_()
         return scaled.to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+@cache
+def _low_and_scale(display: Display, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[C] float32 each: a colour is (value - low) * scale."""
+    low, high = torch.tensor(display.low), torch.tensor(display.high)
+    return low.to(device), (255 / (high - low)).to(device)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,33 @@ class PatchPlan:
         return np.floor_divide(first, self.factor)
 
 
+class Starts:
+    """The first points of the pictures of flat output positions: one table per input dimension."""
+
+    def __init__(self, info: LayerInfo, plan: PatchPlan):
+        self._size = info.size
+        corner = [np.arange(n) for n in info.size]
+        ends = max([1, *info.size])
+        positions = np.zeros((ends, len(info.size)), np.int64)
+        for d, along in enumerate(corner):
+            positions[: len(along), d] = along
+        start = plan.start(input_boxes(info.fields, positions))  # [ends, D]
+        self._tables = [torch.from_numpy(np.ascontiguousarray(column)) for column in start.T]
+
+    def to(self, device: torch.device | str) -> None:
+        self._tables = [table.to(device) for table in self._tables]
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """[M, D] int64 of flat positions [M]."""
+        axes = []
+        for size in reversed(self._size):
+            axes.append(positions % size)
+            positions = positions // size
+        axes.reverse()
+        axes += [torch.zeros_like(positions)] * (len(self._tables) - len(axes))
+        return torch.stack([table[at] for table, at in zip(self._tables, axes, strict=False)], -1)
+
+
 class PatchSource:
     """One input batch, from which pictures are cut; reduced copies are made once, when needed."""
 
@@ -89,23 +125,38 @@ class PatchSource:
         self._display = display
         self._reduced: dict[int, Tensor] = {}  # by factor
 
-    def cut(self, plan: PatchPlan, rows: Tensor, start: np.ndarray) -> Tensor:
-        """Pictures of rows [M] at start [M, D]: uint8 [M, h, w, 3] of images, else float32."""
+    def empty(self, plan: PatchPlan, count: int) -> Tensor:
+        """Room for pictures: uint8 [count, h, w, 3] of images, else float32 [count, C, *size]."""
+        if self._display is not None:
+            shape, dtype = (*plan.size, 3), torch.uint8
+        else:
+            shape, dtype = (self._inputs.shape[1], *plan.size), torch.float32
+        return torch.zeros((count, *shape), dtype=dtype, device=self._inputs.device)
+
+    def place(
+        self, plan: PatchPlan, rows: Tensor, start: Tensor, slot: Tensor, pictures: Tensor
+    ) -> None:
+        """Cut the picture of rows[m] at start[m] [D] into pictures[slot[m]], where slot[m] >= 0."""
         if plan.factor not in self._reduced:
             self._reduced[plan.factor] = self._reduce(plan.factor)
         source = self._reduced[plan.factor]
-        rows = rows.to(source.device)
-        at = torch.from_numpy(np.ascontiguousarray(start)).to(source.device)
         if self._display is None:
-            return gather_patches(source, rows, at, plan.size).cpu()
-        if source.dtype != torch.uint8:  # the full-size input: convert the pictures, not all of it
-            pictures = self._display.colours(gather_patches(source, rows, at, plan.size))
-            return pictures.permute(0, 2, 3, 1).cpu()
-        # a row of w pixels is 3 w bytes: cropped as such, nothing is transposed
-        height, width = plan.size
-        lines = source.flatten(2).unsqueeze(1)  # [N, 1, h, 3 w]
-        pictures = gather_patches(lines, rows, at * at.new_tensor([1, 3]), (height, 3 * width))
-        return pictures.view(-1, height, width, 3).cpu()
+            place_patches(source, rows, start, slot, pictures)
+        elif source.dtype != torch.uint8:  # the full-size input: colour the pictures, not all of it
+            low, scale = _low_and_scale(self._display, source.device)
+            place_patches(source, rows, start, slot, pictures, low=low, scale=scale)
+        else:  # a row of w pixels is 3 w bytes: cropped as such, nothing is transposed
+            lines = source.flatten(2).unsqueeze(1)  # [N, 1, h, 3 w]
+            start = torch.stack([start[:, 0], 3 * start[:, 1]], -1)
+            place_patches(lines, rows, start, slot, pictures.flatten(2).unsqueeze(1))
+
+    def cut(self, plan: PatchPlan, rows: Tensor, start: np.ndarray) -> Tensor:
+        """Pictures of rows [M] at start [M, D], on the CPU."""
+        device = self._inputs.device
+        pictures = self.empty(plan, len(rows))
+        at = torch.from_numpy(np.ascontiguousarray(start)).to(device)
+        self.place(plan, rows.to(device), at, torch.arange(len(rows), device=device), pictures)
+        return pictures.cpu()
 
     def _reduce(self, factor: int) -> Tensor:
         """The batch reduced by `factor`: [N, h, w, 3] uint8 of images, else as the input."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.geometry import FieldMap
 from fastconv.records import LayerInfo
 
 
@@ -30,7 +33,8 @@ def sample_peaks(
     left = torch.where(value.isfinite(), value.float(), worst).flatten(2)  # [N, C, P]
     if left is value:
         left = left.clone()
-    near = [_near(info, d, length).to(value.device) for d, length in enumerate(size)]
+    fields = info.fields if len(info.fields) == len(size) else [None] * len(size)
+    near = [_near(f, length, value.device) for f, length in zip(fields, size, strict=True)]
     values, positions = [], []
     for _ in range(count):
         best = (left.argmax(-1) if largest else left.argmin(-1)).unsqueeze(-1)  # [N, C, 1]
@@ -42,12 +46,13 @@ def sample_peaks(
     return torch.cat(values, -1), torch.cat(positions, -1)
 
 
-def _near(info: LayerInfo, dimension: int, length: int) -> Tensor:
+@cache
+def _near(field: FieldMap | None, length: int, device: torch.device) -> Tensor:
     """[length, length] bool: boxes of two positions start less than half a field apart."""
-    if len(info.fields) != len(info.size):
-        return torch.ones(length, length, dtype=torch.bool)
-    start = torch.from_numpy(info.fields[dimension].box(torch.arange(length).numpy())[0])
-    return (start[:, None] - start).abs() * 2 < info.fields[dimension].size
+    if field is None:
+        return torch.ones((length, length), dtype=torch.bool, device=device)
+    start = torch.from_numpy(field.box(np.arange(length))[0])
+    return ((start[:, None] - start).abs() * 2 < field.size).to(device)
 
 
 def _around(position: Tensor, near: list[Tensor], size: list[int]) -> Tensor:
