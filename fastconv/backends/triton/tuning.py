@@ -14,6 +14,8 @@ import triton
 
 from fastconv.backends.triton.launch import INTERPRETED
 
+_OLD = triton.__version__.startswith("3.6.")  # needs more registers than later versions
+
 
 class ConvConfig(NamedTuple):
     block_m: int  # output channels of a tile
@@ -65,6 +67,8 @@ def conv_pointer(
     if x.dtype != torch.float32:
         if heavy and architecture(x.device) == "sm_100":
             block_n = min(block_n, 32)  # 64 spills a few registers with triton 3.9
+        if _OLD and architecture(x.device) == "sm_80" and not heavy:
+            block_m = min(block_m, 32)  # 64 spills a few registers with triton 3.6
         return ConvConfig(block_m, block_n, 32, warps=8 if heavy else 4, stages=3, tiles=32)
     if heavy and architecture(x.device) == "sm_80":
         block_m = min(block_m, 32)  # 64 spills a few registers with triton 3.9

@@ -47,6 +47,27 @@ def reduce(x, *, histogram=False):
     return "channel_reduce", (x, None, None, None, counts if histogram else None), "ieee"
 
 
+def topk(channels, slots, candidates):
+    lists = [
+        [like(channels, n, dtype=dtype) for dtype in (FP32, torch.int64, torch.int64)]
+        for n in (slots, candidates)
+    ]
+    return "topk_merge", (*lists[0], *lists[1], True), "ieee"
+
+
+def patches(x, size, *, count=576, colours=False):
+    index, start = like(count, dtype=torch.int64), like(count, len(size), dtype=torch.int64)
+    affine = (like(3, dtype=FP32),) * 2 if colours else (None, None)
+    out = like(count, *size, 3, dtype=torch.uint8) if colours else like(count, x.shape[1], *size)
+    return "place_patches", (x, index, start, index, *affine, out), "ieee"
+
+
+def normalize(x, mode):
+    vector = like(x.shape[1], dtype=FP32)
+    affine = (vector, vector) if mode == "batchnorm" else (None, None)
+    return "channel_normalize", (x, mode, *affine, 1e-5), "ieee"
+
+
 CASES = {
     "pointer_3x3_bf16": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1),
     "pointer_3x3_bf16_full": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1, full=True),
@@ -86,6 +107,16 @@ CASES = {
     "reduce_nchw_bf16": reduce(like(8, 64, 56, 56)),
     "reduce_nhwc_bf16": reduce(like(8, 64, 56, 56, last=True)),
     "reduce_nchw_fp32_histogram": reduce(like(8, 64, 56, 56, dtype=FP32), histogram=True),
+    "normalize_batchnorm_nhwc": normalize(like(8, 64, 56, 56, last=True), "batchnorm"),
+    "normalize_instance_nchw": normalize(like(8, 64, 56, 56), "instance"),
+    "topk_9_of_256": topk(64, 9, 256),
+    "patches_colours": patches(like(8, 3, 224, 224, dtype=FP32), (43, 43), colours=True),
+    "patches_3d": patches(like(8, 2, 16, 56, 56), (5, 7, 7)),
+    "exact_add": (
+        "exact_add",
+        (like(64, 68, dtype=torch.int64), like(8, 64, dtype=torch.float64)),
+        "ieee",
+    ),
 }
 
 
