@@ -17,8 +17,8 @@ def test_same_limbs_as_the_reference(shape, device):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(shape, dtype=torch.float64, generator=generator)
     values *= torch.exp2(torch.randint(-1074, 1020, shape, generator=generator).double())
-    special = torch.tensor([5e-324, -MOST, MOST, -0.0, 0.0, 2**-1022, -1e-310])
-    values.view(-1)[: min(values.numel(), 7)] = special.double()[: values.numel()]
+    special = torch.tensor([5e-324, -MOST, MOST, -0.0, 0.0, 2**-1022, -1e-310], dtype=values.dtype)
+    values.view(-1)[:7] = special[: values.numel()]
     values = values.to(device)
     sums, wanted = (exact_sum.empty_sums(shape[1]).to(device) for _ in range(2))
     for _ in range(2):
