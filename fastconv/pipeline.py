@@ -23,6 +23,7 @@ from fastconv.fingerprint import made_by, model_hash, require_equal
 from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
+from fastconv.planner import FUSED, plan_kernels
 from fastconv.progress import Progress
 from fastconv.run_state import RunState
 from fastconv.store.parts import PartsFolder, remove_parts
@@ -173,7 +174,8 @@ class Job:
         first, _ = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         with self._autocast():
-            self.targets, self.layout = self._plan(first, layers)
+            targets, self.layout = self._plan(first, layers)
+            self.targets = plan_kernels(targets, options, place)
             example = self.prepared(first)
             graph = graph_signature(model, example)
             names = [t.info.name for t in self.targets]
@@ -187,6 +189,7 @@ class Job:
             "layers": names,
             "device": place.type,
             "layout": str(self.layout).removeprefix("torch."),
+            "kernels": [t.info.measured_by for t in self.targets],
             **options.as_dict(),
         }
         self.state = RunState(
@@ -256,14 +259,27 @@ class Job:
 
     def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
         inputs, kept = self.prepared(inputs), self.source.kept(unit)
-        with self.state.unit(number, unit, kept, inputs, labels) as take:
+        with self.state.unit(number, unit, kept, inputs, labels) as batch:
             if kept:
-                self.forward(inputs, lambda i, value: take(i, value, self.targets[i]))
+                self.forward(
+                    inputs,
+                    lambda i, value: batch.take(i, value, self.targets[i]),
+                    lambda i, value: batch.convolve(i, value, self.targets[i]),
+                )
 
-    def forward(self, inputs: Tensor, on_output: Callable[[int, Tensor], None]) -> None:
-        """One forward up to the deepest layer, which hands every layer's output over."""
+    def forward(
+        self,
+        inputs: Tensor,
+        on_output: Callable[[int, Tensor], None],
+        on_input: Callable[[int, Tensor], Tensor | None],
+    ) -> None:
+        """One forward up to the deepest layer, which hands every layer's output over.
+
+        Of the layers that run fused it hands the input over, as `capture_forward` says.
+        """
+        fused = {i for i, target in enumerate(self.targets) if target.info.measured_by == FUSED}
         with self._autocast():
-            capture_forward(self.model, self.targets, inputs, on_output)
+            capture_forward(self.model, self.targets, inputs, on_output, fused, on_input)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.gather_patches import gather_patches
 from fastconv.pipeline import Job
+from fastconv.planner import run_fused
 from fastconv.records import LayerInfo
 from fastconv.reduction import Reduction
 from fastconv.store.reader import Run
@@ -104,15 +105,24 @@ class HitChecker:
     def _check_unit(self, unit: range, inputs: Tensor, chosen: list[np.ndarray]) -> None:
         source = PatchSource(inputs, self._job.state.display)
 
-        def compare(index: int, value: Tensor) -> None:
+        def compare(index: int, value: Tensor, target: CaptureTarget) -> None:
             hits = self._hits[index]
             here = chosen[index] & (hits.sample >= unit.start) & (hits.sample < unit.stop)
             filters, ranks = here.nonzero()
             if len(filters):
                 rows = self._rows(unit, hits.sample[filters, ranks])
-                self._compare(index, value, filters, ranks, rows, source)
+                self._compare(index, value, target, filters, ranks, rows, source)
 
-        self._job.forward(inputs, compare)
+        def convolve(index: int, x: Tensor) -> Tensor:
+            target, backend = self._job.targets[index], self._job.options.backend
+            value = run_fused(
+                target, x, histogram=False, return_activation=True, backend=backend
+            ).activation
+            assert value is not None
+            compare(index, value, replace(target, scale=None, shift=None, activation=None))
+            return value
+
+        self._job.forward(inputs, lambda i, v: compare(i, v, self._job.targets[i]), convolve)
 
     def _rows(self, unit: range, samples: np.ndarray) -> np.ndarray:
         """Where the samples are in the batch of their unit."""
@@ -125,6 +135,7 @@ class HitChecker:
         self,
         index: int,
         value: Tensor,
+        left: CaptureTarget,  # what is left to apply to the value
         filters: np.ndarray,
         ranks: np.ndarray,
         rows: np.ndarray,
@@ -139,8 +150,8 @@ class HitChecker:
         at = torch.from_numpy(flat_positions(info, np.where(inside[:, None], position, 0)))
         plane = value.flatten(2) if value.ndim > 2 else value[..., None]
         plane = plane[rows, filters].cpu()  # [M, P]
-        reduced = self._reduce(plane, target, filters)
-        again = self._reduce(plane.gather(1, at[:, None]), target, filters).max[0].double()
+        reduced = self._reduce(plane, left, filters)
+        again = self._reduce(plane.gather(1, at[:, None]), left, filters).max[0].double()
         slack = self._slack(reduced)
         wrong = ((again - stored).abs() > slack).numpy() | ~inside
         found.note("value", wrong, filters, ranks)

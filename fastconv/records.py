@@ -31,6 +31,7 @@ class LayerInfo:
     dilation: tuple[int, ...] | None = None
     groups: int | None = None
     transposed: bool = False
+    measured_by: str | None = None  # the op: conv_reduce, fused with the layer, or channel_reduce
 
 
 @dataclass

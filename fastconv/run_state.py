@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fastconv.measure.peaks import sample_peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.options import Options
+from fastconv.planner import run_fused
 from fastconv.records import LayerInfo, LayerResult, Rows, SampleTable
 from fastconv.reduction import Reduction
 from fastconv.store.parts import Part, PartsFolder, PartWriter
@@ -28,8 +29,6 @@ BYTES_PER_SECOND = 2e8  # a guess at what saving costs, until a part has been sa
 MIN_SECONDS = 1.0  # between two parts, and at least
 COST_FACTOR = 20  # times what writing the last one took: saving costs at most 5 %
 ELAPSED_SHARE = 0.02  # of the run: so that a long run has hundreds of parts, not thousands
-
-Take = Callable[[int, Tensor, CaptureTarget], None]
 
 
 class RunState:
@@ -99,29 +98,19 @@ class RunState:
     @contextlib.contextmanager
     def unit(
         self, number: int, unit: range, kept: list[int], inputs: Tensor, labels: Tensor | None
-    ) -> Iterator[Take]:
+    ) -> Iterator[Batch]:
         """Take one batch, whose rows are the samples `kept` of the unit.
 
-        Call what is yielded with every layer's output, unless nothing is kept.
+        Give every layer to what is yielded, unless nothing is kept.
         """
         if self._units and number != self._units.stop:
             self._save()
         if not self._units:
             self._units = range(number, number)
         self._torn = True
-        source = PatchSource(inputs, self.display)
-        rows = torch.tensor(kept, dtype=torch.int64).to(inputs.device)
         self._spread = Spread(unit, kept)
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}  # of every layer
-        wanted = self._kept_maps.rows(np.asarray(kept, np.int64))
-
-        def take(index: int, value: Tensor, target: CaptureTarget) -> None:
-            self._take(index, value, target, rows, source)
-            if len(wanted):
-                maps = stage_value(value[wanted], target)
-                self._kept_maps.write(self._open_part(), index, number, maps)
-
-        yield take
+        yield Batch(self, number, kept, inputs)
         if self._options.samples:
             self._write_samples()
         if labels is not None:
@@ -132,32 +121,65 @@ class RunState:
         if self._due():
             self._save()
 
-    def _take(
-        self, index: int, value: Tensor, target: CaptureTarget, rows: Tensor, source: PatchSource
-    ) -> None:
+    def take(self, index: int, value: Tensor, target: CaptureTarget, batch: Batch) -> None:
+        """Measure the output of a layer."""
         layer = self._layers[index]
-        info = layer.info
-        if value.shape != (len(rows), info.channels, *info.size):
-            raise FastconvError(
-                f"{info.name} gave {list(value.shape)} for {len(rows)} samples, but "
-                f"{[info.channels, *info.size]} for the first one: every sample must give one row "
-                "of the same shape"
-            )
-        counts = layer.histogram(value.device)
+        _check_shape(layer.info, value, len(batch.rows))
         reduction = channel_reduce(
             value,
             scale=target.scale,
             shift=target.shift,
             activation=target.activation,
-            histogram=False if counts is None else counts,
+            histogram=layer.histogram(value.device),
             backend=self._options.backend,
         )
-        peaks = None
-        if self._measures.hits_per_sample > 1 and self._measures.topk:
-            peaks = self._peaks(value, target)
-        layer.update(reduction, peaks, rows, source)
+        peaks = self._peaks(value, target) if self._many_hits else None
+        self._add(index, reduction, peaks, batch)
+        if len(batch.mapped):
+            self._write_maps(index, stage_value(value[batch.mapped], target), batch)
+
+    def convolve(
+        self, index: int, inputs: Tensor, target: CaptureTarget, batch: Batch
+    ) -> Tensor | None:
+        """Compute a convolution and measure it, both at once; returns what the network reads."""
+        layer = self._layers[index]
+        assert target.fusion is not None
+        written = target.fusion.read or self._many_hits or len(batch.mapped) > 0
+        reduction = run_fused(
+            target,
+            inputs,
+            histogram=layer.histogram(inputs.device),
+            return_activation=written,
+            backend=self._options.backend,
+        )
+        value, peaks = reduction.activation, None
+        if value is not None:
+            _check_shape(layer.info, value, len(batch.rows))
+            if self._many_hits:
+                m = self._measures
+                peaks = sample_peaks(value, target.info, m.hits_per_sample, largest=m.largest)
+        self._add(index, reduction, peaks, batch)
+        if value is not None and len(batch.mapped):
+            self._write_maps(index, value[batch.mapped], batch)
+        return value if target.fusion.read else None
+
+    def mapped(self, samples: np.ndarray) -> np.ndarray:
+        """The rows of a batch whose maps are kept."""
+        return self._kept_maps.rows(samples)
+
+    def _add(
+        self, index: int, r: Reduction, peaks: tuple[Tensor, Tensor] | None, batch: Batch
+    ) -> None:
+        self._layers[index].update(r, peaks, batch.rows, batch.source)
         if self._options.samples:
-            self._rows[index] = sample_rows(reduction)
+            self._rows[index] = sample_rows(r)
+
+    def _write_maps(self, index: int, values: Tensor, batch: Batch) -> None:
+        self._kept_maps.write(self._open_part(), index, batch.number, values)
+
+    @property
+    def _many_hits(self) -> bool:
+        return self._measures.topk > 0 and self._measures.hits_per_sample > 1
 
     def _peaks(self, value: Tensor, target: CaptureTarget) -> tuple[Tensor, Tensor]:
         """Values and positions [N, C, hits_per_sample], the values as `channel_reduce` has them."""
@@ -255,7 +277,7 @@ class RunState:
                 for part in self._parts:
                     stored = part.layer(index, layer.info, hits=False)
                     layer.totals.merge(stored.stats, stored.histogram)
-            result = layer.result(None if weight is None else weight.detach().cpu().numpy())
+            result = layer.result(None if weight is None else weight.detach().float().cpu().numpy())
             if self._options.samples:
                 for name in ("max", "mean"):
                     setattr(result, f"samples_{name}", self._sample_rows(index, layer.info, name))
@@ -295,6 +317,24 @@ class RunState:
         return Rows((len(self._own_samples()), info.channels), blocks())
 
 
+class Batch:
+    """One batch while its layers are measured."""
+
+    def __init__(self, state: RunState, number: int, kept: list[int], inputs: Tensor):
+        self._state, self.number = state, number
+        self.rows = torch.tensor(kept, dtype=torch.int64).to(inputs.device)  # sample of each row
+        self.source = PatchSource(inputs, state.display)
+        self.mapped = state.mapped(np.asarray(kept, np.int64))
+
+    def take(self, index: int, value: Tensor, target: CaptureTarget) -> None:
+        """The output of a layer, [n, C, *spatial]."""
+        self._state.take(index, value, target, self)
+
+    def convolve(self, index: int, inputs: Tensor, target: CaptureTarget) -> Tensor | None:
+        """The input of a convolution; what is returned, if anything, the network goes on with."""
+        return self._state.convolve(index, inputs, target, self)
+
+
 class Spread:
     """Puts the rows of the samples that were kept where they belong in their unit."""
 
@@ -314,6 +354,15 @@ def sample_rows(r: Reduction) -> tuple[Tensor, Tensor]:
     finite = r.count - r.nonfinite
     highest = torch.where(finite > 0, r.max, torch.nan)
     return highest, torch.where(finite > 0, r.sum / finite, torch.nan).float()
+
+
+def _check_shape(info: LayerInfo, value: Tensor, rows: int) -> None:
+    if value.shape != (rows, info.channels, *info.size):
+        raise FastconvError(
+            f"{info.name} gave {list(value.shape)} for {rows} samples, but "
+            f"{[info.channels, *info.size]} for the first one: every sample must give one row "
+            "of the same shape"
+        )
 
 
 def stage_value(value: Tensor, target: CaptureTarget) -> Tensor:

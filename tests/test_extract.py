@@ -342,3 +342,14 @@ def test_samples_of_different_shapes_name_the_index(tmp_path):
     data[17] = torch.rand(3, 21, 20)
     with pytest.raises(fastconv.errors.DataError, match="sample 17"):
         run(tmp_path, data=data, batch_size=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_dtype(tmp_path, dtype):
+    model, data = network().to(dtype), images(20).to(dtype)
+    with run(tmp_path, model=model, data=data, layers="0") as result:
+        with torch.no_grad():
+            value = model.eval()[0](data).double()
+        np.testing.assert_allclose(result["0"].stats["max"], value.amax((0, 2, 3)), rtol=1e-2)
+        assert np.array_equal(result["0"].weight, model[0].weight.detach().float())
+    assert fastconv.verify(tmp_path / "run.h5", model, data)

@@ -15,7 +15,7 @@ TIERS = (
     {"recompute"},
     {"pipeline"},
     {"run_state"},
-    {"kept_maps"},
+    {"kept_maps", "planner"},
     {"options", "fingerprint", "progress", "data", "image_folder"},
     {"capture", "store"},
     {"measure"},

@@ -1,29 +1,20 @@
-"""What to capture of a model, and the forward that captures it."""
+"""What to capture of a model."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from fastconv.capture.fusion import Fusion, find_fusion
 from fastconv.capture.reach import Reach, layer_fields
 from fastconv.capture.receptive_field import propagate
 from fastconv.capture.select import Layers, select_calls
 from fastconv.capture.stages import Stage, find_stage
-from fastconv.capture.trace import (
-    Call,
-    Trace,
-    evaluation,
-    explained,
-    single_tensor,
-    trace_forward,
-)
-from fastconv.errors import FastconvError, InputError
+from fastconv.capture.trace import Call, Trace, trace_forward
+from fastconv.errors import InputError
 from fastconv.geometry import ConvGeometry
 from fastconv.records import LayerInfo
 
@@ -41,6 +32,7 @@ class CaptureTarget:
     activation: str | None
     module: nn.Module  # whose call `index` is hooked
     index: int
+    fusion: Fusion | None = None  # how that call could run fused with what is measured of it
 
 
 def plan_capture(
@@ -73,13 +65,22 @@ def plan_capture(
     trace = trace_forward(model, example)
     reaches = propagate(trace)
     calls = select_calls(model, trace, reaches, layers)
-    return [_target(trace, reaches, call, stage) for call in calls]
+    stages = [
+        find_stage(trace, call, stage) if isinstance(call.module, _ConvNd) else Stage(call, "conv")
+        for call in calls
+    ]
+    captured = [found.call for found in stages]
+    return [
+        _target(trace, reaches, call, found, find_fusion(trace, call, found, captured))
+        for call, found in zip(calls, stages, strict=True)
+    ]
 
 
-def _target(trace: Trace, reaches: dict[Call, Reach], call: Call, stage: str) -> CaptureTarget:
+def _target(
+    trace: Trace, reaches: dict[Call, Reach], call: Call, found: Stage, fusion: Fusion | None
+) -> CaptureTarget:
     module: Any = call.module
     is_conv = isinstance(module, _ConvNd)
-    found = find_stage(trace, call, stage) if is_conv else Stage(call, "conv")
     tensor = found.call.tensor
     assert tensor is not None  # selected, or found to have the shape of the selected one
     sizes = trace.example.shape[2:]
@@ -109,6 +110,7 @@ def _target(trace: Trace, reaches: dict[Call, Reach], call: Call, stage: str) ->
         activation=found.activation,
         module=found.call.module,
         index=found.call.index,
+        fusion=fusion,
     )
 
 
@@ -124,60 +126,3 @@ def _weight(trace: Trace, call: Call) -> Tensor:
     if isinstance(module, _ConvTransposeNd):  # [C_in, C_out/groups, *kernel]
         weight = weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
     return weight
-
-
-class _Done(BaseException):
-    """Ends a forward of which nothing more is wanted; no `except Exception` can stop it."""
-
-
-def capture_forward(
-    model: nn.Module,
-    targets: Sequence[CaptureTarget],
-    inputs: Tensor,
-    on_output: Callable[[int, Tensor], None],
-) -> None:
-    """Run the model up to the deepest target, handing over each output as it appears.
-
-    `on_output(i, tensor)` gets what the hooked call of targets[i] returned, [N, C, *spatial],
-    before any in-place operation can touch it; it must not keep the tensor, nor write to it. The
-    model runs in eval and inference mode. Its modes and hooks are put back also when it raises,
-    and its own errors pass through, but for wrong input shapes: these are `InputError`.
-    """
-    wanted: dict[nn.Module, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, target in enumerate(targets):
-        wanted[target.module][target.index].append(i)
-    missing = set(range(len(targets)))
-    counts = dict.fromkeys(wanted, 0)
-
-    def leave(module: nn.Module, _: tuple, output: object) -> None:
-        index = counts[module]
-        counts[module] = index + 1
-        for i in wanted[module].get(index, ()):
-            tensor = output if isinstance(output, Tensor) else single_tensor(output)
-            if tensor is None:
-                raise FastconvError(
-                    f"layer {targets[i].info.name!r} returned one tensor in the probe forward, "
-                    f"now {type(output).__name__}"
-                )
-            on_output(i, tensor)
-            missing.discard(i)
-        if not missing:
-            raise _Done
-
-    handles = []
-    try:
-        for module in wanted:
-            handles.append(module.register_forward_hook(leave))
-        with evaluation(model), torch.inference_mode(), explained(inputs):
-            model(inputs)
-    except _Done:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    if missing:
-        name = targets[min(missing)].info.name
-        raise FastconvError(
-            f"layer {name!r} ran in the probe forward but not now: the model chooses its path by "
-            "the data; leave the layer out"
-        )

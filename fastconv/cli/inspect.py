@@ -125,7 +125,10 @@ def _describe(layer: Layer) -> str:
         parts.append(f"kernel {times(info.kernel)}")
     parts.append(f"output {times(info.size)}")
     parts.append(f"receptive field {times(f.size for f in info.fields)} ({info.status})")
-    return ", ".join([*parts, f"stage {info.stage}"])
+    parts.append(f"stage {info.stage}")
+    if info.measured_by is not None:
+        parts.append(f"measured by {info.measured_by}")
+    return ", ".join(parts)
 
 
 def _place(hits: Hits, filter_index: int, rank: int) -> tuple[str, str]:

@@ -115,9 +115,10 @@ class LayerState:
         m = self._measures
         return Totals(self.info.channels, quantiles=m.quantiles) if m.stats else None
 
-    def histogram(self, device: torch.device) -> Tensor | None:
-        """The counts [C, bins] to add into, where the layer's output is; None if not wanted."""
-        return None if self.totals is None else self.totals.to(device).histogram
+    def histogram(self, device: torch.device) -> Tensor | bool:
+        """The counts [C, bins] to add into, where the layer's output is; False if not wanted."""
+        counts = None if self.totals is None else self.totals.to(device).histogram
+        return False if counts is None else counts
 
     @property
     def nbytes(self) -> int:

@@ -159,6 +159,7 @@ def info_from_json(text: str) -> LayerInfo:
         padding=None if padding is None else tuple((int(a), int(b)) for a, b in padding),
         groups=None if raw["groups"] is None else int(raw["groups"]),
         transposed=bool(raw["transposed"]),
+        measured_by=None if raw.get("measured_by") is None else str(raw["measured_by"]),
         **optional,
     )
     if info.channels < 0 or len(info.size) > 3 or len(fields) > 3 or info.status not in STATUS:
@@ -190,6 +191,7 @@ def attributes_of(info: LayerInfo) -> dict[str, Any]:
         "padding": info.padding and [n for pair in info.padding for n in pair],
         "dilation": info.dilation,
         "groups": info.groups,
+        "measured_by": info.measured_by,
         "dtype": "float32",
     }
     return {

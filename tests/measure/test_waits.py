@@ -38,12 +38,17 @@ def test_what_is_looked_for_is_found():
 def test_no_layer_of_no_batch_waits(options, tmp_path, monkeypatch):
     seen = []
 
-    def watched(self, *arguments, take=RunState._take):
-        with Waits() as waits:
-            take(self, *arguments)
-        seen.append(waits)
+    def watching(measure):
+        def watched(self, *arguments):
+            with Waits() as waits:
+                value = measure(self, *arguments)
+            seen.append(waits)
+            return value
 
-    monkeypatch.setattr(RunState, "_take", watched)
+        return watched
+
+    for name in ("take", "convolve"):
+        monkeypatch.setattr(RunState, name, watching(getattr(RunState, name)))
     fastconv.extract(
         network(), images(48), tmp_path / "run.h5", batch_size=16, progress=False, **options
     )

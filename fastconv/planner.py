@@ -1,0 +1,81 @@
+"""Which layers run as `conv_reduce`, and which run by themselves and are read by `channel_reduce`.
+
+The choice follows from the shapes and the options alone, never from a clock or the batch size, so
+that every process that works on a run, and `verify` after it, makes the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastconv import dispatch
+from fastconv.capture import CaptureTarget
+from fastconv.ops.conv_reduce import conv_reduce
+from fastconv.options import Options
+from fastconv.reduction import Reduction
+
+FUSED, SEPARATE = "conv_reduce", "channel_reduce"
+FEW_PRODUCTS = 160  # of one output value: input channels of a group x taps of the kernel
+
+
+def plan_kernels(
+    targets: Sequence[CaptureTarget], options: Options, place: torch.device
+) -> list[CaptureTarget]:
+    """The targets with the op that measures them, `info.measured_by`."""
+    able = (
+        place.type == "cpu"
+        and options.dtype is None
+        and options.backend in ("auto", "cpu")
+        and "cpu" in dispatch.backends(place)["conv_reduce"]
+    )
+    return [_measured(t, FUSED if able and _pays(t, options) else SEPARATE) for t in targets]
+
+
+def _measured(target: CaptureTarget, op: str) -> CaptureTarget:
+    return replace(target, info=replace(target.info, measured_by=op))
+
+
+def _pays(target: CaptureTarget, options: Options) -> bool:
+    """Whether the C++ kernel beats the network's own convolution and a read of its output.
+
+    Measured (docs/benchmarks.md): where nothing has to be written, and where few products a value
+    make the passes over memory of norm and activation, which it saves, the larger part.
+    """
+    if target.fusion is None or target.weight is None:
+        return False
+    peaks = options.topk > 0 and options.hits_per_sample > 1  # they are taken from the activation
+    if not target.fusion.read and not peaks:
+        return True
+    return bool(target.fusion.absorbed) and target.weight[0].numel() <= FEW_PRODUCTS
+
+
+def run_fused(
+    target: CaptureTarget,
+    inputs: Tensor,
+    *,
+    histogram: Tensor | bool,
+    return_activation: bool,
+    backend: str,
+) -> Reduction:
+    """The convolution of a target on its input, up to its stage, and the reductions of that."""
+    module: Any = target.module
+    return conv_reduce(
+        inputs,
+        module.weight,
+        module.bias,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.groups,
+        scale=target.scale,
+        shift=target.shift,
+        activation=target.activation,
+        histogram=histogram,
+        return_activation=return_activation,
+        backend=backend,
+    )
