@@ -75,9 +75,12 @@ struct ConvPlan {
   int64_t slab_size[3];         // planes, rows, columns
   int64_t pixel[3];             // elements from one slab plane, row, column to the next
   int64_t slab_elements;        // direct or not
-  int64_t row_pitch;            // elements; gemm_k rounded up to whole tiles of 32, and 32 more
+  int64_t row_pitch;            // elements; gemm_k and 32 more
   int64_t band_rows, bands_per_plane, bands, band_positions;
+  int64_t gemm_k;            // AMX: in whole tiles of 32
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
+  int64_t taps[3];           // runs: planes x rows x columns of the kernel, or longer
+  bool skips[3];             // whether taps that lie in the padding are left out
   const int64_t* run;        // [runs] slab offset of each
   const int64_t* offset;     // [band_positions] slab offset of each window
   int64_t channel_block, blocks;  // output channels of a packed panel; panels of a group

@@ -9,6 +9,8 @@ constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of 
 constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
 constexpr int64_t kAmxDepth = 32;              // of a tile, in bfloat16
 constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
+constexpr int64_t kWorthSkipping = 64;         // products
+constexpr int64_t kNarrow = 8;                 // columns, of an output without tiles across rows
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -64,17 +66,28 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.pixel[0] = plan.direct ? p.in_stride[2] * plan.step[0] : plan.pixel[1] * plan.slab_size[1];
 }
 
+// True for narrow outputs, where a good part of the columns of windows lies in the padding.
+bool splits_columns(const ConvReduceParams& p, const ConvPlan& plan) {
+  return !plan.depthwise && !plan.amx && p.pad[2] > 0 && p.kernel[2] > 1 &&
+         p.out_size[2] <= kNarrow && p.c_in >= 2 * kWorthSkipping;
+}
+
 // Kernel taps whose input elements follow one another make one run.
 void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& table) {
   const int64_t tap[3] = {plan.pixel[0], plan.pixel[1] * p.dilation[1],
                           plan.pixel[2] * p.dilation[2]};
-  int64_t taps[3] = {p.kernel[0], p.kernel[1], p.kernel[2]};
+  int64_t (&taps)[3] = plan.taps;
+  for (int d = 0; d < 3; ++d) taps[d] = p.kernel[d];
+  plan.skips[2] = splits_columns(p, plan);
   plan.run_length = plan.depthwise ? 0 : plan.c_in;  // depthwise: one run a tap
   for (int d = 2; d >= 0 && (taps[d] == 1 || tap[d] == plan.run_length); --d) {
+    if (d == 2 && plan.skips[2]) break;
     plan.run_length *= taps[d];
     taps[d] = 1;
   }
   plan.runs = taps[0] * taps[1] * taps[2];
+  plan.skips[0] = taps[0] > 1;
+  plan.skips[1] = taps[1] > 1 && plan.run_length * taps[2] >= kWorthSkipping;
   table.clear();
   for (int64_t a = 0; a < taps[0]; ++a)
     for (int64_t b = 0; b < taps[1]; ++b)
@@ -114,12 +127,12 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool a
   plan.c_out = plan.depthwise ? params.groups : params.c_out;
   plan.channel_block = plan.depthwise ? kDepthwiseChannels : channel_block;
   plan.blocks = divide_up(plan.c_out, plan.channel_block);
-  int64_t gemm_k = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in;
+  plan.gemm_k = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in;
   if (plan.amx) {
-    gemm_k = divide_up(gemm_k, kAmxDepth) * kAmxDepth;
-    plan.row_pitch = gemm_k + kAmxDepth;  // no power of two: rows spread over the cache
+    plan.gemm_k = divide_up(plan.gemm_k, kAmxDepth) * kAmxDepth;
+    plan.row_pitch = plan.gemm_k + kAmxDepth;  // no power of two: rows spread over the cache
   }
-  plan.panel_elements = gemm_k * plan.channel_block;
+  plan.panel_elements = plan.gemm_k * plan.channel_block;
   plan_slab(params, plan);
   plan_runs(params, plan, table);
   plan_units(params, threads, plan);

@@ -54,13 +54,28 @@ struct Ahead {
   const char* end;
   int64_t step;  // bytes a position
 
+  // The bytes due at `positions` more positions.
+  int64_t take(int64_t positions) {
+    const int64_t bytes = end - next < step * positions ? end - next : step * positions;
+    next += bytes;
+    return bytes;
+  }
+
   void fetch(int64_t positions) {
-    const char* stop = end - next < step * positions ? end : next + step * positions;
-    for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
+    const char* from = next;
+    for (take(positions); from < next; from += 64) __builtin_prefetch(from, 0, 2);
   }
 };
 
 using BlockCounts = ByBin<kChannelBlock>;
+
+// Taps of dimension d whose input of output `at` is no padding; both ends fall as `at` rises.
+inline Range taps_inside(const ConvReduceParams& p, int d, int64_t at) {
+  const int64_t first = at * p.stride[d] - p.pad[d], step = p.dilation[d];
+  const int64_t begin = first < 0 ? (step - 1 - first) / step : 0;
+  const int64_t end = first < p.in_size[d] ? (p.in_size[d] - first + step - 1) / step : 0;
+  return {begin < p.kernel[d] ? begin : p.kernel[d], end < p.kernel[d] ? end : p.kernel[d]};
+}
 
 // One channel block of one sample over one band.
 struct BandJob {
@@ -71,8 +86,8 @@ struct BandJob {
   const float* panel;
   int64_t sample, channel;  // of all groups
   int channels;
-  int64_t first_position;  // of the band
-  int64_t positions;
+  int64_t plane, row;  // of the output, the first of the band
+  int64_t first_position, positions;
   int32_t* counts;  // of the channel block, by bin, or null
   Ahead& ahead;
 
@@ -87,7 +102,7 @@ struct BandJob {
     const int64_t group = positions_at_once();
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
-      ahead.fetch(end - begin);
+      if (plan.depthwise || plan.skips[2]) ahead.fetch(end - begin);
       if (plan.depthwise)
         multiply_depthwise(p, plan, slab, begin, end, panel, tile);
       else
@@ -136,25 +151,75 @@ struct BandJob {
     if (filled > 0) flush();
   }
 
-  // Depthwise: whole output rows if that may be.
+  // Whole output rows where they are cut into columns, and where depthwise if that may be.
   int64_t positions_at_once() const {
     const int64_t width = p.out_size[2];
-    if (!plan.depthwise) return kEpilogueRows;
+    if (!plan.depthwise && !plan.skips[2]) return kEpilogueRows;
     return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
   }
 
-  // Tiles of near equal height.
+  // Positions [begin, end) of the band in tiles of near equal height.
   void multiply(int64_t begin, int64_t end, float* tile) const {
+    if (plan.skips[2]) return multiply_columns(begin, end, tile);
+    Taps taps = taps_of_plane();
+    for_tiles(begin, end, [&](int64_t from, int64_t to) {
+      if (plan.skips[1]) {
+        taps.row.begin = taps_inside(p, 1, row + (to - 1) / p.out_size[2]).begin;
+        taps.row.end = taps_inside(p, 1, row + from / p.out_size[2]).end;
+      }
+      multiply_tile_at(from, to, taps, false, tile + (from - begin) * kChannelBlock);
+    });
+  }
+
+  // The same for whole output rows, column by column of the kernel: no padding is multiplied.
+  void multiply_columns(int64_t begin, int64_t end, float* tile) const {
+    const int64_t width = p.out_size[2];
+    __builtin_memset(tile, 0, (end - begin) * kChannelBlock * sizeof *tile);
+    const Taps all = taps_of_plane();
+    for (int64_t a = all.plane.begin; a < all.plane.end; ++a)
+      for (int64_t b = all.row.begin; b < all.row.end; ++b)
+        for (int64_t c = all.column.begin; c < all.column.end; ++c)
+          for (int64_t first = begin; first < end; first += width) {
+            const Range rows = taps_inside(p, 1, row + first / width);
+            if (plan.skips[1] && (b < rows.begin || b >= rows.end)) continue;
+            const Range columns = outputs_inside(c);
+            for_tiles(first + columns.begin, first + columns.end, [&](int64_t from, int64_t to) {
+              multiply_tile_at(from, to, {{a, a + 1}, {b, b + 1}, {c, c + 1}}, true,
+                               tile + (from - begin) * kChannelBlock);
+            });
+          }
+  }
+
+  Taps taps_of_plane() const {
+    const Range planes = plan.skips[0] ? taps_inside(p, 0, plane) : Range{0, plan.taps[0]};
+    return {planes, {0, plan.taps[1]}, {0, plan.taps[2]}};
+  }
+
+  // Output columns for which column c of the kernel meets no padding.
+  Range outputs_inside(int64_t c) const {
+    Range found{0, p.out_size[2]};
+    while (found.begin < found.end && taps_inside(p, 2, found.begin).begin > c) ++found.begin;
+    while (found.begin < found.end && taps_inside(p, 2, found.end - 1).end <= c) --found.end;
+    return found;
+  }
+
+  template <typename Function>
+  static void for_tiles(int64_t begin, int64_t end, Function f) {
     const int64_t tiles = (end - begin + kTileRows - 1) / kTileRows;
-    for (int64_t i = 0; i < tiles; ++i) {
-      const int64_t from = i * (end - begin) / tiles, to = (i + 1) * (end - begin) / tiles;
-      const int64_t* offset = plan.offset + begin + from;
-      float* out = tile + from * kChannelBlock;
-      if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
-        multiply_rows<kChannelBlock / kWidth>(to - from, plan, slab, offset, panel, out);
-      else
-        multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, slab, offset, panel, out);
-    }
+    for (int64_t i = 0; i < tiles; ++i)
+      f(begin + i * (end - begin) / tiles, begin + (i + 1) * (end - begin) / tiles);
+  }
+
+  void multiply_tile_at(int64_t from, int64_t to, const Taps& taps, bool add, float* tile) const {
+    const char* next = ahead.next;
+    const int64_t bytes = add ? 0 : ahead.take(to - from);
+    if (bytes == 0) next = reinterpret_cast<const char*>(panel);
+    const TileInput in{
+        slab, plan.offset + from, panel, taps, add, next, (bytes + plan.gemm_k - 1) / plan.gemm_k};
+    if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
+      multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);
+    else
+      multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, in, tile);
   }
 
   void finish_tile(int rows, int64_t position, const float* scale, const float* shift, float* tile,
@@ -379,6 +444,8 @@ struct ConvUnit {
                         .sample = n,
                         .channel = channel,
                         .channels = channels,
+                        .plane = d,
+                        .row = h,
                         .first_position = (d * p.out_size[1] + h) * p.out_size[2],
                         .positions = rows(h) * p.out_size[2],
                         .counts = counts.of(group * plan.blocks + block),
