@@ -48,15 +48,23 @@ def require_equal(stored: dict[str, Any], wanted: dict[str, Any], what: str, rem
     Raises:
         FingerprintError: they differ; the message names each difference.
     """
-    stored = json.loads(json.dumps(stored))
-    wanted = json.loads(json.dumps(wanted))
+    before, now = _flat(stored), _flat(wanted)
     differences = [
-        f"{key} was {_short(stored.get(key))}, now {_short(wanted.get(key))}"
-        for key in sorted(stored.keys() | wanted.keys())
-        if stored.get(key) != wanted.get(key)
+        f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     ]
     if differences:
         raise FingerprintError(f"{what} is of another run: {'; '.join(differences)}; {remedy}")
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has them; what is inside `data` becomes `data.length` and so on."""
+    found: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(values)).items():
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{key}.{name}": v for name, v in inner.items()} or {key: value}
+    return found
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,7 @@
 """Fixtures that tests of several folders use."""
 
+import subprocess
+
 import pytest
 from hypothesis import settings
 
@@ -21,3 +23,21 @@ def isa(request):
     cpu.set_isa(level)
     yield level
     cpu.set_isa(before)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes a folder that is a disk of its own, of a size such as "24m"; again: of another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size, mode="rw"):
+        options = f"size={size},{mode}" + (",remount" if folder.is_mount() else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a tmpfs cannot be mounted here, which needs root: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True, check=False)

@@ -152,7 +152,7 @@ def test_a_sample_of_another_shape_is_named(num_workers):
 
 
 def test_a_worker_that_dies_is_a_data_error():
-    with pytest.raises(DataError, match="worker process that reads the data died"):
+    with pytest.raises(DataError, match=r"worker process died .* samples [04] \.\.\. [79] "):
         read(Broken("die"), 4, 1)
 
 

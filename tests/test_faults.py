@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import datasets, images, network
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 import fastconv
 from fastconv import run_state
 from fastconv.errors import DataError, FingerprintError, OutputError
+from fastconv.store import maps
 
 HERE = Path(__file__).parent
 
@@ -143,6 +144,55 @@ def test_nothing_can_be_read(tmp_path):
     ):
         fastconv.extract(network(), Broken(6, range(6)), tmp_path / "run.h5", on_error="skip")
     assert list(tmp_path.iterdir()) == []
+
+
+class Deadly(Dataset):
+    """Images of which one ends the process that reads it, once there are workers."""
+
+    def __init__(self, *, deadly=True):
+        self.x, self.deadly = images(40), deadly
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        if self.deadly and index == 33 and get_worker_info() is not None:
+            os._exit(1)
+        return self.x[index]
+
+
+def test_a_loader_worker_that_dies(tmp_path, monkeypatch):
+    """The samples are named, finished units are kept, and the same call ends as if undisturbed."""
+    fastconv.extract(network(), Deadly(deadly=False), tmp_path / "whole.h5", **EVERYTHING)
+    for name in ("MIN_SECONDS", "COST_FACTOR", "ELAPSED_SHARE"):
+        monkeypatch.setattr(run_state, name, 0)
+    out = tmp_path / "run.h5"
+    with pytest.raises(DataError, match="worker process died") as raised:
+        fastconv.extract(network(), Deadly(), out, **EVERYTHING, num_workers=2)
+    first, last = map(int, re.search(r"samples (\d+) \.\.\. (\d+) ", str(raised.value)).groups())
+    assert 8 <= first <= 33 <= last < 40
+    kept = list(tmp_path.glob("run.h5.parts/u*.h5"))
+    assert len(kept) == first // 8 and not out.exists()
+    read = []
+    monkeypatch.setattr(Deadly, "__getitem__", lambda self, i: (read.append(i), self.x[i])[1])
+    fastconv.extract(network(), Deadly(), out, **EVERYTHING)
+    probed = {round(i * 39 / 15) for i in range(16)}
+    assert set(read) - probed == set(range(first, 40)) - probed
+    assert datasets(out) == datasets(tmp_path / "whole.h5")
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path, monkeypatch):
+    """Files under temporary names are removed by the next call, and those of others are not."""
+    monkeypatch.setattr(maps, "INSIDE", 0)
+    stale = [".run.h5.7-0a1b2c3d.tmp", "run.maps/.5.h5.7-0a1b2c3d.tmp", "run.h5.parts/tmp-0a1b2c3d"]
+    others = [".other.h5.7-0a1b2c3d.tmp", "run.h5.tmp", ".run.h5.swp"]
+    for name in stale + others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"half of a file")
+    fastconv.extract(network(), images(20), tmp_path / "run.h5", **EVERYTHING)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    mapped = {f"run.maps/{name}.h5" for name in ("0", "3.conv", "3.conv#1", "5", "7")}
+    assert left == {"run.h5", *mapped, *others}
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])

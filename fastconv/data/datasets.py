@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
-from fastconv.data.reader import Failure, Reader
+from fastconv.data.reader import Failure, Read, Reader
 from fastconv.data.samples import (
     Batch,
     Samples,
@@ -22,6 +24,8 @@ from fastconv.data.samples import (
     prepared,
 )
 from fastconv.errors import DataError, InputError
+
+_AHEAD = 2  # batches that each worker reads ahead
 
 
 class DatasetSamples(Samples):
@@ -55,31 +59,55 @@ class DatasetSamples(Samples):
             batch_size=None,  # an index of the reader is a whole unit
             sampler=units,
             num_workers=num_workers,
+            prefetch_factor=_AHEAD if num_workers else None,
             collate_fn=_unchanged,
             worker_init_fn=partial(_start_worker, self.worker_init),
         )
         batches = iter(loader)
-        for number in range(len(units) + 1):
-            try:
-                batch = next(batches, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DataError(
-                    f"a worker process that reads the data died ({one_line(error)}); "
-                    "fewer workers or a smaller batch need less memory"
-                ) from error
-            if batch is None:
-                return
-            if isinstance(batch, Failure):
-                raise DataError(batch.message) from RuntimeError(batch.trace)
-            for index in units[number]:
-                self.skipped.pop(index, None)
-            self.skipped.update(batch[2])
-            yield prepared(batch[0]), batch[1]
+        with _deaths_noticed_in_turn(num_workers):
+            for number, unit in enumerate(units):
+                ahead = units[number : number + max(1, _AHEAD * num_workers)]
+                batch = _next(batches, unit[0], ahead[-1][-1])
+                for index in unit:
+                    self.skipped.pop(index, None)
+                self.skipped.update(batch[2])
+                yield prepared(batch[0]), batch[1]
 
     def keys(self) -> list[str] | None:
         return _keys(self.dataset)
+
+
+@contextlib.contextmanager
+def _deaths_noticed_in_turn(num_workers: int) -> Iterator[None]:
+    """Let a worker's death be noticed where its batch is waited for, within five seconds.
+
+    torch's handler of SIGCHLD raises in the middle of whatever runs, such as a write to the file.
+    """
+    if num_workers == 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _next(batches: Iterator[Read | Failure], first: int, last: int) -> Read:
+    """The next batch, while workers read the samples from `first` to `last`."""
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a worker process died as it read some of the samples {first} ... {last} "
+            f"({one_line(error)}); fewer workers or a smaller batch need less memory, and without "
+            "workers a sample that ends its reader is found"
+        ) from error
+    if isinstance(batch, Failure):
+        raise DataError(batch.message) from RuntimeError(batch.trace)
+    return batch
 
 
 def _start_worker(then: Callable | None, worker: int) -> None:

@@ -8,10 +8,8 @@ a part that exists is done; everything in it merges exactly, however units fell 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import json
-import os
 import re
 import shutil
 import uuid
@@ -25,7 +23,7 @@ import numpy as np
 
 from fastconv.errors import FileFormatError, OutputError
 from fastconv.records import LayerInfo, LayerResult
-from fastconv.store import codec
+from fastconv.store import codec, lock
 from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
 from fastconv.store.schema import maps_folder
 
@@ -161,36 +159,9 @@ class PartsFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> PartsFolder:
-        try:
-            self.path.mkdir(exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(explain(error, self.path)) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
-            if not isinstance(error, BlockingIOError):
-                raise OutputError(explain(error, self.path)) from error
-            raise OutputError(
-                f"another process is writing {self._out}; wait for it, choose another output, "
-                "or give each process a shard and merge the results"
-            ) from error
-        if not self._lock_is_there():
-            raise OutputError(
-                f"another process has just finished {self._out}; run again to open it"
-            )
+        self._lock = lock.take(self.path, self._out)
         self._sweep()
         return self
-
-    def _lock_is_there(self) -> bool:
-        """False when its file was removed by the process that held it."""
-        assert self._lock is not None
-        try:
-            return os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat())
-        except FileNotFoundError:
-            return False
 
     def _sweep(self) -> None:
         """Remove what a killed process has left unfinished."""
@@ -207,7 +178,7 @@ class PartsFolder:
         if kind is not None and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
             self.remove()  # nothing was finished: leave nothing behind
         if self._lock is not None:
-            os.close(self._lock)
+            lock.release(self._lock)
             self._lock = None
         self.compressor.close()
 

@@ -35,22 +35,6 @@ for count in (1, 2, 5, 12):
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    def mount(size):
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip("mounting a tmpfs needs root")
-        return tmp_path
-
-    yield mount
-    subprocess.run(["umount", tmp_path], capture_output=True, check=False)
-
-
 @pytest.mark.parametrize("code", [0, errno.EOPNOTSUPP], ids=["reserves", "cannot reserve"])
 @pytest.mark.parametrize("size", ["64k", "2m", "2700k", "6m", "9m"])
 def test_a_full_disk_is_a_clean_error(small_disk, size, code):
