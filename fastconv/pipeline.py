@@ -84,7 +84,7 @@ def extract(
         samples: keep max and mean of every (sample, filter).
         maps: sample indices, a slice or "all": keep their activation maps.
         maps_dtype: of the maps on disk. "rounded": float32 of which 10 bits of the mantissa are
-            kept (7 under bfloat16), about 1.2 bytes a value; "exact": float32; "float16":
+            kept (7 under bfloat16), 1 to 1.6 bytes a value; "exact": float32; "float16":
             infinite beyond 65504; "uint8": 256 levels from the minimum to the maximum of each
             (sample, filter), where infinities become these extrema and NaN the minimum.
         normalize: of the maps, and of nothing else: a mode of `fastconv.channel_normalize`.
