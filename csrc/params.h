@@ -64,12 +64,14 @@ struct ConvReduceParams {
 // unless the tensor itself will do. Input pixels that no window reads are left out of it.
 // A unit is (some samples) x (one group) x (some channel blocks); units are independent, and the
 // bits of a (sample, channel) do not depend on the unit that computed them.
-// Depthwise: all channels count as one group, and every channel block has a slab of its own.
+// Depthwise: all channels count as one group, and every channel block has a slab of its own, or
+// reads the tensor where channels are innermost.
 struct ConvPlan {
   bool depthwise;       // one input and one output channel in every group
   bool amx;             // bfloat16, slab and panels
   bool copies_windows;  // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
   bool direct;          // the slab is the input tensor itself
+  bool by_rows;         // depthwise: row by row of the output, no padding read
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
   int64_t step[3];              // input pixels from one slab plane, row, column to the next
   int64_t slab_size[3];         // planes, rows, columns

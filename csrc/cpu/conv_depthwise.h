@@ -7,6 +7,11 @@
 namespace fastconv {
 namespace {
 
+template <int kValue>
+struct Count {
+  static constexpr int value = kValue;
+};
+
 // tile [kRows, kChannelBlock], 16 channels of it = windows at slab + offset[row], tap by tap.
 template <int kRows>
 void multiply_taps(const ConvPlan& plan, const float* slab, const int64_t* offset,
@@ -24,77 +29,101 @@ void multiply_taps(const ConvPlan& plan, const float* slab, const int64_t* offse
   }
 }
 
-#if defined(__AVX512F__)
+// Neighbours of one output row: the window of the first at x, columns [left, right) of the windows
+// inside the input, rows of the kernel likewise.
+struct DepthwiseRow {
+  const float* x;
+  Range planes, rows;
+  int64_t left, right;
+  Stretches ahead;
+};
 
-// kCount neighbours of one output row: every column is loaded once for all the taps it meets.
+// kCount of them: every column is loaded once for all the taps it meets.
 template <int kKernel, int kStride, int kCount>
-void multiply_row(const ConvPlan& plan, const float* slab, const float* panel, float* tile) {
-  __m512 acc[kCount] = {};
-  for (int64_t r = 0; r < plan.runs; r += kKernel) {
-    __m512 w[kKernel];
-    for (int s = 0; s < kKernel; ++s) w[s] = _mm512_load_ps(panel + (r + s) * kLanes);
-    const float* x = slab + plan.run[r];
+void multiply_row(const ConvPlan& plan, const DepthwiseRow& in, const float* panel, float* tile) {
+  const int64_t pixel = plan.pixel[2];
+  for (int part = 0; part < kLanes; part += kWidth) {
+    Float acc[kCount] = {};
+    Stretches ahead = in.ahead;
+    for (int64_t a = in.planes.begin; a < in.planes.end; ++a)
+      for (int64_t b = in.rows.begin; b < in.rows.end; ++b) {
+        const int64_t r = (a * plan.taps[1] + b) * kKernel;
+        Float w[kKernel];
+        for (int s = 0; s < kKernel; ++s) w[s] = load<Float>(panel + (r + s) * kLanes + part);
+        const float* x = in.x + plan.run[r] + part;
 #pragma GCC unroll 64
-    for (int column = 0; column < (kCount - 1) * kStride + kKernel; ++column) {
-      const __m512 value = _mm512_load_ps(x + column * kLanes);
+        for (int column = 0; column < (kCount - 1) * kStride + kKernel; ++column, x += pixel) {
+          ahead.fetch();
+          if (column < in.left || column >= in.right) continue;
+          const Float value = load<Float>(x);
 #pragma GCC unroll 8
-      for (int s = column % kStride; s < kKernel; s += kStride) {
-        const int i = (column - s) / kStride;
-        if (column >= s && i < kCount) acc[i] = _mm512_fmadd_ps(value, w[s], acc[i]);
+          for (int s = column % kStride; s < kKernel; s += kStride) {
+            const int i = (column - s) / kStride;
+            if (column >= s && i < kCount) acc[i] = multiply_add(value, w[s], acc[i]);
+          }
+        }
       }
-    }
+    for (int i = 0; i < kCount; ++i) store(tile + i * kChannelBlock + part, acc[i]);
   }
-  for (int i = 0; i < kCount; ++i) _mm512_store_ps(tile + i * kChannelBlock, acc[i]);
 }
 
-// Positions [from, to) of the band, cut at the ends of rows.
+// Positions [from, to) of the band whose first row is `row` of plane `plane`, cut at the ends of
+// rows.
 template <int kKernel, int kStride>
 void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const float* slab,
-                      int64_t from, int64_t to, const float* panel, float* tile) {
+                      int64_t plane, int64_t row, int64_t from, int64_t to, const float* panel,
+                      Ahead& ahead, float* tile) {
+  const int64_t width = p.out_size[2], pixel = plan.pixel[2];
+  const int64_t taps_rows = plan.taps[0] * plan.taps[1];
+  DepthwiseRow in{.x = nullptr,
+                  .planes = taps_inside(p, 0, plane),
+                  .rows = {},
+                  .left = 0,
+                  .right = 0,
+                  .ahead = {}};
   while (from < to) {
-    const int64_t row_end = from - from % p.out_size[2] + p.out_size[2];
-    const int64_t left = (to < row_end ? to : row_end) - from;
-    const float* x = slab + plan.offset[from];
+    const int64_t first = from % width;
+    const int64_t left = (to - from < width - first ? to - from : width - first);
+    in.rows = taps_inside(p, 1, row + from / width);
     int64_t done = 0;
-#define FASTCONV_COUNT(n)                                                       \
-  for (; left - done >= n; done += n)                                           \
-    multiply_row<kKernel, kStride, n>(plan, x + done * kStride * kLanes, panel, \
-                                      tile + done * kChannelBlock);
-    FASTCONV_COUNT(14)
-    FASTCONV_COUNT(7)
-    FASTCONV_COUNT(4)
-    FASTCONV_COUNT(2)
-    FASTCONV_COUNT(1)
-#undef FASTCONV_COUNT
+    auto multiply = [&](auto count) {
+      for (; left - done >= count.value; done += count.value) {
+        in.x = slab + plan.offset[from] + done * kStride * pixel;
+        in.left = p.pad[2] - (first + done) * kStride;
+        in.right = in.left + p.in_size[2];
+        const int columns = (count.value - 1) * kStride + kKernel;
+        in.ahead = ahead.spread(count.value, taps_rows * columns, panel);
+        multiply_row<kKernel, kStride, count.value>(plan, in, panel, tile + done * kChannelBlock);
+      }
+    };
+#if defined(__AVX512F__)
+    multiply(Count<14>{});
+    multiply(Count<7>{});
+#endif
+    multiply(Count<4>{});
+    multiply(Count<2>{});
+    multiply(Count<1>{});
     from += left;
     tile += left * kChannelBlock;
   }
 }
 
 using MultiplyRows = void (*)(const ConvReduceParams&, const ConvPlan&, const float*, int64_t,
-                              int64_t, const float*, float*);
+                              int64_t, int64_t, int64_t, const float*, Ahead&, float*);
 
-inline MultiplyRows rows_kernel(const ConvReduceParams& p) {
-  if (p.dilation[2] != 1) return nullptr;
-  const int64_t kernel = p.kernel[2], stride = p.stride[2];
-  if (kernel == 3)
-    return stride == 1 ? multiply_by_rows<3, 1> : stride == 2 ? multiply_by_rows<3, 2> : nullptr;
-  if (kernel == 5)
-    return stride == 1 ? multiply_by_rows<5, 1> : stride == 2 ? multiply_by_rows<5, 2> : nullptr;
-  if (kernel == 7)
-    return stride == 1 ? multiply_by_rows<7, 1> : stride == 2 ? multiply_by_rows<7, 2> : nullptr;
-  return nullptr;
+inline MultiplyRows rows_kernel(int64_t kernel, int64_t stride) {
+  if (kernel == 3) return stride == 1 ? multiply_by_rows<3, 1> : multiply_by_rows<3, 2>;
+  if (kernel == 5) return stride == 1 ? multiply_by_rows<5, 1> : multiply_by_rows<5, 2>;
+  return stride == 1 ? multiply_by_rows<7, 1> : multiply_by_rows<7, 2>;
 }
 
-#endif
-
-// tile [to - from, kChannelBlock] = positions [from, to) of the band.
+// tile [to - from, kChannelBlock] = positions [from, to) of the band that starts at plane, row.
 inline void multiply_depthwise(const ConvReduceParams& p, const ConvPlan& plan, const float* slab,
-                               int64_t from, int64_t to, const float* panel, float* tile) {
-#if defined(__AVX512F__)
-  if (const MultiplyRows by_rows = rows_kernel(p))
-    return by_rows(p, plan, slab, from, to, panel, tile);
-#endif
+                               int64_t plane, int64_t row, int64_t from, int64_t to,
+                               const float* panel, Ahead& ahead, float* tile) {
+  if (plan.by_rows)
+    return rows_kernel(p.kernel[2], p.stride[2])(p, plan, slab, plane, row, from, to, panel, ahead,
+                                                 tile);
   const int64_t* offset = plan.offset;
   for (; to - from >= 6; from += 6, tile += 6 * kChannelBlock)
     multiply_taps<6>(plan, slab, offset + from, panel, tile);

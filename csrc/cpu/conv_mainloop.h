@@ -25,21 +25,65 @@ inline Float multiply_add(Float a, Float b, Float c) {
 #endif
 }
 
+// Bytes to fetch, some at each step of other work.
+struct Stretches {
+  const char* next;
+  int64_t step;
+
+  void fetch() {
+    __builtin_prefetch(next, 0, 2);
+    next += step;
+  }
+};
+
+// Input that the work after this one will read: fetched into L2 bit by bit.
+struct Ahead {
+  const char* next;
+  const char* end;
+  int64_t step;  // bytes a position
+
+  // The bytes due at `positions` more positions.
+  int64_t take(int64_t positions) {
+    const int64_t bytes = end - next < step * positions ? end - next : step * positions;
+    next += bytes;
+    return bytes;
+  }
+
+  // The same as one stretch a step; `any` is an address to fetch where nothing is due.
+  Stretches spread(int64_t positions, int64_t steps, const void* any) {
+    const char* from = next;
+    const int64_t bytes = take(positions);
+    return {bytes > 0 ? from : static_cast<const char*>(any), (bytes + steps - 1) / steps};
+  }
+
+  void fetch(int64_t positions) {
+    const char* from = next;
+    for (take(positions); from < next; from += 64) __builtin_prefetch(from, 0, 2);
+  }
+};
+
+// Taps of dimension d whose input of output `at` is no padding; both ends fall as `at` rises.
+inline Range taps_inside(const ConvReduceParams& p, int d, int64_t at) {
+  const int64_t first = at * p.stride[d] - p.pad[d], step = p.dilation[d];
+  const int64_t begin = first < 0 ? (step - 1 - first) / step : 0;
+  const int64_t end = first < p.in_size[d] ? (p.in_size[d] - first + step - 1) / step : 0;
+  return {begin < p.kernel[d] ? begin : p.kernel[d], end < p.kernel[d] ? end : p.kernel[d]};
+}
+
 // Runs of a panel: [begin, end) in each dimension of ConvPlan::taps.
 struct Taps {
   Range plane, row, column;
 };
 
 // One tile: windows at slab + offset[row], runs of a panel [gemm_k, kChannelBlock], and bytes that
-// later work will read, a step for every row of the panel.
+// later work will read, a stretch for every row of the panel.
 struct TileInput {
   const float* slab;
   const int64_t* offset;
   const float* panel;
   Taps taps;
   bool add;  // to what the tile holds
-  const char* ahead;
-  int64_t ahead_step;
+  Stretches ahead;
 };
 
 template <int kRows, int kVectors>
@@ -51,21 +95,21 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
         acc[i][v] = load<Float>(tile + i * kChannelBlock + v * kWidth);
   const float* x[kRows];
   for (int i = 0; i < kRows; ++i) x[i] = in.slab + in.offset[i];
-  const char* ahead = in.ahead;
-  const int64_t ahead_step = in.ahead_step, length = plan.run_length;
+  Stretches ahead = in.ahead;
+  const int64_t length = plan.run_length;
   int64_t at = 0;
   auto multiply_run = [&](int64_t r) {
     for (int i = 0; i < kRows; ++i) x[i] += plan.run[r] - at;
     at = plan.run[r];
     const float* panel = in.panel + r * length * kChannelBlock;
-    for (int64_t c = 0; c < length; ++c, panel += kChannelBlock, ahead += ahead_step) {
+    for (int64_t c = 0; c < length; ++c, panel += kChannelBlock) {
       Float w[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         w[v] = load<Float>(panel + v * kWidth);
         if (v * kWidth % 16 == 0)  // a cache line
           __builtin_prefetch(panel + kPanelAhead * kChannelBlock + v * kWidth);
       }
-      __builtin_prefetch(ahead, 0, 2);
+      ahead.fetch();
       for (int i = 0; i < kRows; ++i) {
         const Float value = splat(x[i][c]);
         for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add(value, w[v], acc[i][v]);

@@ -169,38 +169,42 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
                typename E::Packed* slab) {
   const auto* input = static_cast<const typename E::Raw*>(p.input) + sample * p.in_stride[0] +
                       first_channel * p.in_stride[1];
-  const int64_t columns = plan.slab_size[2], step = plan.step[2], pitch = plan.c_in;
-  // Columns [left, right) of the slab lie inside the input.
-  int64_t left = (p.pad[2] + step - 1) / step;
-  left = left < columns ? left : columns;
-  int64_t right = (p.in_size[2] + p.pad[2] + step - 1) / step;
-  right = right < columns ? right : columns;
+  // Pixels of a line are packed together: of a row, or of a column where rows have one pixel.
+  const int line = plan.slab_size[2] == 1 ? 1 : 2, across = 3 - line;
+  const int64_t pixels = plan.slab_size[line], step = plan.step[line], pitch = plan.c_in;
+  const int64_t channel = p.c_in == 1 && !plan.depthwise ? 1 : p.in_stride[1];
+  const int64_t first[3] = {d * p.stride[0] - p.pad[0], h * p.stride[1] - p.pad[1], -p.pad[2]};
+  // Pixels [left, right) of the line lie inside the input.
+  auto clamp = [&](int64_t at) { return at < 0 ? 0 : at < pixels ? at : pixels; };
+  const int64_t left = clamp((step - 1 - first[line]) / step);
+  int64_t right = clamp((p.in_size[line] - first[line] + step - 1) / step);
   if (right < left) right = left;
   auto zero = [](auto* at, int64_t n) { __builtin_memset(at, 0, n * sizeof *at); };
   for (int64_t plane = 0; plane < plan.slab_size[0]; ++plane) {
-    const int64_t in_d = d * p.stride[0] - p.pad[0] + plane * plan.step[0];
-    for (int64_t row = 0; row < plan.slab_size[1]; ++row, slab += columns * pitch) {
-      const int64_t in_h = h * p.stride[1] - p.pad[1] + row * plan.step[1];
-      const bool inside = in_d >= 0 && in_d < p.in_size[0] && in_h >= 0 && in_h < p.in_size[1];
-      const auto* x = input + in_d * p.in_stride[2] + in_h * p.in_stride[3] +
-                      (left * step - p.pad[2]) * p.in_stride[4];
+    const int64_t in_d = first[0] + plane * plan.step[0];
+    for (int64_t i = 0; i < plan.slab_size[across]; ++i, slab += pixels * pitch) {
+      const int64_t at = first[across] + i * plan.step[across];
+      const bool inside = in_d >= 0 && in_d < p.in_size[0] && at >= 0 && at < p.in_size[across];
+      const auto* x = input + in_d * p.in_stride[2] + at * p.in_stride[2 + across] +
+                      (first[line] + left * step) * p.in_stride[2 + line];
+      const int64_t apart = step * p.in_stride[2 + line];
       auto* out = slab;
       for (int64_t c = 0; c < channels; c += pitch, out += plan.slab_elements) {
         if (!inside) {
-          zero(out, columns * pitch);
+          zero(out, pixels * pitch);
           continue;
         }
         zero(out, left * pitch);
-        zero(out + right * pitch, (columns - right) * pitch);
-        if (plan.depthwise && p.in_stride[1] == 1) {
+        zero(out + right * pitch, (pixels - right) * pitch);
+        if (plan.depthwise && channel == 1) {
           if (c == 0)
-            pack_lanes<E>(x, right - left, step * p.in_stride[4], channels, plan.slab_elements,
+            pack_lanes<E>(x, right - left, apart, channels, plan.slab_elements,
                           slab + left * pitch);
           continue;
         }
         const int64_t here = channels - c < pitch ? channels - c : pitch;
-        pack_pixels<E>(x + c * p.in_stride[1], right - left, step * p.in_stride[4], p.in_stride[1],
-                       here, pitch, out + left * pitch);
+        pack_pixels<E>(x + c * channel, right - left, apart, channel, here, pitch,
+                       out + left * pitch);
       }
     }
   }

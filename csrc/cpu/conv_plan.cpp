@@ -26,10 +26,21 @@ bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
   return true;
 }
 
+// True where there is a kernel for rows of a depthwise convolution.
+bool multiplies_rows(const ConvReduceParams& p) {
+  const int64_t k = p.kernel[2];
+  return (k == 3 || k == 5 || k == 7) && p.stride[2] <= 2 && p.dilation[2] == 1;
+}
+
 void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.copies_windows = plan.amx && p.c_in % kAmxDepth != 0;
-  plan.direct = !plan.depthwise && plan.amx == plan.copies_windows &&
-                reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
+  plan.by_rows = plan.depthwise && multiplies_rows(p);
+  if (plan.depthwise)
+    plan.direct = plan.by_rows && p.dtype == Dtype::kFloat32 && p.in_stride[1] == 1 &&
+                  plan.c_out % kDepthwiseChannels == 0;
+  else
+    plan.direct = plan.amx == plan.copies_windows &&
+                  reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
   plan.step[0] = p.dilation[0];
   for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
   auto extent = [&](int64_t outputs, int d) {
@@ -44,7 +55,7 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.unit_slabs = 1;
   if (plan.depthwise) {
     const int64_t fitting = 2 * kSlabElements / elements(std::min(rows, kDepthwiseRows));
-    plan.unit_slabs = std::clamp<int64_t>(fitting, 1, plan.blocks);
+    plan.unit_slabs = plan.direct ? plan.blocks : std::clamp<int64_t>(fitting, 1, plan.blocks);
   }
   auto fits = [&](int64_t n) {
     return elements(n) * plan.unit_slabs <= kSlabElements &&

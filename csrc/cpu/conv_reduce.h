@@ -48,34 +48,7 @@ inline int64_t window_pitch(const ConvReduceParams& p, const ConvPlan& plan) {
   return plan.pixel[d] * p.stride[d] / plan.step[d];
 }
 
-// Input that the work after this one will read: fetched into L2 bit by bit.
-struct Ahead {
-  const char* next;
-  const char* end;
-  int64_t step;  // bytes a position
-
-  // The bytes due at `positions` more positions.
-  int64_t take(int64_t positions) {
-    const int64_t bytes = end - next < step * positions ? end - next : step * positions;
-    next += bytes;
-    return bytes;
-  }
-
-  void fetch(int64_t positions) {
-    const char* from = next;
-    for (take(positions); from < next; from += 64) __builtin_prefetch(from, 0, 2);
-  }
-};
-
 using BlockCounts = ByBin<kChannelBlock>;
-
-// Taps of dimension d whose input of output `at` is no padding; both ends fall as `at` rises.
-inline Range taps_inside(const ConvReduceParams& p, int d, int64_t at) {
-  const int64_t first = at * p.stride[d] - p.pad[d], step = p.dilation[d];
-  const int64_t begin = first < 0 ? (step - 1 - first) / step : 0;
-  const int64_t end = first < p.in_size[d] ? (p.in_size[d] - first + step - 1) / step : 0;
-  return {begin < p.kernel[d] ? begin : p.kernel[d], end < p.kernel[d] ? end : p.kernel[d]};
-}
 
 // One channel block of one sample over one band.
 struct BandJob {
@@ -102,9 +75,9 @@ struct BandJob {
     const int64_t group = positions_at_once();
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
-      if (plan.depthwise || plan.skips[2]) ahead.fetch(end - begin);
+      if (plan.skips[2] || (plan.depthwise && !plan.by_rows)) ahead.fetch(end - begin);
       if (plan.depthwise)
-        multiply_depthwise(p, plan, slab, begin, end, panel, tile);
+        multiply_depthwise(p, plan, slab, plane, row, begin, end, panel, ahead, tile);
       else
         multiply(begin, end, tile);
       finish_tile(static_cast<int>(end - begin), first_position + begin, scale, shift, tile, state);
@@ -211,11 +184,10 @@ struct BandJob {
   }
 
   void multiply_tile_at(int64_t from, int64_t to, const Taps& taps, bool add, float* tile) const {
-    const char* next = ahead.next;
-    const int64_t bytes = add ? 0 : ahead.take(to - from);
-    if (bytes == 0) next = reinterpret_cast<const char*>(panel);
     const TileInput in{
-        slab, plan.offset + from, panel, taps, add, next, (bytes + plan.gemm_k - 1) / plan.gemm_k};
+        slab,  plan.offset + from,
+        panel, taps,
+        add,   add ? Ahead{}.spread(0, 1, panel) : ahead.spread(to - from, plan.gemm_k, panel)};
     if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
       multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);
     else
@@ -416,15 +388,17 @@ struct ConvUnit {
   // Output rows of the band that starts at h.
   int64_t rows(int64_t h) const { return smaller(plan.band_rows, p.out_size[1] - h); }
 
+  // The first window of the band, padding included.
   template <typename T>
   const T* input_at(int64_t sample, int64_t d, int64_t h) const {
     return static_cast<const T*>(p.input) + sample * p.in_stride[0] +
-           group * p.c_in * p.in_stride[1] + d * p.stride[0] * p.in_stride[2] +
-           h * p.stride[1] * p.in_stride[3];
+           group * p.c_in * p.in_stride[1] + (d * p.stride[0] - p.pad[0]) * p.in_stride[2] +
+           (h * p.stride[1] - p.pad[1]) * p.in_stride[3] - p.pad[2] * p.in_stride[4];
   }
 
   const float* slab(int64_t sample, int64_t block, int64_t d, int64_t h) const {
-    if (plan.direct && !plan.amx) return input_at<float>(sample, d, h);
+    if (plan.direct && !plan.amx)
+      return input_at<float>(sample, d, h) + (plan.depthwise ? block * kLanes : 0);
     return packed_slab(sample) + (plan.depthwise ? block - blocks.begin : 0) * plan.slab_elements;
   }
 
