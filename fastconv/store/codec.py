@@ -28,6 +28,8 @@ except ImportError:  # no wheel for this platform
     LEVEL = 1
 
 CHUNK_BYTES = 2**20
+PROBE, PROBES = 2**15, 4  # bytes of a chunk that are tried, in so many places
+NO_FILTER = 1  # mask of a chunk of bytes that is stored as it is: its filter, deflate, is left out
 MAP_ROWS = 8  # samples in a chunk of maps
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 QUEUE = 8 * WORKERS  # chunks that may wait, so that no thread does
@@ -134,6 +136,9 @@ def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.rint((flat - low[..., None]) / step).astype(np.uint8).reshape(x.shape), scale, low
 
 
+Stored = tuple[Any, int]  # the bytes of a chunk, and the mask of the filters it did not go through
+
+
 class Compressor:
     """Compresses chunks in threads; the caller's thread writes them, so one thread owns HDF5.
 
@@ -142,7 +147,7 @@ class Compressor:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
-        self._pending: deque[tuple[ChunkWriter, tuple[int, ...], Future[bytes]]] = deque()
+        self._pending: deque[tuple[ChunkWriter, tuple[int, ...], Future[Stored]]] = deque()
 
     def submit(
         self, writer: ChunkWriter, offset: tuple[int, ...], part: np.ndarray, keepbits: int
@@ -171,7 +176,7 @@ class Compressor:
 
     def _write_one(self) -> None:
         writer, offset, job = self._pending.popleft()
-        writer.store(offset, job.result())
+        writer.store(offset, *job.result())
 
     def __enter__(self) -> Compressor:
         return self
@@ -253,13 +258,25 @@ class ChunkWriter:
         return whole
 
 
-def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> bytes:
-    """Pad to the full chunk and encode."""
+def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> Stored:
+    """Pad to the full chunk and encode, unless that is no use."""
     if part.shape != chunk:
         full = np.zeros(chunk, part.dtype)
         full[tuple(slice(n) for n in part.shape)] = part
         part = full
-    return encode(part, keepbits)
+    if part.dtype == np.uint8 and not _shrinks(part):
+        return np.ascontiguousarray(part), NO_FILTER
+    return encode(part, keepbits), 0
+
+
+def _shrinks(chunk: np.ndarray) -> bool:
+    """Whether deflate saves a tenth of some samples of a chunk of bytes."""
+    flat, size = chunk.reshape(-1), PROBE // PROBES
+    if flat.size <= PROBE:
+        return True
+    starts = range(0, flat.size - size + 1, (flat.size - size) // (PROBES - 1))
+    probe = np.concatenate([flat[start : start + size] for start in starts])
+    return len(deflate.compress(probe, LEVEL)) < 0.9 * probe.size
 
 
 def _grid(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:

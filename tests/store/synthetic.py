@@ -7,6 +7,7 @@ import torch
 
 from fastconv.geometry import FieldMap
 from fastconv.measure import exact_sum
+from fastconv.ops.exact_add import exact_add
 from fastconv.records import LayerInfo, LayerResult, Maps, Rows, SampleTable
 from fastconv.reduction import BINS, histogram_edges
 from fastconv.store import codec, schema
@@ -34,7 +35,7 @@ def layer_info(name="conv1", channels=5, rank=2, kernel=3, size=7, kind=None):
 def exact_limbs(values):
     """The exact sums [C, limbs] of values [C, M] float64."""
     sums = exact_sum.empty_sums(len(values))
-    exact_sum.add(sums, torch.from_numpy(np.ascontiguousarray(values.T)))
+    exact_add(sums, torch.from_numpy(np.ascontiguousarray(values.T)))
     return exact_sum.canonical(sums.numpy())
 
 

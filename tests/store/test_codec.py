@@ -179,3 +179,16 @@ def test_codes_that_would_grow_too_long_are_cut():
     packed = codec.encode(words.view("f4"))
     assert zlib.decompress(packed) == words.view("u1").reshape(-1, 4).T.tobytes()
     assert len(packed) < len(words)
+
+
+def test_bytes_that_do_not_shrink_are_stored_as_they_are(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (700, 50, 50, 3), np.uint8)
+    pictures[:200] = 7
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = write(file, "x", pictures)
+        infos = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
+        assert {info.filter_mask for info in infos} == {0, codec.NO_FILTER}
+        whole = np.prod(dataset.chunks)
+        for info in infos:  # what is stored unfiltered has the size of the chunk
+            assert (info.size == whole) == (info.filter_mask == codec.NO_FILTER)
+        assert np.array_equal(dataset[()], pictures)
