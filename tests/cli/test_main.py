@@ -1,4 +1,7 @@
+import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +159,9 @@ BAD = {
     "no option": (["extract", *JOB], "-o"),
     "bad maps": (["extract", *JOB, "-o", "x.h5", "--maps", "some"], "indices such as 0,5,9"),
     "maps outside": (["extract", *JOB, "-o", "x.h5", "--maps", "20"], "no sample 20"),
+    "bad storage": (["extract", *JOB, "-o", "x.h5", "--maps-dtype", "int4"], "float16"),
+    "bad mode": (["extract", *JOB, "-o", "x.h5", "--maps", "1", "--normalize", "z"], "zscore"),
+    "modes of no maps": (["extract", *JOB, "-o", "x.h5", "--normalize", "l2"], "give maps"),
     "bad shard": (["extract", *JOB, "-o", "x.h5", "--shard", "3"], "I/N"),
     "no such device": (["extract", *JOB, "-o", "x.h5", "--device", "abacus"], "abacus"),
     "no command": ([], "COMMAND"),
@@ -217,30 +223,72 @@ def data():
 """
 
 
-def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ctrl_c_finishes_the_unit_and_the_same_command_goes_on(tmp_path, workers):
+    """As a terminal sends it: to the whole group of processes."""
     (tmp_path / "slow.py").write_text(SLOW_NET)
-    command = [
-        sys.executable,
-        "-m",
-        "fastconv.cli.main",
-        "extract",
-        "slow.py:build",
-        "slow.py:data",
-    ]
-    command += ["-o", "run.h5", "--batch-size", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    start = [sys.executable, "-m", "fastconv.cli.main", "extract", "slow.py:build", "slow.py:data"]
+    options = ["--batch-size", "2", "--num-workers", workers, "--samples", "--maps", "0:9"]
+    command = [*start, "-o", "run.h5", *options]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while process.poll() is None and not list(tmp_path.glob("run.h5.parts/u*.h5")):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 130
-    assert error.splitlines()[-1] == "fastconv: interrupted; the same command goes on from here"
+    assert said[-1] == "fastconv: interrupted; the same command goes on from here"
+    assert not any("Traceback" in line for line in said)
+    done = int(re.match(r"(\d+) of 40 samples", said[-2])[1])
+    assert 0 < done < 40 and done % 2 == 0
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "samples were done before" in again.stderr
+    assert f"\n{done} of 40 samples were done before\n" in again.stderr
+    whole = [*start, "-o", "whole.h5", *options, "--quiet"]
+    subprocess.run(whole, cwd=tmp_path, check=True)
+    with fastconv.open(tmp_path / "run.h5") as run, fastconv.open(tmp_path / "whole.h5") as other:
+        assert run.digest() == other.digest()
+
+
+def test_maps_are_kept_as_the_options_say(here, capsys):
+    options = ["--maps", "1,4", "--maps-dtype", "uint8", "--normalize", "minmax", "--layers", "0"]
+    assert main(["extract", *JOB, "-o", "maps.h5", *options]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("maps of 2 samples x 1 layers: 1 kB uncompressed, about 900 bytes on")
+    with fastconv.open("maps.h5") as run:
+        maps = run["0"].maps()
+        assert (maps.storage, maps.normalize, maps.samples.tolist()) == ("uint8", "minmax", [1, 4])
+        values = run["0"].map(4)
+        assert values.shape == (5, 10, 10) and values.min() > -0.01 and values.max() < 1.01
+    assert main(["extract", *JOB, "-o", "maps.h5", *options[:-4]]) == 2
+    error = capsys.readouterr().err
+    assert 'normalize was "minmax", now null' in error and error.count("\n") == 1
+
+
+def test_all_maps_may_be_kept_exactly(here):
+    options = ["--maps", "all", "--maps-dtype", "exact", "--layers", "2", "--stage", "conv"]
+    assert main(["extract", *JOB, "-o", "all.h5", *options, "--quiet"]) == 0
+    with fastconv.open("all.h5") as run:
+        stacked = np.stack([run["2"].map(sample) for sample in range(20)])
+        np.testing.assert_array_equal(stacked.max((0, 2, 3)), run["2"].stats["max"])
+
+
+def test_a_broken_picture_is_an_error_or_is_left_out(here, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    shutil.copytree("photos", photos)
+    picture = photos / "07.png"
+    picture.write_bytes(picture.read_bytes()[:80])
+    job = ["extract", "net.py:build", str(photos), "--size", "12", "-o", str(tmp_path / "run.h5")]
+    assert main(job) == 2
+    error = capsys.readouterr().err
+    assert "sample 7 cannot be read" in error and error.count("\n") == 1
+    assert main([*job, "--on-error", "skip"]) == 0
+    assert "1 samples were skipped: sample 7 cannot be read" in capsys.readouterr().err
     with fastconv.open(tmp_path / "run.h5") as run:
-        assert (
-            run["layer" if "layer" in run else run.layers[0]].stats["count"].tolist() == [1440] * 2
-        )
+        assert run.samples.skipped == [7] and run["0"].stats["count"][0] == 19 * 100
+    assert main(job) == 2
+    assert "lacks 1 sample" in capsys.readouterr().err
 
 
 def test_output_cut_short_by_head_is_no_error(run_file):
