@@ -119,16 +119,16 @@ def _hits(run: Run, layer: Layer, filter_index: int) -> str:
 
 
 def _describe(layer: Layer) -> str:
+    """What the layer is, and what it sees: two lines."""
     info = layer.info
-    parts = [f"{info.name}: {info.kind}, {info.channels} filters"]
-    if info.kernel is not None:
-        parts.append(f"kernel {times(info.kernel)}")
-    parts.append(f"output {times(info.size)}")
-    parts.append(f"receptive field {times(f.size for f in info.fields)} ({info.status})")
-    parts.append(f"stage {info.stage}")
+    what = [f"{info.name}: {info.kind}, {info.channels} filters", f"stage {info.stage}"]
     if info.measured_by is not None:
-        parts.append(f"measured by {info.measured_by}")
-    return ", ".join(parts)
+        what.append(f"measured by {info.measured_by}")
+    sees = [f"receptive field {times(f.size for f in info.fields)} ({info.status})"]
+    if info.kernel is not None:
+        sees.insert(0, f"kernel {times(info.kernel)}")
+    sees.append(f"output {times(info.size)}")
+    return f"{', '.join(what)}\n{', '.join(sees)}"
 
 
 def _place(hits: Hits, filter_index: int, rank: int) -> tuple[str, str]:

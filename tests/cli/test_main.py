@@ -112,7 +112,7 @@ def test_inspect_shows_layers_filters_and_hits(run_file, capsys):
     assert f"{value:.4g}" in row
     assert f" {sample}  " in row
     assert main(["inspect", run_file, "2"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3 + 4
+    assert len(capsys.readouterr().out.splitlines()) == 4 + 4
     assert main(["inspect", run_file, "2", "3"]) == 0
     text = capsys.readouterr().out
     assert "filter 3: 9 hits" in text
