@@ -47,7 +47,8 @@ struct ConvReduceParams {
   int64_t in_size[3], in_stride[5];  // strides: n, c, d, h, w
   int64_t out_size[3];
   int64_t kernel[3], stride[3], pad[3], dilation[3];  // pad: before
-  const void* weight;                                 // [groups * c_out, c_in, *kernel] contiguous
+  const void* weight;                                 // [groups * c_out, c_in, *kernel], contiguous
+  bool weight_channels_last;                          // or [groups * c_out, *kernel, c_in]
   const float* scale;                                 // [groups * c_out]; the value reduced is
   const float* shift;                                 // activation(scale * sum of products + shift)
   Activation activation;

@@ -34,9 +34,9 @@ void copy3(const std::vector<int64_t>& from, int64_t* to) {
   for (int d = 0; d < 3; ++d) to[d] = from[d];
 }
 
-// input [N, C, D, H, W]; the weight is contiguous; dtype: 0 float32, 1 float16, 2 bfloat16.
-void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t> kernel,
-                 std::vector<int64_t> stride, std::vector<int64_t> pad,
+// input [N, C, D, H, W]; dtype: 0 float32, 1 float16, 2 bfloat16; weight: see ConvReduceParams.
+void conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int64_t dtype,
+                 std::vector<int64_t> kernel, std::vector<int64_t> stride, std::vector<int64_t> pad,
                  std::vector<int64_t> dilation, std::vector<int64_t> out_size, int64_t groups,
                  Tensor scale, Tensor shift, int64_t activation, std::vector<Tensor> out,
                  std::optional<Tensor> histogram, std::optional<Tensor> written) {
@@ -55,6 +55,7 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
   copy3(dilation, p.dilation);
   copy3(out_size, p.out_size);
   p.weight = weight.data_ptr();
+  p.weight_channels_last = weight_channels_last;
   p.scale = data<const float>(scale);
   p.shift = data<const float>(shift);
   p.activation = static_cast<Activation>(activation);
@@ -75,9 +76,8 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
   const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx,
                                   torch::stable::get_num_threads(), offsets);
   const int64_t panel_count = plan.blocks * plan.groups;
-  Tensor panels = torch::stable::new_empty(scale, {panel_count * plan.panel_elements + 16});
-  auto* packed = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(data<float>(panels)) + 63) &
-                                          ~uintptr_t{63});
+  thread_local Scratch panels;
+  auto* packed = static_cast<float*>(panels.get(panel_count * plan.panel_elements * sizeof(float)));
   torch::stable::parallel_for(0, panel_count, 1, [&](int64_t begin, int64_t end) {
     table.conv_pack_weight(p, plan, begin, end, packed);
   });
@@ -95,7 +95,8 @@ void conv_reduce(Tensor input, Tensor weight, int64_t dtype, std::vector<int64_t
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
   m.def(
-      "conv_reduce(Tensor input, Tensor weight, int dtype, int[] kernel, int[] stride, int[] pad,"
+      "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int dtype, int[] "
+      "kernel, int[] stride, int[] pad,"
       " int[] dilation, int[] out_size, int groups, Tensor scale, Tensor shift, int activation,"
       " Tensor(a!)[] out, Tensor(b!)? histogram, Tensor(c!)? written) -> ()");
 }

@@ -16,20 +16,42 @@ constexpr int kTileElements = 512;  // bfloat16 in a tile
 // Weights of a channel block as tiles [gemm_k / 32, 2, 16 pairs of products, 16 channels, 2].
 inline void pack_amx_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group,
                            int64_t block, uint16_t* panel) {
+  constexpr int64_t kRows = 1024;
+  alignas(64) float rows[kRows * 16];
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
-  const int64_t gemm_k = taps * p.c_in;
-  const int64_t first = block * kChannelBlock;
-  const int64_t left = p.c_out - first;
-  const int64_t channels = left < kChannelBlock ? left : kChannelBlock;
+  const int64_t gemm_k = taps * p.c_in, first = block * kChannelBlock;
   const auto* weight = static_cast<const uint16_t*>(p.weight) + (group * p.c_out + first) * gemm_k;
+  auto line = [&](int64_t k, int64_t lane) {  // of the pair that k belongs to
+    return panel + (k / kTileDepth * 2 + lane / 16) * kTileElements + k % kTileDepth / 2 * 32;
+  };
   __builtin_memset(panel, 0, plan.panel_elements * sizeof *panel);
-  for (int64_t lane = 0; lane < channels; ++lane, weight += gemm_k)
-    for (int64_t tap = 0, k = 0; tap < taps; ++tap)
-      for (int64_t c = 0; c < p.c_in; ++c, ++k) {
-        const int64_t tile = k / kTileDepth * 2 + lane / 16;
-        panel[tile * kTileElements + k % kTileDepth / 2 * 32 + lane % 16 * 2 + k % 2] =
-            weight[c * taps + tap];
-      }
+  const bool pairs = p.c_in % 2 == 0 && 2 * taps <= kRows;  // of one tap
+  for (int64_t lane = 0; lane < kChannelBlock && first + lane < p.c_out; lane += 16) {
+    const int64_t left = p.c_out - first - lane, lanes = left < 16 ? left : 16;
+    const auto* x = weight + lane * gemm_k;
+    if (!pairs) {
+      for (int64_t i = 0; i < lanes; ++i)
+        for (int64_t k = 0; k < gemm_k; ++k)
+          line(k, lane)[i * 2 + k % 2] =
+              x[i * gemm_k + (p.weight_channels_last ? k : k % p.c_in * taps + k / p.c_in)];
+      continue;
+    }
+    if (lanes < 16) __builtin_memset(rows, 0, sizeof rows);
+    const int64_t step = kRows / taps / 2 * 2;
+    for (int64_t c = 0; c < p.c_in; c += step) {
+      const int64_t end = c + step < p.c_in ? c + step : p.c_in;
+      pack_weights<Element<Dtype::kBFloat16>>(p, x, lanes, c, end, [&](int64_t tap, int64_t at) {
+        return rows + ((at - c) * taps + tap) * 16;
+      });
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for (int64_t at = c; at < end; at += 2) {
+          const Int even = load<Int>(rows + ((at - c) * taps + tap) * 16);
+          const Int odd = load<Int>(rows + ((at - c + 1) * taps + tap) * 16);
+          const Int low = (Int)_mm512_srli_epi32((__m512i)even, 16);
+          store(line(tap * p.c_in + at, lane), low | odd);
+        }
+    }
+  }
 }
 
 // The windows of a band, one row each, zeros after gemm_k.

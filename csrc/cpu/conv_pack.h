@@ -36,27 +36,6 @@ struct RawElement {  // 16 bits as they are
   static uint16_t widen_one(const Raw* p) { return *p; }
 };
 
-// Weights of channel block `block` of a group: [kernel taps, c_in, channel_block], zeros after
-// c_out.
-template <Dtype kDtype>
-void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, int64_t block,
-                float* panel) {
-  using E = Element<kDtype>;
-  const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
-  const int64_t gemm_k = taps * p.c_in;
-  const int64_t first = block * plan.channel_block;
-  const int64_t left = p.c_out - first;
-  const int64_t channels = left < plan.channel_block ? left : plan.channel_block;
-  const auto* weight =
-      static_cast<const typename E::Raw*>(p.weight) + (group * p.c_out + first) * gemm_k;
-  for (int64_t tap = 0; tap < taps; ++tap)
-    for (int64_t c = 0; c < p.c_in; ++c, panel += plan.channel_block) {
-      for (int64_t lane = 0; lane < channels; ++lane)
-        panel[lane] = E::widen_one(weight + lane * gemm_k + c * taps + tap);
-      for (int64_t lane = channels; lane < plan.channel_block; ++lane) panel[lane] = 0.0f;
-    }
-}
-
 #if defined(__AVX2__)
 
 inline __m256 widen_eight(Element<Dtype::kFloat32>, const float* p) { return _mm256_loadu_ps(p); }
@@ -68,10 +47,9 @@ inline __m256 widen_eight(Element<Dtype::kBFloat16>, const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
 }
 
-// out[i * pitch + c] = x[c * channel + i] for eight pixels and channels.
-template <typename E>
-inline void transpose_eight(const typename E::Raw* x, int64_t channel, typename E::Packed* out,
-                            int64_t pitch) {
+// row(i)[c] = x[c * channel + i] for eight of each.
+template <typename E, typename Row>
+inline void transpose_eight(const typename E::Raw* x, int64_t channel, Row row) {
   __m256 r[8], pair[8];
   for (int c = 0; c < 8; ++c) r[c] = widen_eight(E{}, x + c * channel);
   for (int c = 0; c < 8; c += 2) {
@@ -85,12 +63,62 @@ inline void transpose_eight(const typename E::Raw* x, int64_t channel, typename 
     r[c + 3] = _mm256_shuffle_ps(pair[c + 1], pair[c + 3], 0xee);
   }
   for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(out + i * pitch, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(out + (i + 4) * pitch, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    _mm256_storeu_ps(row(i), _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(row(i + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
   }
 }
 
 #endif
+
+// Weights of `lanes` output channels from `weight` on, input channels [begin, end):
+// row(tap, c)[lane], in float32.
+template <typename E, typename Row>
+inline void pack_weights(const ConvReduceParams& p, const typename E::Raw* weight, int64_t lanes,
+                         int64_t begin, int64_t end, Row row) {
+  const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2], channel = taps * p.c_in;
+  // Stretches of memory: of one tap, or of all taps and channels.
+  const int64_t stretches = p.weight_channels_last ? taps : 1;
+  const int64_t length = (end - begin) * (p.weight_channels_last ? 1 : taps);
+  weight += begin * (p.weight_channels_last ? 1 : taps);
+  for (int64_t stretch = 0; stretch < stretches; ++stretch, weight += p.c_in)
+    for (int64_t i = 0, tap = stretch, c = begin; i < length; i += 8) {
+      const int64_t count = length - i < 8 ? length - i : 8;
+      float* out[8];
+      for (int j = 0; j < count; ++j) {
+        out[j] = row(tap, c);
+        if (p.weight_channels_last || ++tap == taps) {
+          ++c;
+          tap = stretch;
+        }
+      }
+      int64_t lane = 0;
+#if defined(__AVX2__)
+      for (; count == 8 && lane + 8 <= lanes; lane += 8)
+        transpose_eight<E>(weight + lane * channel + i, channel,
+                           [&](int j) { return out[j] + lane; });
+#endif
+      for (; lane < lanes; ++lane)
+        for (int j = 0; j < count; ++j)
+          out[j][lane] = E::widen_one(weight + lane * channel + i + j);
+    }
+}
+
+// Weights of channel block `block` of a group: [kernel taps, c_in, channel_block], zeros after
+// c_out.
+template <Dtype kDtype>
+void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, int64_t block,
+                float* panel) {
+  const int64_t first = block * plan.channel_block;
+  const int64_t left = p.c_out - first;
+  const int64_t channels = left < plan.channel_block ? left : plan.channel_block;
+  const auto* weight = static_cast<const typename Element<kDtype>::Raw*>(p.weight) +
+                       (group * p.c_out + first) * plan.gemm_k;
+  if (channels < plan.channel_block)
+    __builtin_memset(panel, 0, plan.panel_elements * sizeof *panel);
+  pack_weights<Element<kDtype>>(p, weight, channels, 0, p.c_in, [&](int64_t tap, int64_t c) {
+    return panel + (tap * p.c_in + c) * plan.channel_block;
+  });
+}
 
 // Channels [first, last) of `count` pixels that lie `step` elements apart, channel by channel.
 template <typename E>
@@ -138,9 +166,9 @@ inline void pack_pixels(const typename E::Raw* x, int64_t count, int64_t step, i
         for (int64_t c = 0; c < done; c += 8) {
           for (int lane = 0; lane < 8; ++lane)
             __builtin_prefetch(x + (c + lane) * channel + i + 32);
-          transpose_eight<E>(x + c * channel + i, channel, out + i * pitch + c, pitch);
-          if (i + 8 < eights)
-            transpose_eight<E>(x + c * channel + i + 8, channel, out + (i + 8) * pitch + c, pitch);
+          for (int64_t from = i; from < i + 16 && from < eights; from += 8)
+            transpose_eight<E>(x + c * channel + from, channel,
+                               [&](int j) { return out + (from + j) * pitch + c; });
         }
       pack_planar<E>(x + eights, count - eights, 1, channel, 0, done, pitch, out + eights * pitch);
     }

@@ -218,6 +218,17 @@ def test_bits_do_not_depend_on_batch_threads_or_layout(case, isa):
         assert_same_bits(whole, conv_reduce(laid, w, activation="silu", backend="cpu", **kwargs))
 
 
+@every_isa
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", ["stem", "1x1", "3x3", "narrow_stride", "3d_32", "groups_32"])
+def test_bits_do_not_depend_on_the_layout_of_the_weights(case, dtype, isa):
+    x, w, kwargs = make(case, dtype)
+    want = conv_reduce(x, w, backend="cpu", **kwargs)
+    for name, laid in layouts(w):
+        assert_same_bits(want, conv_reduce(x, laid, backend="cpu", **kwargs))
+        assert name == "contiguous" or w[0, 0].numel() == 1 or not laid.is_contiguous()
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_batch_of_64_has_the_bits_of_its_samples(threads):
     _, w, kwargs = make("late")

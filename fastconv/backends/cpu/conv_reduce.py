@@ -38,9 +38,11 @@ def conv_reduce(
     size = geometry.output_size(input.shape[2:])
     fields = empty_fields(input.shape[0], weight.shape[0], input.device)
     written = _activation(input, (input.shape[0], weight.shape[0], *size), return_activation)
+    weight, weight_last = _dense(weight)
     torch.ops.fastconv_cpu.conv_reduce(
         _five(input),
-        weight.contiguous(),
+        weight,
+        weight_last,
         DTYPES.index(input.dtype),
         _three(kernel, 1),
         _three(stride, 1),
@@ -64,6 +66,13 @@ def _three(values: Sequence[int], missing: int) -> list[int]:
         2: [missing, *values],
         3: [*values],
     }[len(values)]
+
+
+def _dense(weight: Tensor) -> tuple[Tensor, bool]:
+    """The weight contiguous, or as it is and True where its channels are innermost."""
+    last = weight.ndim in _FORMATS and not weight.is_contiguous()
+    last = last and weight.is_contiguous(memory_format=_FORMATS[weight.ndim])
+    return (weight if last else weight.contiguous()), last
 
 
 def _five(x: Tensor) -> Tensor:
