@@ -5,19 +5,35 @@ import browser
 import pytest
 import synthetic
 
+from fastconv.store import maps
+from fastconv.store.writer import write_run
+
 
 @pytest.fixture
 def run_file(tmp_path):
-    """A finished run of a 2-D, a 1-D and a 3-D layer."""
-    from fastconv.store.writer import write_run
+    """A finished run of a 2-D, a 1-D and a 3-D layer, with maps."""
+    return write_three_layers(tmp_path / "run.h5")
 
+
+@pytest.fixture
+def maps_file(tmp_path, monkeypatch):
+    """The maps of a 2-D layer, in a file beside the run."""
+    monkeypatch.setattr(maps, "INSIDE", 0)
+    write_three_layers(tmp_path / "beside.h5")
+    return tmp_path / "beside.maps" / "conv1.h5"
+
+
+def write_three_layers(path):
     infos = [
         synthetic.layer_info("conv1", 5),
         synthetic.layer_info("layer1.0.conv/2#1", 7, rank=1, size=33),
         synthetic.layer_info("c3", 2, rank=3, size=4),
     ]
-    results = [synthetic.layer_result(info)[0] for info in infos]
-    path = tmp_path / "run.h5"
+    results = []
+    for info in infos:
+        result, values = synthetic.layer_result(info)
+        synthetic.with_maps(result, values)
+        results.append(result)
     write_run(path, synthetic.CONFIG, iter(results), samples=synthetic.sample_table())
     return path
 

@@ -26,16 +26,24 @@ DIMENSIONS = {
     "conv1/stats/mean": ("filter",),
     "conv1/histogram/counts": ("filter", "value"),
     "conv1/weights/weight": ("filter", "channel", "y", "x"),
+    "conv1/activations/activation": ("row", "filter", "y", "x"),
+    "c3/activations/activation": ("row", "filter", "z", "y", "x"),
     "c3/weights/weight": ("filter", "channel", "z", "y", "x"),
     "layer1.0.conv%2F2#1/patches/patch": ("filter", "rank", "channel", "x"),
 }
 
 
 @pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump (hdf5-tools) is not installed")
-def test_h5dump_prints_every_value(run_file):
-    done = subprocess.run(["h5dump", run_file], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("which", "held"),
+    [("run_file", "montage"), ("run_file", "activation"), ("maps_file", "activation")],
+)
+def test_h5dump_prints_every_value(request, which, held):
+    command = ["h5dump", request.getfixturevalue(which)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr
-    assert 'DATASET "montage"' in done.stdout and "H5T_OPAQUE" not in done.stdout
+    assert 'DATASET "activation"' in done.stdout and "H5T_OPAQUE" not in done.stdout
+    assert ('DATASET "montage"' in done.stdout) == (which == "run_file")
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
@@ -50,7 +58,18 @@ def test_xarray_opens_a_tree_with_named_dimensions(run_file, engine):
         assert tree["/run/samples"].dataset["label"].dims == ("sample",)
 
 
-def test_netcdf4_reads_every_variable_and_attribute(run_file):
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+def test_xarray_opens_a_file_of_maps(maps_file, engine):
+    with xarray.open_datatree(maps_file, engine=engine) as tree, h5py.File(maps_file) as file:
+        found = tree["/run/layers/conv1/activations"].dataset
+        assert found["activation"].dims == DIMENSIONS["conv1/activations/activation"]
+        stored = file["run/layers/conv1/activations/activation"][()]
+        np.testing.assert_array_equal(found["activation"].values, stored)
+        assert found["sample"].values.tolist() == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(("which", "variables"), [("run_file", 100), ("maps_file", 5)])
+def test_netcdf4_reads_every_variable_and_attribute(request, which, variables):
     def walk(group):
         for owner in (group, *group.variables.values()):
             for name in owner.ncattrs():
@@ -58,8 +77,8 @@ def test_netcdf4_reads_every_variable_and_attribute(run_file):
         seen = sum(np.size(variable[...]) > 0 for variable in group.variables.values())
         return seen + sum(walk(child) for child in group.groups.values())
 
-    with netCDF4.Dataset(run_file) as file:
-        assert walk(file) > 100
+    with netCDF4.Dataset(request.getfixturevalue(which)) as file:
+        assert walk(file) >= variables
 
 
 def test_silx_finds_the_overview_by_default_and_every_plot_is_valid(run_file):
@@ -69,7 +88,7 @@ def test_silx_finds_the_overview_by_default_and_every_plot_is_valid(run_file):
         assert found.signal.name == "/run/layers/conv1/overview/montage"
         plots = []
         file.visititems(lambda _, node: plots.append(node) if _is_plot(node) else None)
-        assert len(plots) == 3 * 6 + 1
+        assert len(plots) == 3 * 7 + 1
         for node in plots:
             plot = nxdata.NXdata(node)
             assert plot.is_valid and not plot.issues, (node.name, plot.issues)
@@ -91,7 +110,10 @@ def test_pictures_are_marked_as_such_for_hdfview_and_pytables(run_file):
 @pytest.mark.browser
 def test_h5web_shows_the_overview_without_a_click(tmp_path, photograph):
     infos = [synthetic.layer_info("conv1", 12, kernel=5), synthetic.layer_info("conv2", 4)]
-    results = [synthetic.layer_result(info, k=6)[0] for info in infos]
+    made = [synthetic.layer_result(info, k=6) for info in infos]
+    results = [result for result, _ in made]
+    for result, values in made:
+        synthetic.with_maps(result, values)
     path = tmp_path / "run.h5"
     write_run(path, synthetic.CONFIG, results)
     with fastconv.open(path) as run:
@@ -101,12 +123,19 @@ def test_h5web_shows_the_overview_without_a_click(tmp_path, photograph):
 
 
 @pytest.mark.browser
-def test_h5web_shows_a_file_of_maps_without_a_click(tmp_path, photograph, monkeypatch):
-    monkeypatch.setattr(maps, "INSIDE", 0)
+@pytest.mark.parametrize(
+    ("limit", "file", "path"),
+    [
+        (2**30, "run.h5", "/run/layers/conv1/activations"),
+        (0, "run.maps/conv1.h5", "/"),  # without a click
+    ],
+)
+def test_h5web_shows_maps(tmp_path, photograph, monkeypatch, limit, file, path):
+    monkeypatch.setattr(maps, "INSIDE", limit)
     result, values = synthetic.layer_result(synthetic.layer_info("conv1", 4, size=20))
     synthetic.with_maps(result, np.where(np.arange(20) < 10, 0, 1) + 0 * np.nan_to_num(values))
     write_run(tmp_path / "run.h5", synthetic.CONFIG, [result])
-    shot = photograph(tmp_path / "run.maps" / "conv1.h5").astype(int)
+    shot = photograph(tmp_path / file, path).astype(int)
     for color, side in (((68, 1, 84), 0), ((253, 231, 37), 1)):  # both ends of viridis
         found = np.argwhere((np.abs(shot - color) < 6).all(axis=2))
         assert len(found) > 50_000
