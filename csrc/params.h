@@ -84,6 +84,8 @@ struct ConvPlan {
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
   int64_t taps[3];           // runs: planes x rows x columns of the kernel, or longer
   bool skips[3];             // whether taps that lie in the padding are left out
+  int64_t window;            // slab elements from one window of an output row, or column one wide
+  int64_t window_step;       // bytes for every weight, to fetch a tile of windows in a run
   const int64_t* run;        // [runs] slab offset of each
   const int64_t* offset;     // [band_positions] slab offset of each window
   int64_t channel_block, blocks;  // output channels of a packed panel; panels of a group

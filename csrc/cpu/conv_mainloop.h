@@ -30,8 +30,9 @@ struct Stretches {
   const char* next;
   int64_t step;
 
+  template <int kLocality = 2>
   void fetch() {
-    __builtin_prefetch(next, 0, 2);
+    __builtin_prefetch(next, 0, kLocality);
     next += step;
   }
 };
@@ -102,6 +103,9 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
     for (int i = 0; i < kRows; ++i) x[i] += plan.run[r] - at;
     at = plan.run[r];
     const float* panel = in.panel + r * length * kChannelBlock;
+    // The windows of the next run, or of a next tile in the same output row.
+    const int64_t next = r + 1 < plan.runs ? plan.run[r + 1] : plan.run[0] + kRows * plan.window;
+    Stretches windows{reinterpret_cast<const char*>(x[0] + next - at), plan.window_step};
     for (int64_t c = 0; c < length; ++c, panel += kChannelBlock) {
       Float w[kVectors];
       for (int v = 0; v < kVectors; ++v) {
@@ -110,6 +114,7 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
           __builtin_prefetch(panel + kPanelAhead * kChannelBlock + v * kWidth);
       }
       ahead.fetch();
+      windows.fetch<3>();
       for (int i = 0; i < kRows; ++i) {
         const Float value = splat(x[i][c]);
         for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add(value, w[v], acc[i][v]);

@@ -9,6 +9,7 @@ constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of 
 constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
 constexpr int64_t kAmxDepth = 32;              // of a tile, in bfloat16
 constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
+constexpr int64_t kTileWindows = 14;           // of a tile, about
 constexpr int64_t kWorthSkipping = 64;         // products
 constexpr int64_t kNarrow = 8;                 // columns, of an output without tiles across rows
 
@@ -97,6 +98,10 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
     taps[d] = 1;
   }
   plan.runs = taps[0] * taps[1] * taps[2];
+  const int line = p.out_size[2] == 1 ? 1 : 2;
+  plan.window = plan.pixel[line] * p.stride[line] / plan.step[line];
+  plan.window_step =
+      plan.depthwise ? 0 : divide_up(kTileWindows * plan.window * 4, plan.run_length);
   plan.skips[0] = taps[0] > 1;
   plan.skips[1] = taps[1] > 1 && plan.run_length * taps[2] >= kWorthSkipping;
   table.clear();

@@ -42,12 +42,6 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
   }
 }
 
-// Slab elements from one window of an output row, or column one wide, to the next.
-inline int64_t window_pitch(const ConvReduceParams& p, const ConvPlan& plan) {
-  const int d = p.out_size[2] == 1 ? 1 : 2;
-  return plan.pixel[d] * p.stride[d] / plan.step[d];
-}
-
 using BlockCounts = ByBin<kChannelBlock>;
 
 // One channel block of one sample over one band.
@@ -95,7 +89,7 @@ struct BandJob {
     const int64_t length = dense                 ? (height - 1) * period + width
                            : plan.copies_windows ? positions
                                                  : width;
-    AmxRows rows{nullptr, window_pitch(p, plan), plan.runs, plan.run_length / kTileDepth, plan.run};
+    AmxRows rows{nullptr, plan.window, plan.runs, plan.run_length / kTileDepth, plan.run};
     if (plan.copies_windows)
       rows = {nullptr, plan.row_pitch, 1, plan.row_pitch / kTileDepth - 1, &zero};
     int filled = 0;
@@ -228,7 +222,7 @@ struct ConvScratch {
     if (plan.copies_windows)
       size = (plan.unit_samples * plan.band_positions + 32) * plan.row_pitch * 2;
     else if (plan.amx)  // tiles reach beyond the last window
-      size = size / 2 + 32 * window_pitch(p, plan) * 2;
+      size = size / 2 + 32 * plan.window * 2;
     slabs = reinterpret_cast<float*>(take(size));
     slab = reinterpret_cast<uint16_t*>(take(plan.copies_windows ? plan.slab_elements * 2 : 0));
     bytes = at - static_cast<char*>(memory);
