@@ -45,8 +45,8 @@ class KeptMaps:
         words = f"maps of {count:,} samples x {len(infos)} layers: {_bytes(raw)} uncompressed"
         return f"{words}, about {_bytes(disk)} on the disk", disk
 
-    def write(self, writer: PartWriter, layer: int, unit: int, values: Tensor) -> None:
-        """Add the maps of one unit: the stage's values, float32 [n, C, *spatial]."""
+    def write(self, writer: PartWriter, layer: int, first: int, values: Tensor) -> None:
+        """Add the maps of one batch, `first` its first sample: float32 [n, C, *spatial]."""
         rows = self._normalized(values, layer).cpu().numpy()
         if self._storage == "uint8":
             rows, scale, offset = _eight_bits(rows)
@@ -56,7 +56,7 @@ class KeptMaps:
             with np.errstate(over="ignore"):  # beyond 65504 it is infinite
                 rows = rows.astype(np.float16)
         total = (len(self.samples), *rows.shape[1:])
-        writer.add_maps(layer, unit, rows, total, self._keepbits)
+        writer.add_maps(layer, first, rows, total, self._keepbits)
 
     def of_layer(
         self, parts: Sequence[Part], layer: int, info: LayerInfo, samples: np.ndarray

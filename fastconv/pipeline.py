@@ -8,8 +8,10 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
 from fastconv.data import Samples, open_data
-from fastconv.errors import FingerprintError, InputError, OutputError
+from fastconv.errors import FastconvError, FingerprintError, InputError, OutputError
+from fastconv.feed import Feed
 from fastconv.fingerprint import made_by, model_hash, require_equal
 from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
 from fastconv.planner import FUSED, plan_kernels
 from fastconv.progress import Progress
-from fastconv.run_state import RunState
+from fastconv.run_state import Batch, RunState
 from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
@@ -176,6 +179,7 @@ class Job:
         with self._autocast():
             targets, self.layout = self._plan(first, layers)
             self.targets = plan_kernels(targets, options, place)
+            self.prepared = Feed(place, self.layout)  # a batch as the model gets it
             example = self.prepared(first)
             graph = graph_signature(model, example)
             names = [t.info.name for t in self.targets]
@@ -192,7 +196,9 @@ class Job:
             "kernels": [t.info.measured_by for t in self.targets],
             **options.as_dict(),
         }
-        self.state = RunState(
+        self._rows = options.batch_size  # samples at a time: fewer, where memory does not suffice
+        self._new_state = partial(
+            RunState,
             [t.info for t in self.targets],
             options,
             self.input_size,
@@ -200,15 +206,17 @@ class Job:
             self._display(),
             affines,
         )
+        self.state = self._new_state()
 
     def _plan(self, first: Tensor, layers: Any) -> tuple[list[CaptureTarget], torch.memory_format]:
         """What to capture, and the layout of the inputs.
 
-        Images run channels_last on the CPU, where convolutions, batch norm and pooling are faster
-        that way (docs/benchmarks.md), unless the model has a `view` that such a layout breaks.
+        Images run channels_last: convolutions, batch norm and pooling are faster that way on the
+        CPU (docs/benchmarks.md), tensor cores and TMA want it on a GPU. Unless the model has a
+        `view` that such a layout breaks.
         """
         stage = self.options.stage
-        if self.place.type == "cpu" and first.ndim == 4:
+        if first.ndim == 4:
             with contextlib.suppress(RuntimeError):
                 layout = torch.channels_last
                 example = first.to(self.place).contiguous(memory_format=layout)
@@ -216,14 +224,12 @@ class Job:
         example = first.to(self.place)
         return plan_capture(self.model, example, layers, stage), torch.contiguous_format
 
-    def prepared(self, inputs: Tensor) -> Tensor:
-        """A batch as the model gets it: where it runs, in the layout of the run."""
-        return inputs.to(self.place).contiguous(memory_format=self.layout)
-
     def config(self) -> dict[str, Any]:
         """What the file says of how it was made."""
         display = self.state.display
+        fewer = {"samples_at_a_time": self._rows} if self._rows < self.options.batch_size else {}
         return {
+            **fewer,
             "fingerprint": self.identity,
             "made_by": made_by(),
             "model": type(self.model).__name__,
@@ -233,13 +239,28 @@ class Job:
 
     def run(self, folder: PartsFolder, num_workers: int, *, progress: bool) -> None:
         """Measure the units that no part holds yet."""
-        units = self.options.units(len(self.source))
         own = self.options.own_units(len(self.source))
         todo = self.state.resume(folder, own)
         if not self.source.skip:
             _refuse_skipped(self.state.skipped(), folder.path)
         if self.options.maps is not None:
             _announce(folder.path, *self.state.maps_size(todo), progress=progress)
+        while True:
+            try:
+                self._measure_units(todo, own, num_workers, progress=progress)
+                break
+            except torch.OutOfMemoryError as error:
+                self._take_fewer(error)
+            torch.cuda.empty_cache()  # now that the error holds no tensors any more
+            todo = self.state.resume(folder, own)
+        if progress and (skipped := self.state.skipped()):
+            why = self.source.skipped.get(skipped[0], f"sample {skipped[0]}")
+            print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
+
+    def _measure_units(
+        self, todo: Sequence[int], own: range, num_workers: int, *, progress: bool
+    ) -> None:
+        units = self.options.units(len(self.source))
         samples = sum(len(units[u]) for u in own)
         left = sum(len(units[u]) for u in todo)
         batches = self.source.batches([units[u] for u in todo], num_workers)
@@ -253,19 +274,36 @@ class Job:
                 bar.update(len(units[number]))
                 if interrupted():
                     raise KeyboardInterrupt
-        if progress and (skipped := self.state.skipped()):
-            why = self.source.skipped.get(skipped[0], f"sample {skipped[0]}")
-            print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
 
     def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
-        inputs, kept = self.prepared(inputs), self.source.kept(unit)
-        with self.state.unit(number, unit, kept, inputs, labels) as batch:
-            if kept:
-                self.forward(
-                    inputs,
-                    lambda i, value: batch.take(i, value, self.targets[i]),
-                    lambda i, value: batch.convolve(i, value, self.targets[i]),
-                )
+        kept = self.source.kept(unit)
+        with self.state.unit(number, unit, kept, labels) as new_batch:
+            for start in range(0, len(kept), self._rows):
+                rows = slice(start, start + self._rows)
+                piece = self.prepared(inputs[rows])
+                self._forward_into(new_batch(kept[rows], piece), piece)
+
+    def _forward_into(self, batch: Batch, inputs: Tensor) -> None:
+        self.forward(
+            inputs,
+            lambda i, value: batch.take(i, value, self.targets[i]),
+            lambda i, value: batch.convolve(i, value, self.targets[i]),
+        )
+
+    def _take_fewer(self, error: torch.OutOfMemoryError) -> None:
+        """Halve the samples of a forward, and forget what no part holds: a unit is half taken."""
+        if self._rows == 1:
+            raise FastconvError(
+                f"one sample is too much for the memory of {self.place}: "
+                f"{str(error).splitlines()[0]}; run on another device"
+            ) from error
+        before, self._rows = self._rows, (self._rows + 1) // 2
+        warnings.warn(
+            f"{self.place} is out of memory: the model gets {self._rows} samples at a time from "
+            f"now on, not {before}",
+            stacklevel=2,
+        )
+        self.state = self._new_state()
 
     def forward(
         self,

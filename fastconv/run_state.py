@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -97,11 +97,12 @@ class RunState:
 
     @contextlib.contextmanager
     def unit(
-        self, number: int, unit: range, kept: list[int], inputs: Tensor, labels: Tensor | None
-    ) -> Iterator[Batch]:
-        """Take one batch, whose rows are the samples `kept` of the unit.
+        self, number: int, unit: range, kept: list[int], labels: Tensor | None
+    ) -> Iterator[Callable[[list[int], Tensor], Batch]]:
+        """Take one unit, of which the samples `kept` could be read.
 
-        Give every layer to what is yielded, unless nothing is kept.
+        What is yielded makes a batch of samples and their inputs: all of `kept`, or pieces of it
+        one after the other. Give every layer to each.
         """
         if self._units and number != self._units.stop:
             self._save()
@@ -109,8 +110,13 @@ class RunState:
             self._units = range(number, number)
         self._torn = True
         self._spread = Spread(unit, kept)
-        self._rows: dict[int, tuple[Tensor, Tensor]] = {}  # of every layer
-        yield Batch(self, number, kept, inputs)
+        self._rows: list[dict[int, tuple[Tensor, Tensor]]] = []  # of each batch, by layer
+
+        def batch(samples: list[int], inputs: Tensor) -> Batch:
+            self._rows.append({})
+            return Batch(self, samples, inputs)
+
+        yield batch
         if self._options.samples:
             self._write_samples()
         if labels is not None:
@@ -172,10 +178,10 @@ class RunState:
     ) -> None:
         self._layers[index].update(r, peaks, batch.rows, batch.source)
         if self._options.samples:
-            self._rows[index] = sample_rows(r)
+            self._rows[-1][index] = sample_rows(r)
 
     def _write_maps(self, index: int, values: Tensor, batch: Batch) -> None:
-        self._kept_maps.write(self._open_part(), index, batch.number, values)
+        self._kept_maps.write(self._open_part(), index, batch.first, values)
 
     @property
     def _many_hits(self) -> bool:
@@ -261,9 +267,8 @@ class RunState:
         channels = np.repeat([layer.info.channels for layer in self._layers], 2)
         table = np.empty((0, channels.sum()), np.float32)
         if self._rows:
-            columns = [t for index in range(len(self._layers)) for t in self._rows[index]]
-            place = columns[0].device
-            table = torch.cat([column.to(place) for column in columns], 1).cpu().numpy()
+            tables = [_side_by_side([rows[i] for i in range(len(rows))]) for rows in self._rows]
+            table = torch.cat(tables).cpu().numpy()
         parts = np.split(self._spread(table, np.nan), np.cumsum(channels)[:-1], 1)
         for i, rows in enumerate(parts):
             self._open_part().append(f"samples/{i // 2}/{('max', 'mean')[i % 2]}", rows)
@@ -318,13 +323,14 @@ class RunState:
 
 
 class Batch:
-    """One batch while its layers are measured."""
+    """The samples of one forward while their layers are measured."""
 
-    def __init__(self, state: RunState, number: int, kept: list[int], inputs: Tensor):
-        self._state, self.number = state, number
-        self.rows = torch.tensor(kept, dtype=torch.int64).to(inputs.device)  # sample of each row
+    def __init__(self, state: RunState, samples: list[int], inputs: Tensor):
+        self._state, self.first = state, samples[0]
+        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=inputs.is_cuda)
+        self.rows = rows.to(inputs.device, non_blocking=True)  # the sample of each row
         self.source = PatchSource(inputs, state.display)
-        self.mapped = state.mapped(np.asarray(kept, np.int64))
+        self.mapped = state.mapped(np.asarray(samples, np.int64))
 
     def take(self, index: int, value: Tensor, target: CaptureTarget) -> None:
         """The output of a layer, [n, C, *spatial]."""
@@ -347,6 +353,11 @@ class Spread:
         full = np.full((self._size, *rows.shape[1:]), missing, rows.dtype)
         full[self._at] = rows
         return full
+
+
+def _side_by_side(columns: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    place = columns[0][0].device
+    return torch.cat([column.to(place) for pair in columns for column in pair], 1)
 
 
 def sample_rows(r: Reduction) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ TIERS = (
     {"pipeline"},
     {"run_state"},
     {"kept_maps", "planner"},
-    {"options", "fingerprint", "progress", "data", "image_folder"},
+    {"options", "fingerprint", "progress", "feed", "data", "image_folder"},
     {"capture", "store"},
     {"measure"},
     {"ops"},

@@ -71,7 +71,7 @@ class Part:
             return file[name][()] if name in file else None
 
     def maps(self, index: int) -> Iterator[h5py.Dataset]:
-        """The maps of one layer, one dataset a unit, open until the next is asked for."""
+        """The maps of one layer, one dataset a batch, open until the next is asked for."""
         with h5py.File(self.path, "r") as file:
             for name in sorted(file.get(f"maps/{index}", ())):
                 yield file[f"maps/{index}/{name}"]
@@ -100,18 +100,19 @@ class PartWriter:
             table[-len(rows) :] = rows
 
     def add_maps(
-        self, layer: int, unit: int, rows: np.ndarray, total: tuple[int, ...], keepbits: int
+        self, layer: int, first: int, rows: np.ndarray, total: tuple[int, ...], keepbits: int
     ) -> None:
-        """Add the maps of one unit, in the chunks of the final dataset of shape `total`.
+        """Add the maps of one batch in the chunks of the final dataset of shape `total`.
 
-        They are rounded and compressed meanwhile, so `rows` must not change any more.
+        `first` is its first sample. They are rounded and compressed meanwhile, so `rows` must not
+        change any more.
         """
         with _writing(self._temporary):
             reserve(self._file)
             chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
             chunk = (min(chunk[0], len(rows)), *chunk[1:])
             group = self._file.require_group(f"maps/{layer}")
-            table = codec.create_chunked(group, f"{unit:09d}", rows.shape, rows.dtype.str, chunk)
+            table = codec.create_chunked(group, f"{first:012d}", rows.shape, rows.dtype.str, chunk)
             writer = codec.ChunkWriter(table, self._folder.compressor, keepbits=keepbits)
             writer.append(rows)
             writer.close()
