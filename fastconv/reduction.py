@@ -48,6 +48,34 @@ class Reduction(NamedTuple):
     activation: Tensor | None = None  # [N, C, *spatial]
 
 
+class Append(NamedTuple):
+    """Lists of the values that reach a threshold of their channel, to be filled by a reduction.
+
+    The order on a list is any. A count above the capacity tells that values are missing.
+    """
+
+    threshold: Tensor  # [C] float32, never NaN
+    counts: Tensor  # [C] int32, how many reached it
+    values: Tensor  # [C, capacity] float32
+    places: Tensor  # [C, capacity] int64: row of the batch * positions + flat position
+    largest: bool  # values >= threshold, else <= threshold
+
+    @classmethod
+    def create(cls, threshold: Tensor, capacity: int, *, largest: bool) -> Append:
+        channels, device = len(threshold), threshold.device
+        return cls(
+            threshold,
+            torch.zeros(channels, dtype=torch.int32, device=device),
+            torch.empty((channels, capacity), device=device),
+            torch.empty((channels, capacity), dtype=torch.int64, device=device),
+            largest,
+        )
+
+    def pointers(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        """As kernels take it."""
+        return (*self[:4], self.values.shape[1])
+
+
 def empty_fields(n: int, c: int, device: torch.device) -> tuple[Tensor, ...]:
     """Uninitialised tensors for the first eight fields of a `Reduction`, in order."""
     dtypes = (*(torch.float64,) * 2, *(torch.float32,) * 2, *(torch.int64,) * 4)

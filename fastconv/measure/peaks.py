@@ -11,6 +11,10 @@ from torch import Tensor
 
 from fastconv.geometry import FieldMap
 from fastconv.records import LayerInfo
+from fastconv.reduction import Append
+
+_LAST = 2**31 - 1  # positions are below it
+_NO_KEY = -(2**63)
 
 
 def sample_peaks(
@@ -33,8 +37,7 @@ def sample_peaks(
     left = torch.where(value.isfinite(), value.float(), worst).flatten(2)  # [N, C, P]
     if left is value:
         left = left.clone()
-    fields = info.fields if len(info.fields) == len(size) else [None] * len(size)
-    near = [_near(f, length, value.device) for f, length in zip(fields, size, strict=True)]
+    near = _near_tables(info, size, value.device)
     values, positions = [], []
     for _ in range(count):
         best = (left.argmax(-1) if largest else left.argmin(-1)).unsqueeze(-1)  # [N, C, 1]
@@ -44,6 +47,57 @@ def sample_peaks(
         positions.append(torch.where(empty, -1, best))
         left.view(value.shape).masked_fill_(_around(best.squeeze(-1), near, size), worst)
     return torch.cat(values, -1), torch.cat(positions, -1)
+
+
+def listed_peaks(lists: Append, samples: int, info: LayerInfo, count: int) -> tuple[Tensor, Tensor]:
+    """`sample_peaks` from lists of the values that reach a threshold, which are far fewer.
+
+    Those of its peaks that reach the threshold, in the same order: a better position is on the
+    list whenever one that it rules out is. The lists must be complete.
+    """
+    positions = math.prod(info.size)
+    near = _near_tables(info, list(info.size), lists.values.device)
+    number = torch.arange(lists.values.shape[1], device=lists.values.device)
+    listed = number < lists.counts[:, None]  # [C, capacity]
+    place = torch.where(listed, lists.places, samples * positions)  # others: a row of their own
+    row, position = place // positions, place % positions
+    key = _keys(lists.values, position, largest=lists.largest)
+    key = torch.where(listed, key, _NO_KEY)
+    values, places = [], []
+    for _ in range(count):
+        best = torch.full((len(key), samples + 1), _NO_KEY, device=key.device)
+        best = best.scatter_reduce(1, row, key, "amax")  # [C, N + 1]
+        at = _LAST - (best & _LAST)
+        values.append(torch.where(best == _NO_KEY, torch.nan, _value(best, largest=lists.largest)))
+        places.append(torch.where(best == _NO_KEY, -1, at))
+        gone = torch.ones_like(listed)
+        for d, table in enumerate(near):
+            stride = math.prod(info.size[d + 1 :])
+            axes = [p // stride % info.size[d] for p in (position, at.gather(1, row))]
+            gone &= table[axes[0], axes[1]]
+        key = torch.where(gone, _NO_KEY, key)
+    value, at = (torch.stack(t, -1)[:, :samples].transpose(0, 1) for t in (values, places))
+    return value, at
+
+
+def _keys(values: Tensor, position: Tensor, *, largest: bool) -> Tensor:
+    """int64 in the order of the peaks: a better value, then a lower position, is larger."""
+    bits = ((values if largest else -values) + 0.0).view(torch.int32).long()
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered << 31) + (_LAST - position)
+
+
+def _value(key: Tensor, *, largest: bool) -> Tensor:
+    """The value of a key."""
+    ordered = key >> 31
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).to(torch.int32)
+    values = bits.view(torch.float32)
+    return values if largest else 0.0 - values
+
+
+def _near_tables(info: LayerInfo, size: list[int], device: torch.device) -> list[Tensor]:
+    fields = info.fields if len(info.fields) == len(size) else [None] * len(size)
+    return [_near(f, length, device) for f, length in zip(fields, size, strict=True)]
 
 
 @cache

@@ -14,30 +14,31 @@ from fastconv.backends.triton.layout import dense_activation, five_strides
 from fastconv.reduction import empty_fields
 
 
-def gemm(x: Tensor, weight: Tensor, case: Problem, given: Epilogue) -> tuple[Tensor, ...]:
+def gemm(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[Tensor, ...]:
     """Kernel B: a GEMM on pointers, any layout and any groups."""
     x, _, _ = dense_activation(x)
     precision = tuning.conv_precision(x)
-    config = tuning.conv_pointer(x, precision, case.group_out, case.positions, heavy=given.heavy)
+    config = tuning.conv_pointer(x, precision, case.group_out, case.positions, heavy=epilogue.heavy)
+    config = tuning.appending(config) if epilogue.appends else config
     blocks = case.groups * triton.cdiv(case.group_out, config.block_m)
     constants = {
         "FLAT": case.group_in < config.block_k,
         "PRECISION": precision,
         "BLOCK_K": config.block_k,
     }
-    return _start(conv_reduce_pointer_kernel, x, weight, case, given, config, blocks, constants)
+    return _start(conv_reduce_pointer_kernel, x, weight, case, epilogue, config, blocks, constants)
 
 
-def direct(x: Tensor, weight: Tensor, case: Problem, given: Epilogue) -> tuple[Tensor, ...]:
+def direct(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[Tensor, ...]:
     """Depthwise and small groups: no GEMM, one multiply-add per tap."""
     x, stride_c, _ = dense_activation(x)
     channels = weight.shape[0]
     config = tuning.conv_direct(x.device, channels, case.positions, channels_last=stride_c == 1)
     blocks = triton.cdiv(channels, config.block_m)
-    return _start(conv_reduce_direct_kernel, x, weight, case, given, config, blocks, {})
+    return _start(conv_reduce_direct_kernel, x, weight, case, epilogue, config, blocks, {})
 
 
-def _start(kernel, x, weight, case, given, config, blocks, constants) -> tuple[Tensor, ...]:
+def _start(kernel, x, weight, case, epilogue, config, blocks, constants) -> tuple[Tensor, ...]:
     samples, channels = x.shape[0], weight.shape[0]
     segments = triton.cdiv(case.positions, config.tiles * config.block_n)
     parts = empty_fields(segments * samples, channels, x.device)
@@ -69,7 +70,7 @@ def _start(kernel, x, weight, case, given, config, blocks, constants) -> tuple[T
             TILES=config.tiles,
             BLOCK_M=config.block_m,
             BLOCK_N=config.block_n,
-            **given._asdict(),
+            **epilogue._asdict(),
             **constants,
         )
     return merge_segments(parts, segments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -58,20 +58,32 @@ def problem(
     )
 
 
-class Epilogue(NamedTuple):
-    """What happens to the sums of products, and what leaves the kernel beside the reductions."""
+class Given(NamedTuple):
+    """What the epilogue of a convolution adds to its sums, and writes beside the reductions."""
 
     bias: Tensor | None
     scale: Tensor | None
     shift: Tensor | None
-    histogram: Tensor | None
+    histogram: Tensor | None  # [C_out, bins] int64, added into
     activation: Tensor | None  # [N, C_out, *spatial], written
+    candidates: tuple[Tensor, Tensor, Tensor, Tensor, int] | None  # `Append.pointers()`
+
+
+class Epilogue(NamedTuple):
+    """What happens to the sums of products."""
+
+    given: tuple[Any, ...]  # the fields of `Given`
     ACTIVATION: str | None
+    LARGEST: bool  # of the candidates
 
     @property
     def heavy(self) -> bool:
         """Whether more than the reductions is written, which costs registers."""
-        return self.histogram is not None or self.activation is not None
+        return any(t is not None for t in self.given[3:])
+
+    @property
+    def appends(self) -> bool:
+        return self.given[5] is not None
 
 
 def packed(weight: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fastconv.backends.triton import conv_pointer, conv_tma
-from fastconv.backends.triton.conv_problem import Epilogue, problem
+from fastconv.backends.triton.conv_problem import Epilogue, Given, problem
 from fastconv.backends.triton.launch import unsupported
+from fastconv.reduction import Append
 
 
 def supports(x: Tensor, weight: Tensor, *rest: object) -> str | None:
@@ -26,18 +27,25 @@ def run(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
+    append: Append | None = None,
 ) -> tuple[Tensor, ...]:
     case = problem(x, weight, stride, padding, dilation, groups)
     size = case.out_size[3 - (x.ndim - 2) :]
     channels = weight.shape[0]
     written = x.new_empty((x.shape[0], channels, *size) if return_activation else (0,))
-    given = Epilogue(
-        bias, scale, shift, histogram, written if return_activation else None, activation
+    given = Given(
+        bias,
+        scale,
+        shift,
+        histogram,
+        written if return_activation else None,
+        None if append is None else append.pointers(),
     )
+    epilogue = Epilogue(tuple(given), activation, append is None or append.largest)
     if groups > 1 and case.group_out < 16:
-        fields = conv_pointer.direct(x, weight, case, given)
+        fields = conv_pointer.direct(x, weight, case, epilogue)
     elif conv_tma.ineligible(x, case) is None:
-        fields = conv_tma.run(x, weight, case, given)
+        fields = conv_tma.run(x, weight, case, epilogue)
     else:
-        fields = conv_pointer.gemm(x, weight, case, given)
+        fields = conv_pointer.gemm(x, weight, case, epilogue)
     return (*fields, written)

@@ -58,10 +58,11 @@ def _planes(x: Tensor, case: Problem, box: tuple[int, ...]) -> tuple[TensorDescr
     return tuple(planes)
 
 
-def run(x: Tensor, weight: Tensor, case: Problem, given: Epilogue) -> tuple[Tensor, ...]:
+def run(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[Tensor, ...]:
     """Kernel A: an implicit GEMM whose operands TMA fetches, zeros for the padding included."""
     samples, channels = x.shape[0], weight.shape[0]
-    config = tuning.conv_tma(x, channels, case.gemm_k, case.positions, heavy=given.heavy)
+    config = tuning.conv_tma(x, channels, case.gemm_k, case.positions, heavy=epilogue.heavy)
+    config = tuning.appending(config) if epilogue.appends else config
     box = tuning.box(case.out_size, config.block_n)
     tiles = triton.cdiv(case.out_size[0], box[1])
     tiles *= triton.cdiv(case.out_size[1], box[2]) * triton.cdiv(case.out_size[2], box[3])
@@ -96,6 +97,6 @@ def run(x: Tensor, weight: Tensor, case: Problem, given: Epilogue) -> tuple[Tens
             PRECISION=tuning.conv_precision(x),
             BLOCK_M=config.block_m,
             BLOCK_K=config.block_k,
-            **given._asdict(),
+            **epilogue._asdict(),
         )
     return merge_segments(parts, segments)

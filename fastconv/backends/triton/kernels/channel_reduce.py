@@ -5,6 +5,7 @@ import triton.language as tl
 
 from fastconv.backends.triton.kernels.epilogue import (
     NO_POSITION,
+    append,
     count_bins,
     merge,
     new_state,
@@ -40,6 +41,7 @@ def channel_reduce_kernel(
     shift,
     fields,  # eight tensors [segments, N, C]
     histogram,  # [C, bins] or None
+    candidates,  # see epilogue.append; or None
     SAMPLES,
     CHANNELS,
     POSITIONS,
@@ -50,6 +52,7 @@ def channel_reduce_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    LARGEST: tl.constexpr,  # of the candidates
 ):
     """One program: some channels of one sample over one segment of positions.
 
@@ -88,6 +91,9 @@ def channel_reduce_kernel(
             )
             if histogram is not None:
                 count_bins(histogram, v, inside, channel[:, None])
+            if candidates is not None:
+                place = sample * POSITIONS + position
+                append(candidates, v, inside, channel, inside_c, place, LARGEST)
             finite = tl.abs(v) < float("inf")  # false for NaN
             ok = inside & finite
             w = tl.where(ok, v, 0.0)

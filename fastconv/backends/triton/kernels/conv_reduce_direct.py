@@ -6,11 +6,9 @@ import triton.language as tl
 from fastconv.backends.triton.kernels.conv_reduce_pointer import seen, tap_shift, window_corner
 from fastconv.backends.triton.kernels.epilogue import (
     add_tile,
-    count_bins,
+    finish_tile,
     new_state,
-    reduce_tile,
     store_state,
-    transform,
 )
 
 
@@ -18,12 +16,8 @@ from fastconv.backends.triton.kernels.epilogue import (
 def conv_reduce_direct_kernel(
     x,
     w,  # [C_out, taps, C_in / groups]
-    bias,
-    scale,
-    shift,
+    given,  # conv_problem.Given: what the epilogue adds, and writes beside the fields
     fields,  # eight tensors [segments, N, C_out]
-    histogram,  # [C_out, bins] or None
-    activation,  # [N, C_out, positions] or None
     SAMPLES,
     CHANNELS,  # C_out
     BLOCKS,  # of channels
@@ -40,6 +34,7 @@ def conv_reduce_direct_kernel(
     PADDED: tl.constexpr,  # some window reaches outside the input
     TILES: tl.constexpr,  # of one segment
     ACTIVATION: tl.constexpr,
+    LARGEST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -53,6 +48,7 @@ def conv_reduce_direct_kernel(
     x += sample * sample_stride
     first_in = (channel // GROUP_OUT) * (GROUP_IN * x_stride[0])  # [BLOCK_M]
     weights = w + channel * (TAPS * GROUP_IN)
+    row = sample * CHANNELS + channel
     state = new_state(channel)
     end = tl.minimum(positions, (segment + 1) * (TILES * BLOCK_N))
     for start in range(segment * (TILES * BLOCK_N), end, BLOCK_N):
@@ -70,12 +66,9 @@ def conv_reduce_direct_kernel(
                 x + pixel[:, None] + offset[None, :], mask=inside & exists[None, :], other=0.0
             )
             v = tl.fma(a[:, None], b.to(tl.float32), v)
-        v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
-        if activation is not None:
-            to = (sample * CHANNELS + channel)[:, None] * positions + position[None, :]
-            tl.store(activation + to, v.to(activation.dtype.element_ty), mask=inside)
-        if histogram is not None:
-            count_bins(histogram, v, inside, channel[:, None])
-        tile = reduce_tile(v, valid[None, :], 1)
+        tile = finish_tile(
+            v, given, row[:, None], sample, position[None, :], positions, channel, inside_m,
+            inside_m[:, None], valid[None, :], ACTIVATION, LARGEST,
+        )  # fmt: skip
         state = add_tile(state, tile, start + tile[4], start + tile[5])
-    store_state(fields, (segment * SAMPLES + sample) * CHANNELS + channel, state, inside_m)
+    store_state(fields, segment.to(tl.int64) * SAMPLES * CHANNELS + row, state, inside_m)

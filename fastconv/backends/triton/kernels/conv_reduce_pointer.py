@@ -5,12 +5,10 @@ import triton.language as tl
 
 from fastconv.backends.triton.kernels.epilogue import (
     add_tile,
-    count_bins,
+    finish_tile,
     multiply,
     new_state,
-    reduce_tile,
     store_state,
-    transform,
 )
 
 
@@ -100,12 +98,8 @@ def convolve_tile(
 def conv_reduce_pointer_kernel(
     x,
     w,  # [C_out, taps, C_in / groups]
-    bias,
-    scale,
-    shift,
+    given,  # conv_problem.Given: what the epilogue adds, and writes beside the fields
     fields,  # eight tensors [segments, N, C_out]
-    histogram,  # [C_out, bins] or None
-    activation,  # [N, C_out, positions] or None
     SAMPLES,
     CHANNELS,  # C_out
     BLOCKS,  # of channels, over all groups
@@ -124,6 +118,7 @@ def conv_reduce_pointer_kernel(
     FLAT: tl.constexpr,
     PRECISION: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    LARGEST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -139,6 +134,7 @@ def conv_reduce_pointer_kernel(
     channel = group * GROUP_OUT + in_group
     positions = out_size[0] * out_size[1] * out_size[2]
     x += sample * sample_stride + group * GROUP_IN * x_stride[0]
+    row = sample * CHANNELS + channel
     state = new_state(channel)
     end = tl.minimum(positions, (segment + 1) * (TILES * BLOCK_N))
     for start in range(segment * (TILES * BLOCK_N), end, BLOCK_N):
@@ -149,13 +145,9 @@ def conv_reduce_pointer_kernel(
             GROUP_IN, KERNEL, STRIDE, PADDING, DILATION, PADDED, FLAT, PRECISION,
             BLOCK_M, BLOCK_N, BLOCK_K,
         )  # fmt: skip
-        v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
-        inside = inside_m[:, None] & valid[None, :]
-        if activation is not None:
-            at = (sample * CHANNELS + channel)[:, None] * positions + position[None, :]
-            tl.store(activation + at, v.to(activation.dtype.element_ty), mask=inside)
-        if histogram is not None:
-            count_bins(histogram, v, inside, channel[:, None])
-        tile = reduce_tile(v, valid[None, :], 1)
+        tile = finish_tile(
+            v, given, row[:, None], sample, position[None, :], positions, channel, inside_m,
+            inside_m[:, None], valid[None, :], ACTIVATION, LARGEST,
+        )  # fmt: skip
         state = add_tile(state, tile, start + tile[4], start + tile[5])
-    store_state(fields, (segment * SAMPLES + sample) * CHANNELS + channel, state, inside_m)
+    store_state(fields, segment.to(tl.int64) * SAMPLES * CHANNELS + row, state, inside_m)

@@ -5,12 +5,10 @@ import triton.language as tl
 
 from fastconv.backends.triton.kernels.epilogue import (
     add_tile,
-    count_bins,
+    finish_tile,
     multiply,
     new_state,
-    reduce_tile,
     store_state,
-    transform,
 )
 
 
@@ -67,12 +65,8 @@ def flat(at, out_size):
 def conv_reduce_tma_kernel(
     x,  # descriptors of the parity planes, each [N, d, h, w, C_in]
     w,  # descriptor of [C_out, taps, C_in]
-    bias,
-    scale,
-    shift,
+    given,  # conv_problem.Given: what the epilogue adds, and writes beside the fields
     fields,  # eight tensors [segments, N, C_out]
-    histogram,  # [C_out, bins] or None
-    activation,  # [N, C_out, positions] or None
     SAMPLES,
     CHANNELS,  # C_out
     BLOCKS,  # of channels
@@ -88,6 +82,7 @@ def conv_reduce_tma_kernel(
     TILES: tl.constexpr,  # of one segment
     PRECISION: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    LARGEST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -103,8 +98,8 @@ def conv_reduce_tma_kernel(
     channel = first_m + tl.arange(0, BLOCK_M)
     inside_m = channel < CHANNELS
     sample = (first_n + tl.arange(0, BOX[0])).to(tl.int64)[None, :]
-    row = sample * CHANNELS + channel[:, None]  # [BLOCK_M, samples]
     inside_row = (sample < SAMPLES) & inside_m[:, None]
+    row = sample * CHANNELS + channel[:, None]  # [BLOCK_M, samples]
     rows_w = tl.cdiv(out_size[2], BOX[3])
     rows_h = tl.cdiv(out_size[1], BOX[2])
     tiles = rows_w * rows_h * tl.cdiv(out_size[0], BOX[1])
@@ -127,15 +122,11 @@ def conv_reduce_tma_kernel(
         at = in_box(tl.arange(0, BLOCK_P)[None, None, :], corner, BOX)
         inside = (at[0] < out_size[0]) & (at[1] < out_size[1]) & (at[2] < out_size[2])
         value = acc.reshape(BLOCK_M, BOX[0], BLOCK_P)
-        value = transform(value, bias, scale, shift, channel, inside_m, ACTIVATION)
-        inside_all = inside & inside_row[:, :, None]
-        if activation is not None:
-            positions = out_size[0] * out_size[1] * out_size[2]
-            to = activation + row[:, :, None] * positions + flat(at, out_size)
-            tl.store(to, value.to(activation.dtype.element_ty), mask=inside_all)
-        if histogram is not None:
-            count_bins(histogram, value, inside_all, channel[:, None, None])
-        part = reduce_tile(value, inside, 2)
+        part = finish_tile(
+            value, given, row[:, :, None], sample[:, :, None], flat(at, out_size),
+            out_size[0] * out_size[1] * out_size[2], channel, inside_m, inside_row[:, :, None],
+            inside, ACTIVATION, LARGEST,
+        )  # fmt: skip
         argmax = flat(in_box(part[4], corner, BOX), out_size)
         state = add_tile(state, part, argmax, flat(in_box(part[5], corner, BOX), out_size))
     store_state(fields, segment.to(tl.int64) * SAMPLES * CHANNELS + row, state, inside_row)

@@ -75,7 +75,12 @@ def activate(v, ACTIVATION: tl.constexpr):
 @triton.jit
 def per_channel(pointer, channel, inside, RANK: tl.constexpr):
     """pointer[channel] in float32, [BLOCK_M, 1] or [BLOCK_M, 1, 1]."""
-    value = tl.load(pointer + channel, mask=inside, other=0.0).to(tl.float32)
+    return like_rows(tl.load(pointer + channel, mask=inside, other=0.0).to(tl.float32), RANK)
+
+
+@triton.jit
+def like_rows(value, RANK: tl.constexpr):
+    """[BLOCK_M] as [BLOCK_M, 1] or [BLOCK_M, 1, 1]."""
     value = tl.expand_dims(value, 1)
     if RANK == 3:
         value = tl.expand_dims(value, 2)
@@ -92,6 +97,61 @@ def transform(v, bias, scale, shift, channel, inside, ACTIVATION: tl.constexpr):
     if shift is not None:
         v += per_channel(shift, channel, inside, len(v.shape))
     return activate(v, ACTIVATION)
+
+
+@triton.jit
+def finish_tile(
+    v, given, row, sample, position, positions, channel, inside_m, inside_row, exists,
+    ACTIVATION: tl.constexpr, LARGEST: tl.constexpr,
+):  # fmt: skip
+    """Transform convolved values, write what is asked for, and reduce them along the last axis.
+
+    v [channels, positions] or [channels, samples, positions]; given: see conv_problem.Epilogue;
+    row (of the fields), inside_row, sample and position are broadcast to v; exists: positions,
+    for every row.
+    """
+    bias, scale, shift, histogram, activation, candidates = given
+    v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
+    inside = exists & inside_row
+    if activation is not None:
+        at = activation + row * positions + position
+        tl.store(at, v.to(activation.dtype.element_ty), mask=inside)
+    if histogram is not None:
+        count_bins(histogram, v, inside, like_rows(channel, len(v.shape)))
+    if candidates is not None:
+        place = sample * positions + position
+        append(candidates, v, inside, channel, inside_m, place, LARGEST)
+    return reduce_tile(v, exists, len(v.shape) - 1)
+
+
+@triton.jit
+def append(candidates, v, inside, channel, inside_m, place, LARGEST: tl.constexpr):
+    """Put values that reach the threshold of their channel, and where they lie, on its list.
+
+    Their order on the list is that of the atomic counter, any; a counter beyond the capacity
+    tells that the list is not complete.
+    """
+    threshold, counts, values, places, capacity = candidates
+    limit = per_channel(threshold, channel, inside_m, len(v.shape))
+    reached = v >= limit if LARGEST else v <= limit
+    reached = (reached & inside & (tl.abs(v) < float("inf"))).to(tl.int32)
+    AXIS: tl.constexpr = len(v.shape) - 1
+    found = tl.sum(reached, AXIS)  # of a row
+    if tl.sum(found) > 0:
+        # gathered as it is: this keeps triton 3.9 from giving the atomic the layout of the product,
+        # which fails to compile
+        index = tl.arange(0, v.shape[0])
+        if AXIS == 2:
+            index = index[:, None] + tl.zeros(found.shape, tl.int32)
+        found = tl.gather(found, index, 0)
+        row = channel if AXIS == 1 else channel[:, None] + tl.zeros(found.shape, tl.int32)
+        first = tl.atomic_add(counts + row, found, mask=found > 0, sem="relaxed")
+        first = tl.expand_dims(first, AXIS)
+        slot = first + tl.cumsum(reached, AXIS) - reached
+        fits = (reached > 0) & (slot < capacity)
+        at = like_rows(channel, len(v.shape)).to(tl.int64) * capacity + slot
+        tl.store(values + at, v + 0.0, mask=fits)  # -0 becomes 0
+        tl.store(places + at, place + tl.zeros(v.shape, tl.int64), mask=fits)
 
 
 @triton.jit
