@@ -81,7 +81,6 @@ struct BandJob {
   // Windows that lie evenly apart are multiplied 32 at a time: all of a band where nothing is
   // skipped (and then those across the ends of rows are dropped), else those of an output row.
   void run_amx(const float* scale, const float* shift, float* tile, BlockState& state) const {
-    alignas(64) float raw[32 * kChannelBlock];
     const int64_t width = p.out_size[2], height = positions / width, zero = 0;
     const bool dense = !plan.copies_windows &&
                        (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
@@ -106,16 +105,30 @@ struct BandJob {
         const int64_t count = length - q < 32 ? length - q : 32;
         ahead.fetch(count);
         rows.x = base + q * rows.pitch;
-        multiply_amx(rows, count, reinterpret_cast<const uint16_t*>(panel), raw);
-        for (int64_t i = 0; i < count; ++i) {
-          if ((q + i) % period >= width) continue;
-          __builtin_memcpy(tile + filled * kChannelBlock, raw + i * kChannelBlock,
-                           kChannelBlock * sizeof(float));
-          if (++filled == kSteps) flush();
-        }
+        float* out = tile + filled * kChannelBlock;
+        multiply_amx(rows, count, reinterpret_cast<const uint16_t*>(panel), out);
+        filled += period == width ? count : keep_columns(q, count, period, width, out);
+        if (filled > kSteps - 32) flush();
       }
     }
     if (filled > 0) flush();
+  }
+
+  // Moves up rows [first, first + count) that lie in columns below `width` of `period`: how many.
+  static int keep_columns(int64_t first, int64_t count, int64_t period, int64_t width,
+                          float* rows) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count;) {
+      const int64_t column = (first + i) % period;
+      const int64_t left = column < width ? width - column : 0;
+      const int64_t length = left < count - i ? left : count - i;
+      if (kept != i && length > 0)
+        __builtin_memmove(rows + kept * kChannelBlock, rows + i * kChannelBlock,
+                          length * kChannelBlock * sizeof *rows);
+      kept += length;
+      i += length > 0 ? length : period - column;
+    }
+    return static_cast<int>(kept);
   }
 
   // Whole output rows where they are cut into columns, and where depthwise if that may be.
