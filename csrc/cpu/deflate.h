@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -123,16 +124,25 @@ inline RunCode run_code(int run) {
   return {257 + 4 * bits + (value >> bits), static_cast<uint32_t>(value & ((1 << bits) - 1)), bits};
 }
 
-// 0x80 in every byte of `x` that is zero.
-inline uint64_t zero_bytes(uint64_t x) {
-  constexpr uint64_t kLow = 0x7F7F7F7F7F7F7F7F;
-  return ~(((x & kLow) + kLow) | x | kLow);
+// Bit j says that in[j] equals the byte before it, for 64 bytes.
+inline uint64_t repeats(const uint8_t* in) {
+  constexpr uint64_t kLow = 0x7F7F7F7F7F7F7F7F, kGather = 0x0102040810204080;
+  uint64_t found = 0;
+  for (int k = 0; k < 8; ++k) {
+    uint64_t here, before;
+    std::memcpy(&here, in + 8 * k, 8);
+    std::memcpy(&before, in + 8 * k - 1, 8);
+    const uint64_t x = here ^ before;
+    const uint64_t zero = ~(((x & kLow) + kLow) | x | kLow) >> 7;  // 1 in every byte that is zero
+    found |= (zero * kGather >> 56) << 8 * k;
+  }
+  return found;
 }
 
-// How many bytes, of at most `most`, equal the one before; at least 4 do.
+// How many bytes, of at most `most`, equal the one before.
 inline int64_t run_length(const uint8_t* in, int64_t most) {
   const uint64_t wanted = in[-1] * 0x0101010101010101u;
-  int64_t run = 4;
+  int64_t run = 0;
   for (; run + 8 <= most; run += 8) {
     uint64_t here;
     std::memcpy(&here, in + run, 8);
@@ -142,48 +152,59 @@ inline int64_t run_length(const uint8_t* in, int64_t most) {
   return run;
 }
 
-// Splits bytes into literals and runs, of 4 or more, of the byte before.
-inline int64_t tokenize(const uint8_t* in, int64_t n, uint16_t* tokens,
-                        std::array<uint32_t, kTokens>& counts) {
-  std::array<std::array<uint32_t, kTokens>, 4> partial{};  // one alone would stall on itself
+// Splits bytes into literals and runs, of 4 or more, of the byte before. Windows of 64 bytes, whose
+// repeats are bits, need no branch on a byte. `tokens` has room for n + 16.
+inline int64_t tokenize(const uint8_t* in, int64_t n, uint16_t* tokens) {
   int64_t made = 0, i = 0;
-  const auto literal = [&](int slot) {
-    ++partial[slot][in[i]];
-    tokens[made++] = in[i++];
+  const auto literals = [&](int64_t from, int64_t to) {
+    for (int64_t at = from; at < to; at += 16)  // whole sixteens: what is too much is overwritten
+      for (int j = 0; j < 16; ++j) tokens[made + at - from + j] = in[at + j];
+    made += to - from;
   };
-  if (n > 0) literal(0);
-  while (i + 8 <= n) {
-    uint64_t here, before;
-    std::memcpy(&here, in + i, 8);
-    std::memcpy(&before, in + i - 1, 8);
-    const uint64_t same = zero_bytes(here ^ before);
-    const uint64_t starts = same & same >> 8 & same >> 16 & same >> 24;  // of runs, in bytes 0-4
-    if (starts == 0) {
-      literal(0), literal(1), literal(2), literal(3), literal(0);
-      continue;
+  if (n > 0) tokens[made++] = in[i++];
+  while (i + 80 <= n) {
+    const uint64_t same = repeats(in + i);
+    uint64_t starts = same & same >> 1 & same >> 2 & same >> 3;  // of runs, in bytes 0 to 60
+    int at = 0;
+    while (starts && at < 64) {
+      const int begin = __builtin_ctzll(starts);
+      literals(i + at, i + begin);
+      const uint64_t others = ~same >> begin;
+      int64_t run = others ? __builtin_ctzll(others) : 64;
+      if (begin + run >= 64)  // it may go on
+        run = run_length(in + i + begin, std::min<int64_t>(kMaxRun, n - i - begin));
+      tokens[made++] = static_cast<uint16_t>(256 + run);
+      at = static_cast<int>(begin + run);
+      if (at < 64) starts &= ~uint64_t{0} << at;
     }
-    for (int skip = __builtin_ctzll(starts) >> 3; skip > 0; --skip) literal(skip & 3);
-    const int64_t run = run_length(in + i, std::min<int64_t>(kMaxRun, n - i));
-    ++partial[0][256 + run];
-    tokens[made++] = static_cast<uint16_t>(256 + run);
-    i += run;
+    if (at < 61) literals(i + at, i + 61);
+    i += std::max(at, 61);
   }
-  while (i < n) literal(i & 3);
-  for (int t = 0; t < kTokens; ++t)
-    counts[t] = partial[0][t] + partial[1][t] + partial[2][t] + partial[3][t];
+  while (i < n) tokens[made++] = in[i++];
   return made;
 }
 
-// Whether a sample of the plane looks like noise: then it is not worth coding.
+inline void count_tokens(const uint16_t* tokens, int64_t n, std::array<uint32_t, kTokens>& counts) {
+  std::array<std::array<uint32_t, kTokens>, 4> partial{};  // one alone would stall on itself
+  int64_t t = 0;
+  for (; t + 4 <= n; t += 4)
+    for (int j = 0; j < 4; ++j) ++partial[j][tokens[t + j]];
+  for (; t < n; ++t) ++partial[0][tokens[t]];
+  for (int s = 0; s < kTokens; ++s)
+    counts[s] = partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s];
+}
+
+// Whether coding would save less than a sixteenth of the plane, by a sample: then it is stored.
 inline bool is_noise(const uint8_t* in, int64_t n) {
-  constexpr int64_t kPiece = 2048, kPieces = 4;
-  if (n < kPiece * kPieces * 2) return false;
+  constexpr int64_t kPiece = 2048, kPieces = 4, kSample = kPiece * kPieces;
+  if (n < kSample * 2) return false;
   std::array<uint32_t, 256> counts{};
   for (int64_t piece = 0; piece < kPieces; ++piece)
     for (int64_t i = 0; i < kPiece; ++i) ++counts[in[piece * (n - kPiece) / (kPieces - 1) + i]];
-  double squares = 0;  // of evenly spread bytes: 32 a value, so 32^2 * 256 and 8192 for chance
-  for (uint32_t c : counts) squares += static_cast<double>(c) * c;
-  return squares < 1.4 * 8192 * 32;
+  double bits = 0;
+  for (uint32_t c : counts)
+    if (c > 0) bits -= c * std::log2(c / static_cast<double>(kSample));
+  return bits > 7.5 * kSample;
 }
 
 // The code lengths of literals and two distances, themselves coded; zeros in runs.
@@ -240,9 +261,10 @@ inline void write_stored(BitWriter& out, const uint8_t* in, int64_t n, bool last
 inline void write_plane(BitWriter& out, const uint8_t* in, int64_t n, bool last,
                         std::vector<uint16_t>& tokens) {
   if (is_noise(in, n)) return write_stored(out, in, n, last);
-  tokens.resize(n);
-  std::array<uint32_t, kTokens> counts{};
-  const int64_t made = tokenize(in, n, tokens.data(), counts);
+  tokens.resize(n + 16);
+  const int64_t made = tokenize(in, n, tokens.data());
+  std::array<uint32_t, kTokens> counts;
+  count_tokens(tokens.data(), made, counts);
   std::array<uint32_t, kLiteralCodes> symbols{};
   std::copy_n(counts.begin(), 256, symbols.begin());
   symbols[kEndOfBlock] = 1;
@@ -311,13 +333,15 @@ inline int64_t pack(const uint32_t* in, int64_t n, int keepbits, uint8_t* out) {
   static thread_local std::vector<uint16_t> tokens;
   planes.resize(4 * n);
   uint8_t* p = planes.data();
+  const int first = keepbits <= 15 ? 1 : 0;  // the lowest byte is rounded away
+  if (first) std::memset(p, 0, n);
   constexpr int64_t kBlock = 1024;  // in the first cache; simple loops, which vectorise
   uint32_t block[kBlock];
   for (int64_t at = 0; at < n; at += kBlock) {
     const int64_t count = std::min(kBlock, n - at);
     for (int64_t i = 0; i < count; ++i)
       block[i] = keepbits < 23 ? round_bits(in[at + i], keepbits) : in[at + i];
-    for (int plane = 0; plane < 4; ++plane)
+    for (int plane = first; plane < 4; ++plane)
       for (int64_t i = 0; i < count; ++i)
         p[plane * n + at + i] = static_cast<uint8_t>(block[i] >> 8 * plane);
   }

@@ -170,6 +170,16 @@ def test_any_decoder_unpacks_what_is_packed(native, runs, noise, keepbits):
     assert len(packed) < len(expected) + len(expected) // 1000 + 200
 
 
+@pytest.mark.parametrize("size", [63, 64, 79, 80, 81, 145, 100_000])
+@pytest.mark.parametrize("every", [5, 61, 64, 259])
+def test_runs_are_found_wherever_they_start(size, every):
+    """Of `every` equal values; a run that is missed costs bytes."""
+    words = (np.arange(size, dtype=np.uint32) // every) * 2654435761
+    packed = codec.encode(words.view("f4"))
+    assert zlib.decompress(packed) == words.view("u1").reshape(-1, 4).T.tobytes()
+    assert len(packed) < 4 * (size / every * 2.5 + size / 200 + 200)
+
+
 def test_codes_that_would_grow_too_long_are_cut():
     counts = [1, 1]
     while sum(counts) < 250_000:
