@@ -43,7 +43,7 @@ format: $(INSTALLED)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(INSTALLED)
-	set -e; for program in benchmarks/bench_*.py; do $(BIN)/python $$program; done
+	$(BIN)/python -m pytest benchmarks --benchmark-only -s
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation
