@@ -25,7 +25,12 @@ def small_run(path):
     result, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2)
     result.samples_max = result.samples_mean = None
     synthetic.with_maps(result, values)
-    write_run(path, synthetic.CONFIG, [result], samples=synthetic.sample_table())
+    first = path.with_name("first.h5")
+    write_run(first, synthetic.CONFIG, [result])
+    with fastconv.open(first) as run:
+        result.maps = run["conv1"].maps()  # in compressed chunks, as maps of parts come
+        write_run(path, synthetic.CONFIG, [result], samples=synthetic.sample_table())
+    first.unlink()
     return path
 
 
