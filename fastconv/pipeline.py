@@ -26,7 +26,7 @@ from fastconv.fingerprint import made_by, model_hash, require_equal
 from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
-from fastconv.planner import FUSED, plan_kernels
+from fastconv.planner import FUSED, chosen_by, plan_kernels
 from fastconv.progress import Progress
 from fastconv.run_state import Batch, RunState
 from fastconv.store.parts import PartsFolder, remove_parts
@@ -232,6 +232,7 @@ class Job:
             **fewer,
             "fingerprint": self.identity,
             "made_by": made_by(),
+            "kernels_chosen_by": chosen_by(self.place),
             "model": type(self.model).__name__,
             "input_size": self.input_size,
             "display": None if display is None else {"low": display.low, "high": display.high},

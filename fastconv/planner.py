@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastconv import dispatch
+from fastconv import dispatch, gpu_plan
 from fastconv.capture import CaptureTarget
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.options import Options
@@ -27,13 +28,24 @@ def plan_kernels(
     targets: Sequence[CaptureTarget], options: Options, place: torch.device
 ) -> list[CaptureTarget]:
     """The targets with the op that measures them, `info.measured_by`."""
+    kernels = {"cpu": "cpu", "cuda": "triton"}.get(place.type)
     able = (
-        place.type == "cpu"
+        kernels is not None
         and options.dtype is None
-        and options.backend in ("auto", "cpu")
-        and "cpu" in dispatch.backends(place)["conv_reduce"]
+        and options.backend in ("auto", kernels)
+        and kernels in dispatch.backends(place)["conv_reduce"]
     )
-    return [_measured(t, FUSED if able and _pays(t, options) else SEPARATE) for t in targets]
+    pays = _pays if place.type == "cpu" else partial(_pays_on_gpu, device=_name(place))
+    return [_measured(t, FUSED if able and pays(t, options) else SEPARATE) for t in targets]
+
+
+def chosen_by(place: torch.device) -> str:
+    """What the choice rests on, in words."""
+    return "rules for the CPU" if place.type == "cpu" else gpu_plan.basis(_name(place))
+
+
+def _name(place: torch.device) -> str:
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
 
 
 def _measured(target: CaptureTarget, op: str) -> CaptureTarget:
@@ -52,6 +64,14 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     if not target.fusion.read and not peaks:
         return True
     return bool(target.fusion.absorbed) and target.weight[0].numel() <= FEW_PRODUCTS
+
+
+def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
+    if target.fusion is None or target.weight is None:
+        return False
+    more = options.maps is not None or (options.topk > 0 and options.hits_per_sample > 1)
+    layer = gpu_plan.layer_of(target, written=target.fusion.read or more)
+    return gpu_plan.fused_is_faster(layer, device)
 
 
 def run_fused(

@@ -16,6 +16,7 @@ TIERS = (
     {"pipeline"},
     {"run_state"},
     {"kept_maps", "planner"},
+    {"gpu_plan"},
     {"options", "fingerprint", "progress", "feed", "data", "image_folder"},
     {"capture", "store"},
     {"measure"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +14,13 @@ from roofline import LAYERS, Layer, floors, ratios
 
 from device_stages.cases import channels_last, geometry, layer_tensors, set_precision
 from device_stages.common import Suite
+from fastconv import gpu_plan
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 
+SHAPE = ("math", "c_in", "c_out", "out_size", "kernel", "groups")
 COMPILED = ("rn50 l1 3x3 64@56", "rn50 l3 3x3 256@14", "1x1 64->256@56", "mbv2 dw3x3 32@112")
 
 
@@ -28,6 +32,7 @@ def run(suite: Suite) -> None:
             suite.check(
                 f"{math_type} {layer.name}", partial(measure, suite, layer, math_type, table)
             )
+    suite.check("table of the planner", partial(keep_table, suite))
     suite.check("small batches", partial(small_batches, suite))
     suite.check("state", partial(running_state, suite))
     suite.check("extraction", partial(extraction, suite))
@@ -93,10 +98,49 @@ def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
         "hook TB/s": layer.results * width / times["hook"] / 1e6,
     }
     shown = " ".join(f"{k} {v:.2f}({ratios(predicted)[k]:.2f})" for k, v in ratios(times).items())
+    table_of_planner(suite, layer, math_type, times)
     print(
         f"{math_type} {layer.name:28} {times['fused']:8.0f} us; x faster (predicted) {shown}",
         flush=True,
     )
+
+
+def table_of_planner(suite: Suite, layer: Layer, math_type: str, times: dict) -> None:
+    """What `fastconv/gpu_plan.py` reads, once it is kept as fastconv/measured/<device>.json."""
+    entry = {
+        "math": "half" if math_type == "bf16" else math_type,
+        "c_in": layer.c_in,
+        "c_out": layer.c_out,
+        "out_size": layer.out_size,
+        "kernel": (layer.kernel,) * layer.rank,
+        "groups": layer.groups,
+        "values": layer.results,
+        "fused": times["fused"],
+        "fused_written": times["fused, written"],
+        "conv": times["conv"],
+        "hook": times["hook"],
+    }
+    suite.result.setdefault("planner", []).append(entry)
+
+
+def keep_table(suite: Suite) -> None:
+    name = "smoke" if suite.smoke else torch.cuda.get_device_name()
+    known = suite.result["planner"]
+    layers = [
+        gpu_plan.Layer(**{k: _fixed(e[k]) for k in SHAPE}, stride=(), written=False, passes=0)
+        for e in known
+    ]
+    fused = [gpu_plan.nearest_gain(layer, tuple(known)) > 1 for layer in layers]
+    suite.result["would run fused"] = sum(fused) / len(fused)
+    if not suite.smoke:
+        path = suite.out / gpu_plan.file_of(name).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known, indent=1) + "\n")
+        print(f"keep {path} as {gpu_plan.file_of(name)}")
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def small_batches(suite: Suite) -> None:
