@@ -12,7 +12,7 @@ import torch
 from roofline import LAYERS, Layer
 from torch import Tensor
 
-from device_stages import probes
+from device_stages import probes, states
 from device_stages.cases import DTYPES, draw, geometry, layer_tensors, set_precision
 from device_stages.common import Suite
 from fastconv.ops.channel_normalize import channel_normalize
@@ -85,6 +85,8 @@ def checks(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
             yield f"normalize {mode} {layout}", partial(normalize, suite, mode, layout)
     yield "topk_merge", partial(topk, suite)
     yield "gather_patches", partial(gather, suite)
+    for name, check in states.CHECKS.items():
+        yield name, partial(check, suite)
 
 
 def conv_exact(suite: Suite, layer: Layer, math_type: str) -> str | None:

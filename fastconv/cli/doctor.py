@@ -80,10 +80,17 @@ def _gpu() -> list[tuple[str, str]]:
         return [("cuda", "no: this torch is built without CUDA")]
     if not torch.cuda.is_available():
         return [("cuda", f"no: torch has CUDA {torch.version.cuda}, but finds no device or driver")]
-    return [
-        (f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, CUDA {torch.version.cuda}")
-        for i in range(torch.cuda.device_count())
-    ]
+    return [(f"cuda:{i}", _device(i)) for i in range(torch.cuda.device_count())]
+
+
+def _device(index: int) -> str:
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(index)
+    text = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}, CUDA {torch.version.cuda}"
+    if major < 8:
+        text += "; older than sm_80: no bfloat16, no Triton kernels, plain torch instead"
+    return text
 
 
 def _backends() -> list[tuple[str, str]]:

@@ -11,9 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fastconv
+from fastconv.cli import doctor
 from fastconv.cli.main import main
 
 NET = """
@@ -295,3 +297,19 @@ def test_output_cut_short_by_head_is_no_error(run_file):
     command = f"{sys.executable} -m fastconv.cli.main inspect {run_file} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_doctor_says_what_an_old_gpu_lacks(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = {"is_available": True, "device_count": 2, "get_device_name": "Some GPU"}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: ((7, 5), (9, 0))[i])
+    assert doctor._gpu() == [
+        (
+            "cuda:0",
+            "Some GPU, sm_75, CUDA 13.0; older than sm_80: no bfloat16, no Triton kernels, "
+            "plain torch instead",
+        ),
+        ("cuda:1", "Some GPU, sm_90, CUDA 13.0"),
+    ]
