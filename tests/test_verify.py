@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 from networks import images, network
 from torch import nn
 
@@ -136,3 +137,36 @@ def test_other_software_is_given_a_tolerance(made, file, monkeypatch):
     with h5py.File(file, "r+") as opened:
         opened["run/layers/5/topk/value"][0, 0] *= np.float32(1.01)
     assert "5 hits" in failed(fastconv.verify(file, model, data))
+
+
+class Standardised(nn.Conv2d):
+    """Convolves with other weights than its own."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight - self.weight.mean(), self.bias)
+
+
+def doubled():
+    conv = nn.Conv2d(4, 4, 1)
+    conv.register_forward_hook(lambda module, args, output: output * 2)
+    return conv
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.Hardsigmoid()),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4), nn.SiLU()),
+        lambda: Standardised(4, 4, 3),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)),
+        doubled,
+    ],
+    ids=["other activation", "other norm", "other weights", "parametrised", "hook"],
+)
+def test_what_is_no_plain_convolution_passes_too(tmp_path, second):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), second(), nn.Conv2d(4, 2, 1))
+    fastconv.extract(model, images(20), tmp_path / "run.h5", stage="act", progress=False).close()
+    report = fastconv.verify(tmp_path / "run.h5", model, images(20))
+    assert report, str(report)
+    assert sum("float64" in check.detail for check in report.checks) in (2, 3)
