@@ -3,6 +3,7 @@
 #pragma once
 #include "../params.h"
 #include "reduce_block.h"
+#include "transpose.h"
 #include "vec.h"
 #include "vec_math.h"
 
@@ -88,8 +89,11 @@ struct Source {
       affine.scale[lane] = exists && affine.scaled ? p.scale[at] : 0.0f;
       affine.shift[lane] = exists && affine.shifted ? p.shift[at] : 0.0f;
     }
-    in_place = p.dtype == Dtype::kFloat32 && p.activation == Activation::kNone && !affine.scaled &&
-               !affine.shifted && lanes == kLanes;
+    in_place = p.dtype == Dtype::kFloat32 && !transforms() && lanes == kLanes;
+  }
+
+  bool transforms() const {
+    return affine.scaled || affine.shifted || p.activation != Activation::kNone;
   }
 
   // Steps that begin at element `offset` of x, `stride` elements apart.
@@ -109,21 +113,22 @@ struct Source {
         widen_steps<Dtype::kBFloat16>(x, stride * bytes, steps, full, last, buffer);
         break;
     }
-    if (affine.scaled || affine.shifted || p.activation != Activation::kNone)
-      transform_block(p.activation, affine, steps, buffer);
+    if (transforms()) transform_block(p.activation, affine, steps, buffer);
     return {buffer, kLanes, steps, last, lanes};
   }
 };
 
-inline void write_lane(const ReductionOut& out, int64_t at, const LaneState& state, int lane) {
-  out.sum[at] = state.sum[lane];
-  out.sumsq[at] = state.sumsq[lane];
-  out.min[at] = state.min[lane];
-  out.max[at] = state.max[lane];
-  out.argmin[at] = state.argmin[lane];
-  out.argmax[at] = state.argmax[lane];
-  out.positive[at] = state.positive[lane];
-  out.nonfinite[at] = state.nonfinite[lane];
+// The first n lanes, as the results of row `at` on.
+inline void write_lanes(const ReductionOut& out, int64_t at, const LaneState& state, int n) {
+  auto copy = [&](auto* to, const auto* from) { __builtin_memcpy(to + at, from, n * sizeof *to); };
+  copy(out.sum, state.sum);
+  copy(out.sumsq, state.sumsq);
+  copy(out.min, state.min);
+  copy(out.max, state.max);
+  copy(out.argmin, state.argmin);
+  copy(out.argmax, state.argmax);
+  copy(out.positive, state.positive);
+  copy(out.nonfinite, state.nonfinite);
 }
 
 inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer) {
@@ -147,11 +152,64 @@ inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer
     state.positive[0] += state.positive[lane];
     state.nonfinite[0] += state.nonfinite[lane];
   }
-  write_lane(p.out, n * p.c + c, state, 0);
+  write_lanes(p.out, n * p.c + c, state, 1);
+}
+
+// out[i][lane] = x[lane * pitch + i], widened.
+template <Dtype kDtype>
+inline void turn_rows(const void* x, int64_t pitch, int positions, int lanes, float* out) {
+  using E = Element<kDtype>;
+  const auto* from = static_cast<const typename E::Raw*>(x);
+  int lane = 0;
+#if defined(__AVX2__)
+  for (; positions >= 8 && lane + 8 <= lanes; lane += 8)
+    for (int i = 0; i < positions; i += 8) {
+      const int first = i + 8 <= positions ? i : positions - 8;
+      transpose_eight<E>(from + lane * pitch + first, pitch,
+                         [&](int j) { return out + (first + j) * kLanes + lane; });
+    }
+#endif
+  for (; lane < lanes; ++lane)
+    for (int i = 0; i < positions; ++i)
+      out[i * kLanes + lane] = E::widen_one(from + lane * pitch + i);
+}
+
+// Rows of at most kSteps positions: 16 channels at once, each in a lane, so that starting and
+// ending costs as much as for one.
+inline void reduce_short_rows(const ChannelReduceParams& p, int64_t n, const Range& channels) {
+  alignas(64) float buffer[kSteps * kLanes] = {};
+  const int positions = static_cast<int>(p.positions);
+  for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
+    const int lanes = channels.end - c < kLanes ? channels.end - c : kLanes;
+    const int64_t offset = n * p.stride_n + c * p.stride_c;
+    const void* x = static_cast<const char*>(p.x) + offset * (p.dtype == Dtype::kFloat32 ? 4 : 2);
+    switch (p.dtype) {
+      case Dtype::kFloat32:
+        turn_rows<Dtype::kFloat32>(x, p.stride_c, positions, lanes, buffer);
+        break;
+      case Dtype::kFloat16:
+        turn_rows<Dtype::kFloat16>(x, p.stride_c, positions, lanes, buffer);
+        break;
+      case Dtype::kBFloat16:
+        turn_rows<Dtype::kBFloat16>(x, p.stride_c, positions, lanes, buffer);
+        break;
+    }
+    const Source source(p, c, lanes, false);
+    if (source.transforms()) transform_block(p.activation, source.affine, positions, buffer);
+    LaneState state;
+    state.clear();
+    reduce_block<false>({.values = buffer, .stride = kLanes, .steps = positions, .lanes = lanes}, 0,
+                        state, p.histogram ? p.histogram + c * kBins : nullptr);
+    write_lanes(p.out, n * p.c + c, state, lanes);
+  }
 }
 
 inline void reduce_planar(const ChannelReduceParams& p, const Range& samples,
                           const Range& channels) {
+  if (p.positions <= kSteps) {
+    for (int64_t n = samples.begin; n < samples.end; ++n) reduce_short_rows(p, n, channels);
+    return;
+  }
   alignas(64) float buffer[kSteps * kLanes];
   for (int64_t c = channels.begin; c < channels.end; ++c) {
     const Source source(p, c, kLanes, true);
@@ -180,9 +238,10 @@ inline void reduce_tile_columns(const ChannelReduceParams& p, int64_t n, const R
       reduce_block<false>(block, start, states[g], p.histogram ? p.histogram + c * kBins : nullptr);
     }
   }
-  for (int64_t c = channels.begin; c < channels.end; ++c) {
-    const int64_t i = c - channels.begin;
-    write_lane(p.out, n * p.c + c, states[i / kLanes], i % kLanes);
+  for (int g = 0; g < groups; ++g) {
+    const int64_t c = channels.begin + g * kLanes;
+    const int lanes = channels.end - c < kLanes ? channels.end - c : kLanes;
+    write_lanes(p.out, n * p.c + c, states[g], lanes);
   }
 }
 
