@@ -26,7 +26,7 @@ class Feed:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """A batch where the model runs; all that is queued so far is work on those before it."""
-        if self._stream is None:
+        if self._stream is None or inputs.is_cuda:
             return inputs.to(self._place).contiguous(memory_format=self._layout)
         compute = torch.cuda.current_stream(self._place)
         self._queued.append(compute.record_event())

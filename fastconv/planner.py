@@ -41,7 +41,7 @@ def plan_kernels(
 
 def chosen_by(place: torch.device) -> str:
     """What the choice rests on, in words."""
-    return "rules for the CPU" if place.type == "cpu" else gpu_plan.basis(_name(place))
+    return gpu_plan.basis(_name(place)) if place.type == "cuda" else "fixed rules"
 
 
 def _name(place: torch.device) -> str:

@@ -328,6 +328,13 @@ def test_bad_arguments(tmp_path, options, error, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+def test_a_device_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"device 'cuda' cannot be used: .*CUDA"):
+        run(tmp_path, device="cuda")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_outputs(tmp_path):
     with pytest.raises(OutputError, match="no folder"):
         run(tmp_path / "missing")
