@@ -98,15 +98,13 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
   for (int i = 0; i < kRows; ++i) x[i] = in.slab + in.offset[i];
   Stretches ahead = in.ahead;
   const int64_t length = plan.run_length;
-  int64_t at = 0;
   auto multiply_run = [&](int64_t r) {
-    for (int i = 0; i < kRows; ++i) x[i] += plan.run[r] - at;
-    at = plan.run[r];
+    const int64_t at = plan.run[r];
     const float* panel = in.panel + r * length * kChannelBlock;
     // The windows of the next run, or of a next tile in the same output row.
     const int64_t next = r + 1 < plan.runs ? plan.run[r + 1] : plan.run[0] + kRows * plan.window;
-    Stretches windows{reinterpret_cast<const char*>(x[0] + next - at), plan.window_step};
-    for (int64_t c = 0; c < length; ++c, panel += kChannelBlock) {
+    Stretches windows{reinterpret_cast<const char*>(x[0] + next), plan.window_step};
+    for (int64_t c = at; c < at + length; ++c, panel += kChannelBlock) {
       Float w[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         w[v] = load<Float>(panel + v * kWidth);
