@@ -21,7 +21,7 @@ from fastconv.options import Options
 from fastconv.reduction import Reduction
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
-FEW_PRODUCTS = 160  # of one output value: input channels of a group x taps of the kernel
+COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
 
 
 def plan_kernels(
@@ -55,15 +55,13 @@ def _measured(target: CaptureTarget, op: str) -> CaptureTarget:
 def _pays(target: CaptureTarget, options: Options) -> bool:
     """Whether the C++ kernel beats the network's own convolution and a read of its output.
 
-    Measured (docs/benchmarks.md): where nothing has to be written, and where few products a value
-    make the passes over memory of norm and activation, which it saves, the larger part.
+    Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
+    run with it, as that saves their passes over memory; but for very many channels.
     """
-    if target.fusion is None or target.weight is None:
+    if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
     peaks = options.topk > 0 and options.hits_per_sample > 1  # they are taken from the activation
-    if not target.fusion.read and not peaks:
-        return True
-    return bool(target.fusion.absorbed) and target.weight[0].numel() <= FEW_PRODUCTS
+    return bool(target.fusion.absorbed) or not (target.fusion.read or peaks)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -83,7 +83,7 @@ def test_the_deepest_convolution_runs_fused(tmp_path):
     assert fastconv.verify(tmp_path / "run.h5", model, images(40))
 
 
-def test_few_products_a_value_run_fused_with_norm_and_activation(tmp_path):
+def test_norm_and_activation_make_it_pay(tmp_path):
     model = residual()
     with extract(model, tmp_path / "conv.h5") as run:
         assert [name for name, op in ops(run).items() if op == FUSED] == ["4"]
@@ -91,6 +91,9 @@ def test_few_products_a_value_run_fused_with_norm_and_activation(tmp_path):
         assert [name for name, op in ops(run).items() if op == FUSED] == ["0", "3.conv", "4"]
         with extract(model, tmp_path / "ref.h5", stage="act", backend="reference") as plain:
             assert_same(run, plain)
+    many = nn.Sequential(nn.Conv2d(3, planner.COUNTED_AT_ONCE + 1, 1))
+    with extract(many, tmp_path / "many.h5", patches=False) as run:
+        assert ops(run) == {"0": "channel_reduce"}
 
 
 def test_ends_of_branches_run_fused(tmp_path):
