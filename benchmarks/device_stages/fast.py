@@ -204,7 +204,7 @@ def extraction(suite: Suite) -> str | None:
             fastconv.extract(model, data, f"{folder}/run.h5", device=suite.device, progress=False)
 
     table: dict[str, list[float]] = {"forward": [], "extract": []}
-    for _ in range(3):
+    for _ in range(1 if suite.smoke else 3):
         for call in (forward, extract):
             start = time.perf_counter()
             call()

@@ -23,15 +23,8 @@ def suite(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "fast",
-        pytest.param("right", marks=pytest.mark.slow),
-        pytest.param("why", marks=pytest.mark.slow),
-        pytest.param("tune", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["fast", "right", "why", "tune"])
 def test_smoke(stage):
     done = suite(stage, "--smoke")
     assert done.returncode == 0, done.stdout + done.stderr
