@@ -27,17 +27,21 @@ def machine() -> str:
 
 
 def versions() -> dict[str, Any]:
-    """Commit, date and versions."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
+    """Commit (with "-dirty" where anything but kept figures differs from it), date and versions."""
+    commit = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)benchmarks/results")
     return {
-        "commit": commit,
+        "commit": f"{commit}-dirty" if changed else commit,
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
+    return run.stdout.strip()
 
 
 def save(name: str, result: Any, folder: str | None = None) -> Path | None:
