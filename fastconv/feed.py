@@ -1,12 +1,16 @@
-"""Bringing batches to where the model runs."""
+"""Bringing the model and its batches to where it runs."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fastconv.errors import InputError
 
 AHEAD = 2  # batches that a GPU may have before it
 
@@ -38,3 +42,26 @@ class Feed:
         compute.wait_stream(self._stream)
         moved.record_stream(compute)  # its memory is not used again before that stream is done
         return moved
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The model on a device (default where it is), and back where it was afterwards."""
+    home = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    place = home if device is None else _usable(device)
+    if place == home:
+        yield place
+        return
+    try:
+        model.to(place)
+        yield place
+    finally:
+        model.to(home)
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error

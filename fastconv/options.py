@@ -73,6 +73,11 @@ class Options:
         values["shard"] = None if self.shard == (0, 1) else list(self.shard)
         return values
 
+    @property
+    def many_hits(self) -> bool:
+        """Whether hits are taken from the whole activation: several of a sample may count."""
+        return self.topk > 0 and self.hits_per_sample > 1
+
     def units(self, length: int) -> list[range]:
         """All batches of a data set of `length` samples, whoever reads them."""
         size = self.batch_size

@@ -60,14 +60,13 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     """
     if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
-    peaks = options.topk > 0 and options.hits_per_sample > 1  # they are taken from the activation
-    return bool(target.fusion.absorbed) or not (target.fusion.read or peaks)
+    return bool(target.fusion.absorbed) or not (target.fusion.read or options.many_hits)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
     if target.fusion is None or target.weight is None:
         return False
-    more = options.maps is not None or (options.topk > 0 and options.hits_per_sample > 1)
+    more = options.maps is not None or options.many_hits
     layer = gpu_plan.layer_of(target, written=target.fusion.read or more)
     return gpu_plan.fused_is_faster(layer, device)
 

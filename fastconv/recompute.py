@@ -16,12 +16,12 @@ from fastconv.capture import CaptureTarget
 from fastconv.capture.fusion import CONVOLUTIONS
 from fastconv.errors import DataError
 from fastconv.geometry import ConvGeometry
+from fastconv.job import Job
 from fastconv.measure.hits import boxes
 from fastconv.measure.layer_state import flat_positions
 from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.gather_patches import gather_patches
-from fastconv.pipeline import Job
 from fastconv.planner import run_fused
 from fastconv.records import LayerInfo
 from fastconv.reduction import Reduction

@@ -139,7 +139,7 @@ class RunState:
             histogram=layer.histogram(value.device),
             backend=self._options.backend,
         )
-        peaks = self._peaks(value, target) if self._many_hits else None
+        peaks = self._peaks(value, target) if self._options.many_hits else None
         self._add(index, reduction, peaks, batch)
         if len(batch.mapped):
             self._write_maps(index, stage_value(value[batch.mapped], target), batch)
@@ -150,7 +150,7 @@ class RunState:
         """Compute a convolution and measure it, both at once; returns what the network reads."""
         layer = self._layers[index]
         assert target.fusion is not None
-        written = target.fusion.read or self._many_hits or len(batch.mapped) > 0
+        written = target.fusion.read or self._options.many_hits or len(batch.mapped) > 0
         reduction = run_fused(
             target,
             inputs,
@@ -161,7 +161,7 @@ class RunState:
         value, peaks = reduction.activation, None
         if value is not None:
             _check_shape(layer.info, value, len(batch.rows))
-            if self._many_hits:
+            if self._options.many_hits:
                 m = self._measures
                 peaks = sample_peaks(value, target.info, m.hits_per_sample, largest=m.largest)
         self._add(index, reduction, peaks, batch)
@@ -182,10 +182,6 @@ class RunState:
 
     def _write_maps(self, index: int, values: Tensor, batch: Batch) -> None:
         self._kept_maps.write(self._open_part(), index, batch.first, values)
-
-    @property
-    def _many_hits(self) -> bool:
-        return self._measures.topk > 0 and self._measures.hits_per_sample > 1
 
     def _peaks(self, value: Tensor, target: CaptureTarget) -> tuple[Tensor, Tensor]:
         """Values and positions [N, C, hits_per_sample], the values as `channel_reduce` has them."""

@@ -13,10 +13,11 @@ from torch import nn
 
 from fastconv.data import open_data
 from fastconv.errors import InputError
+from fastconv.feed import on_device
 from fastconv.fingerprint import made_by
+from fastconv.job import Job
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.options import Options
-from fastconv.pipeline import Job, on_device
 from fastconv.recompute import Check, HitChecker
 from fastconv.store.layer import Layer
 from fastconv.store.reader import Run, open_run

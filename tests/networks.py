@@ -35,6 +35,11 @@ def network(seed: int = 0) -> nn.Module:
         nn.LazyLinear(4),
     )
     model(images(2))
+    return with_moments(model)
+
+
+def with_moments(model: nn.Module) -> nn.Module:
+    """The model with random moments in its batch norms, so that they change something."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "fastconv"
 TIERS = (
     {"cli"},
     {"demo"},
-    {"verify", "merge"},
+    {"verify", "merge", "pipeline"},
     {"recompute"},
-    {"pipeline"},
+    {"job"},
     {"run_state"},
     {"kept_maps", "planner"},
     {"gpu_plan"},
