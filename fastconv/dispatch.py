@@ -31,6 +31,8 @@ def load(name: str) -> ModuleType | str:
     try:
         module = importlib.import_module(f"fastconv.backends.{name}")
     except ImportError as error:
+        if error.name == f"fastconv.backends.{name}":
+            return "this version of fastconv has no such kernels"
         return f"it cannot be imported: {error}"
     return module.unavailable() or module
 

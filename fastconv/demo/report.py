@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,5 +30,12 @@ def measure_and_draw(model: nn.Module, data: Any, file: Path, picture: Path, wha
         draw(run, picture, what, verified=report.ok)
     megabytes = file.stat().st_size / 1e6
     print(f"wrote {file} ({megabytes:.1f} MB) and {picture}")
-    print(f"look inside: fastconv inspect {file}")
+    print(f"look inside: {_command()} inspect {file}")
     return report.ok
+
+
+def _command() -> str:
+    """How to call `fastconv` from here: its environment need not be active."""
+    if shutil.which("fastconv"):
+        return "fastconv"
+    return os.path.relpath(Path(sys.executable).with_name("fastconv"))
