@@ -38,6 +38,11 @@ def load(name: str) -> ModuleType | str:
 
 
 def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[..., Any]:
+    """What runs `op(*args)`; see `kernel`."""
+    return kernel(op, backend, device, *args).run
+
+
+def kernel(op: str, backend: str, device: torch.device, *args: Any) -> Kernel:
     """The kernel that runs `op(*args)`: the best that supports it, or the one named.
 
     Raises:
@@ -50,9 +55,9 @@ def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[
         module = load(name)
         if isinstance(module, str) or op not in module.KERNELS:
             continue
-        kernel: Kernel = module.KERNELS[op]
-        if kernel.supports(*args) is None:
-            return kernel.run
+        found: Kernel = module.KERNELS[op]
+        if found.supports(*args) is None:
+            return found
     raise BackendUnavailableError(f"no backend runs {op} on {device}")
 
 
@@ -62,7 +67,7 @@ def check_name(backend: str) -> None:
         raise InputError(f"backend must be 'auto' or one of {', '.join(_NAMES)}, got {backend!r}")
 
 
-def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> Callable[..., Any]:
+def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> Kernel:
     check_name(name)
     module = load(name)
     if isinstance(module, str):
@@ -71,13 +76,13 @@ def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> C
         raise BackendUnavailableError(
             f"backend {name!r} has no {op}; it has {list(module.KERNELS)}"
         )
-    kernel: Kernel = module.KERNELS[op]
-    reason = kernel.supports(*args)
+    found: Kernel = module.KERNELS[op]
+    reason = found.supports(*args)
     if reason is not None:
         raise BackendUnavailableError(
             f"backend {name!r} cannot run this {op} on {device}: {reason}"
         )
-    return kernel.run
+    return found
 
 
 def backends(device: torch.device | str | None = None) -> dict[str, list[str]]:

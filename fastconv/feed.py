@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,20 @@ class Feed:
         compute.wait_stream(self._stream)
         moved.record_stream(compute)  # its memory is not used again before that stream is done
         return moved
+
+
+def read_later(values: Tensor) -> Callable[[], list[Any]]:
+    """Start to copy values to the host; what is returned waits for them, and for nothing later."""
+    host = values.to("cpu", non_blocking=True)
+    if not values.is_cuda:
+        return host.tolist
+    copied = torch.cuda.current_stream(values.device).record_event()
+
+    def read() -> list[Any]:
+        copied.synchronize()
+        return host.tolist()
+
+    return read
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastconv.batch import Batch
 from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
 from fastconv.data import Samples
 from fastconv.errors import FastconvError, FingerprintError, OutputError
@@ -26,7 +27,7 @@ from fastconv.measure.patches import Display
 from fastconv.options import Options
 from fastconv.planner import FUSED, chosen_by, plan_kernels
 from fastconv.progress import Progress
-from fastconv.run_state import Batch, RunState
+from fastconv.run_state import RunState
 from fastconv.store.parts import PartsFolder
 
 _PROBED = 16  # samples whose values decide how images are displayed
@@ -143,17 +144,17 @@ class Job:
 
     def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
         kept = self.source.kept(unit)
-        with self.state.unit(number, unit, kept, labels) as new_batch:
+        with self.state.unit(number, unit, kept, labels) as take:
             for start in range(0, len(kept), self._rows):
                 rows = slice(start, start + self._rows)
                 piece = self.prepared(inputs[rows])
-                self._forward_into(new_batch(kept[rows], piece), piece)
+                take(kept[rows], piece, partial(self._forward_into, piece))
 
-    def _forward_into(self, batch: Batch, inputs: Tensor) -> None:
+    def _forward_into(self, inputs: Tensor, batch: Batch) -> None:
         self.forward(
             inputs,
-            lambda i, value: batch.take(i, value, self.targets[i]),
-            lambda i, value: batch.convolve(i, value, self.targets[i]),
+            lambda i, value: self.state.take(i, value, self.targets[i], batch),
+            lambda i, value: self.state.convolve(i, value, self.targets[i], batch),
         )
 
     def _take_fewer(self, error: torch.OutOfMemoryError) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastconv import dispatch
+from fastconv.batch import Batch, Spread
 from fastconv.capture import CaptureTarget
 from fastconv.errors import FastconvError, FileFormatError
 from fastconv.kept_maps import Affine, KeptMaps
 from fastconv.measure.layer_state import LayerState, Measures
+from fastconv.measure.listing import Peaks, reduce_and_list, whole_peaks
 from fastconv.measure.patches import Display, PatchSource
-from fastconv.measure.peaks import sample_peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.options import Options
@@ -64,6 +68,7 @@ class RunState:
         self._units: range = range(0)  # measured since the last part
         self._labels: list[np.ndarray] = []  # of those units
         self._skipped: list[int] = []  # of those units
+        self._unsettled: list[Batch] = []  # whose lists may have been too short
         self._torn = False  # a unit is half taken, or a part half written
         self._started = self._saved = time.monotonic()
         self._cost = sum(layer.nbytes for layer in self._layers) / BYTES_PER_SECOND
@@ -98,11 +103,11 @@ class RunState:
     @contextlib.contextmanager
     def unit(
         self, number: int, unit: range, kept: list[int], labels: Tensor | None
-    ) -> Iterator[Callable[[list[int], Tensor], Batch]]:
+    ) -> Iterator[Callable[[list[int], Tensor, Callable[[Batch], None]], None]]:
         """Take one unit, of which the samples `kept` could be read.
 
-        What is yielded makes a batch of samples and their inputs: all of `kept`, or pieces of it
-        one after the other. Give every layer to each.
+        What is yielded takes samples, their inputs, and what gives every layer of them to a batch:
+        all of `kept`, or pieces of it one after the other.
         """
         if self._units and number != self._units.stop:
             self._save()
@@ -112,11 +117,20 @@ class RunState:
         self._spread = Spread(unit, kept)
         self._rows: list[dict[int, tuple[Tensor, Tensor]]] = []  # of each batch, by layer
 
-        def batch(samples: list[int], inputs: Tensor) -> Batch:
-            self._rows.append({})
-            return Batch(self, samples, inputs)
+        before, self._unsettled = self._unsettled, []
 
-        yield batch
+        def take(samples: list[int], inputs: Tensor, forward: Callable[[Batch], None]) -> None:
+            self._rows.append({})
+            source = PatchSource(inputs, self.display)
+            mapped = self._kept_maps.rows(np.asarray(samples, np.int64))
+            batch = Batch(samples, source, mapped, inputs.device, forward)
+            batch.run()
+            if batch.short:
+                self._unsettled.append(batch)
+
+        yield take
+        for batch in before:  # a device computes this unit meanwhile
+            batch.settle()
         if self._options.samples:
             self._write_samples()
         if labels is not None:
@@ -129,19 +143,22 @@ class RunState:
 
     def take(self, index: int, value: Tensor, target: CaptureTarget, batch: Batch) -> None:
         """Measure the output of a layer."""
-        layer = self._layers[index]
-        _check_shape(layer.info, value, len(batch.rows))
-        reduction = channel_reduce(
-            value,
-            scale=target.scale,
-            shift=target.shift,
-            activation=target.activation,
-            histogram=layer.histogram(value.device),
-            backend=self._options.backend,
+        _check_shape(self._layers[index].info, value, len(batch.rows))
+        backend = self._options.backend
+        transform: dict[str, Any] = {
+            "scale": target.scale,
+            "shift": target.shift,
+            "activation": target.activation,
+            "backend": backend,
+        }
+        self._measure(
+            index,
+            batch,
+            partial(channel_reduce, value, **transform),
+            partial(self._whole_peaks, value, target.info, **transform),
+            lists=dispatch.kernel("channel_reduce", backend, value.device, value).lists,
         )
-        peaks = self._peaks(value, target) if self._options.many_hits else None
-        self._add(index, reduction, peaks, batch)
-        if len(batch.mapped):
+        if batch.again is None and len(batch.mapped):
             self._write_maps(index, stage_value(value[batch.mapped], target), batch)
 
     def convolve(
@@ -154,28 +171,51 @@ class RunState:
         reduction = run_fused(
             target,
             inputs,
-            histogram=layer.histogram(inputs.device),
+            histogram=batch.again is None and layer.histogram(inputs.device),
             return_activation=written,
             backend=self._options.backend,
         )
         value, peaks = reduction.activation, None
         if value is not None:
             _check_shape(layer.info, value, len(batch.rows))
-            if self._options.many_hits:
-                m = self._measures
-                peaks = sample_peaks(value, target.info, m.hits_per_sample, largest=m.largest)
-        self._add(index, reduction, peaks, batch)
-        if value is not None and len(batch.mapped):
+            peaks = self._whole_peaks(value, target.info) if self._options.many_hits else None
+        if batch.again is None:
+            self._add(index, reduction, peaks, batch)
+        if batch.again is None and value is not None and len(batch.mapped):
             self._write_maps(index, value[batch.mapped], batch)
         return value if target.fusion.read else None
 
-    def mapped(self, samples: np.ndarray) -> np.ndarray:
-        """The rows of a batch whose maps are kept."""
-        return self._kept_maps.rows(samples)
-
-    def _add(
-        self, index: int, r: Reduction, peaks: tuple[Tensor, Tensor] | None, batch: Batch
+    def _measure(
+        self,
+        index: int,
+        batch: Batch,
+        reduce: Callable[..., Reduction],
+        whole: Callable[[], Peaks],
+        *,
+        lists: bool,
     ) -> None:
+        """Take the reduction of a batch; peaks come from lists of the kernel where it makes them.
+
+        The first samples fill the hits: before that every value could be among them.
+        """
+        layer, m, peaks = self._layers[index], self._measures, None
+        if batch.again is not None:
+            if index in batch.again:
+                layer.take_hits(whole(), batch.rows, batch.source)
+            return
+        reduce = partial(reduce, histogram=layer.histogram(batch.rows.device))
+        many = self._options.many_hits and len(layer.info.size) > 0
+        if many and lists and layer.hits.seen >= m.topk:
+            reduction, peaks, short = reduce_and_list(
+                reduce, layer.hits, batch.rows, m.hits_per_sample
+            )
+            batch.short[index] = short
+        else:
+            reduction = reduce()
+            peaks = whole() if many else None
+        self._add(index, reduction, peaks, batch)
+
+    def _add(self, index: int, r: Reduction, peaks: Peaks | None, batch: Batch) -> None:
         self._layers[index].update(r, peaks, batch.rows, batch.source)
         if self._options.samples:
             self._rows[-1][index] = sample_rows(r)
@@ -183,27 +223,9 @@ class RunState:
     def _write_maps(self, index: int, values: Tensor, batch: Batch) -> None:
         self._kept_maps.write(self._open_part(), index, batch.first, values)
 
-    def _peaks(self, value: Tensor, target: CaptureTarget) -> tuple[Tensor, Tensor]:
-        """Values and positions [N, C, hits_per_sample], the values as `channel_reduce` has them."""
-        n, c = value.shape[:2]
-        _, positions = sample_peaks(
-            stage_value(value, target),
-            target.info,
-            self._measures.hits_per_sample,
-            largest=self._measures.largest,
-        )
-        at = value.flatten(2).gather(2, positions.clamp_min(0))  # [N, C, R]
-        again = (
-            channel_reduce(
-                at.transpose(1, 2).reshape(-1, c),
-                scale=target.scale,
-                shift=target.shift,
-                activation=target.activation,
-            )
-            .max.view(n, -1, c)
-            .transpose(1, 2)
-        )
-        return torch.where(positions < 0, torch.nan, again), positions
+    def _whole_peaks(self, value: Tensor, info: LayerInfo, **transform: Any) -> Peaks:
+        m = self._measures
+        return whole_peaks(value, info, m.hits_per_sample, largest=m.largest, **transform)
 
     # -- saving ------------------------------------------------------------------------------
 
@@ -216,7 +238,7 @@ class RunState:
                 if self._streams:
                     self._save()
             elif self._units and not self._torn:
-                with contextlib.suppress(FastconvError):
+                with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
                     self._save()
         finally:
             if self._writer is not None:
@@ -240,6 +262,9 @@ class RunState:
             return
         began = time.monotonic()
         self._torn = True  # until the part is whole
+        for batch in self._unsettled:
+            batch.settle()
+        self._unsettled = []
         writer = self._open_part()
         first, last = self._units.start, self._units.stop - 1
         samples = range(first * self._options.batch_size, (last + 1) * self._options.batch_size)
@@ -316,39 +341,6 @@ class RunState:
                     yield rows
 
         return Rows((len(self._own_samples()), info.channels), blocks())
-
-
-class Batch:
-    """The samples of one forward while their layers are measured."""
-
-    def __init__(self, state: RunState, samples: list[int], inputs: Tensor):
-        self._state, self.first = state, samples[0]
-        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=inputs.is_cuda)
-        self.rows = rows.to(inputs.device, non_blocking=True)  # the sample of each row
-        self.source = PatchSource(inputs, state.display)
-        self.mapped = state.mapped(np.asarray(samples, np.int64))
-
-    def take(self, index: int, value: Tensor, target: CaptureTarget) -> None:
-        """The output of a layer, [n, C, *spatial]."""
-        self._state.take(index, value, target, self)
-
-    def convolve(self, index: int, inputs: Tensor, target: CaptureTarget) -> Tensor | None:
-        """The input of a convolution; what is returned, if anything, the network goes on with."""
-        return self._state.convolve(index, inputs, target, self)
-
-
-class Spread:
-    """Puts the rows of the samples that were kept where they belong in their unit."""
-
-    def __init__(self, unit: range, kept: list[int]):
-        self._size, self._at = len(unit), np.asarray(kept, np.int64) - unit.start
-
-    def __call__(self, rows: np.ndarray, missing: float) -> np.ndarray:
-        if len(self._at) == self._size:
-            return rows
-        full = np.full((self._size, *rows.shape[1:]), missing, rows.dtype)
-        full[self._at] = rows
-        return full
 
 
 def _side_by_side(columns: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -211,6 +211,12 @@ def test_several_hits_of_a_sample_keep_their_distance(tmp_path):
         assert (np.diff(hits.values, axis=1) <= 0).all()
 
 
+def test_a_layer_without_positions_has_one_hit_of_a_sample(tmp_path):
+    with run(tmp_path, data=images(9), layers=["9"], hits_per_sample=3, topk=5) as result:
+        for row in result["9"].topk.sample:
+            assert len(set(row.tolist())) == 5
+
+
 def test_fewer_samples_than_hits_are_padded(tmp_path):
     with run(tmp_path, data=images(4)) as result:
         hits = result["5"].topk

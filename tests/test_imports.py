@@ -15,7 +15,7 @@ TIERS = (
     {"recompute"},
     {"job"},
     {"run_state"},
-    {"kept_maps", "planner"},
+    {"batch", "kept_maps", "planner"},
     {"gpu_plan"},
     {"options", "fingerprint", "progress", "feed", "data", "image_folder"},
     {"capture", "store"},

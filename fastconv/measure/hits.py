@@ -26,6 +26,7 @@ class Hits:
         self.largest = largest
         self.plan = plan
         self.values, self.samples, self.positions, _ = empty_topk(info.channels, k)
+        self.seen = 0  # samples whose candidates came with batches
         self._pictures: Tensor | None = None  # [C * k, ...]: slots 0 to k - 1 of every channel
         self._slots = torch.arange(k).repeat(info.channels, 1)  # of the picture of each entry
         self._starts = None if plan is None else Starts(info, plan)
@@ -40,6 +41,19 @@ class Hits:
         if self._starts is not None:
             self._starts.to(device)
 
+    def limit(self, samples: Tensor) -> Tensor:
+        """[C]: what a candidate of these samples must reach to be among the best k; never NaN.
+
+        A value equal to the last of the best enters only with a lower sample. So a filter whose
+        best are all equal, as those of dead filters are, takes no more of them.
+        """
+        self.to(samples.device)
+        side = torch.inf if self.largest else -torch.inf
+        last, sample = self.values[:, -1], self.samples[:, -1]
+        beyond = torch.nextafter(last, torch.full_like(last, side))
+        limit = torch.where(sample < samples.min(), beyond, last)
+        return torch.where(sample < 0, -side, limit)
+
     def update(
         self, values: Tensor, samples: Tensor, positions: Tensor, source: PatchSource
     ) -> None:
@@ -51,6 +65,7 @@ class Hits:
             source: the batch whose row n is sample samples[n].
         """
         self.to(values.device)
+        self.seen += len(values)
         _, channels, per_sample = values.shape
         samples = samples.to(values.device)
         flat = [

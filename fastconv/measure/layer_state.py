@@ -145,6 +145,10 @@ class LayerState:
         if peaks is None:
             extremes = (r.max, r.argmax) if self._measures.largest else (r.min, r.argmin)
             peaks = (extremes[0].unsqueeze(-1), extremes[1].unsqueeze(-1))
+        self.take_hits(peaks, samples, source)
+
+    def take_hits(self, peaks: tuple[Tensor, Tensor], samples: Tensor, source: PatchSource) -> None:
+        """Take candidates [N, C, R] alone: values and positions."""
         self.hits.update(peaks[0], samples, peaks[1], source)
 
     def merge(self, part: LayerResult) -> None:

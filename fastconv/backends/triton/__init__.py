@@ -28,7 +28,9 @@ def unavailable() -> str | None:
 
 
 KERNELS = {
-    module.__name__.rpartition(".")[2]: Kernel(module.run, module.supports)
+    module.__name__.rpartition(".")[2]: Kernel(
+        module.run, module.supports, lists=module in (conv_reduce, channel_reduce)
+    )
     for module in (
         conv_reduce,
         channel_reduce,

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from networks import images, network
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 import fastconv
-from fastconv import dispatch, planner
+from fastconv import dispatch, planner, run_state
+from fastconv.measure import listing
+
+
+@pytest.fixture
+def on_triton(monkeypatch, device):
+    """Makes later runs use Triton's kernels, in the interpreter where there is no GPU."""
+
+    def use():
+        if device == "cpu":
+            usable = {op: ["cpu"] for op in dispatch.OPS}  # what the plan looks at
+            monkeypatch.setattr(planner.dispatch, "backends", lambda place: usable)
+            monkeypatch.setattr(dispatch, "_BEST_FIRST", {"cpu": ("triton",)})
+
+    return use
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_run_agrees_with_the_cpu(fused, tmp_path, device, monkeypatch):
+def test_a_run_agrees_with_the_cpu(fused, tmp_path, device, monkeypatch, on_triton):
     model, data = network(), images(5)
     options = {"batch_size": 2, "layers": ["0", "5"], "topk": 3, "samples": True}
     options["progress"] = False
     monkeypatch.setattr(planner, "_pays", lambda target, options: fused and bool(target.fusion))
     monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: fused)
     cpu = fastconv.extract(model, data, tmp_path / "cpu.h5", device="cpu", **options)
-    if device == "cpu":
-        usable = {op: ["cpu"] for op in dispatch.OPS}  # what the plan looks at
-        monkeypatch.setattr(planner.dispatch, "backends", lambda place: usable)
-        monkeypatch.setattr(dispatch, "_BEST_FIRST", {"cpu": ("triton",)})
+    on_triton()
     triton = fastconv.extract(model, data, tmp_path / "triton.h5", device=device, **options)
     assert {triton[n].info.measured_by for n in triton.layers} >= (
         {"conv_reduce"} if fused else {"channel_reduce"}
@@ -42,3 +54,57 @@ def test_a_run_agrees_with_the_cpu(fused, tmp_path, device, monkeypatch):
             np.testing.assert_array_equal(got.topk.box, wanted.topk.box)
             np.testing.assert_array_equal(got.patches[()], wanted.patches[()])
             np.testing.assert_array_equal(got.quantile([0.1, 0.5]), wanted.quantile([0.1, 0.5]))
+
+
+@pytest.fixture
+def whole_activations(monkeypatch):
+    """The layers whose peaks were taken from the whole activation, in order."""
+    found = []
+
+    def noted(value, info, *arguments, **options):
+        found.append(info.name)
+        return whole(value, info, *arguments, **options)
+
+    whole = run_state.whole_peaks
+    monkeypatch.setattr(run_state, "whole_peaks", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("conv", "smallest", "0"),
+        pytest.param(("act", "largest", "5"), marks=pytest.mark.slow),
+    ],
+)
+def test_hits_from_lists_are_those_of_the_activation(
+    case, tmp_path, device, monkeypatch, on_triton, whole_activations
+):
+    (stage, order, layer), model, data = case, network(), images(11)
+    with torch.no_grad():
+        model[0].weight[1:3] = 0  # dead filters: every position ties
+    options = {"batch_size": 4, "layers": [layer], "topk": 7, "hits_per_sample": 3}
+    options |= {"stage": stage, "order": order, "progress": False}
+    monkeypatch.setattr(planner, "_pays", lambda target, options: False)
+    whole = fastconv.extract(model, data, tmp_path / "whole.h5", device="cpu", **options)
+    on_triton()
+    whole_activations.clear()
+    lists = fastconv.extract(model, data, tmp_path / "lists.h5", device=device, **options)
+    assert whole_activations == [layer] * 2  # until 7 samples have been seen
+    monkeypatch.setattr(listing, "LEAST", 1)
+    monkeypatch.setattr(listing, "MOST", 1)
+    whole_activations.clear()
+    short = fastconv.extract(model, data, tmp_path / "short.h5", device=device, **options)
+    assert len(whole_activations) > 2  # some lists were too short, and were made up for
+    for name in whole.layers:
+        got, again, wanted = lists[name].topk, short[name].topk, whole[name].topk
+        for field in ("values", "sample", "position", "box"):
+            np.testing.assert_array_equal(getattr(got, field), getattr(again, field))
+            if stage == "conv":
+                np.testing.assert_array_equal(getattr(got, field), getattr(wanted, field))
+        np.testing.assert_allclose(got.values, wanted.values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(lists[name].patches[()], short[name].patches[()])
+        for field in ("count", "mean", "max"):  # of every sample once
+            np.testing.assert_allclose(
+                short[name].stats[field], whole[name].stats[field], rtol=1e-5, atol=1e-6
+            )
