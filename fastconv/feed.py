@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastconv.data.samples import prepared
 from fastconv.errors import InputError
 
 AHEAD = 2  # batches that a GPU may have before it
@@ -29,19 +30,27 @@ class Feed:
         self._queued: deque[Any] = deque()  # an event after the work of each batch
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """A batch where the model runs; all that is queued so far is work on those before it."""
+        """A batch where the model runs; all that is queued so far is work on those before it.
+
+        Bytes travel as they are, and become float32 where they arrive.
+        """
+        if inputs.dtype.itemsize >= 4:
+            inputs = prepared(inputs)
         if self._stream is None or inputs.is_cuda:
-            return inputs.to(self._place).contiguous(memory_format=self._layout)
+            return self._laid_out(inputs.to(self._place))
         compute = torch.cuda.current_stream(self._place)
         self._queued.append(compute.record_event())
         if len(self._queued) > AHEAD:
             self._queued.popleft().synchronize()
         with torch.cuda.stream(self._stream):
             moved = inputs.pin_memory().to(self._place, non_blocking=True)
-            moved = moved.contiguous(memory_format=self._layout)
+            moved = self._laid_out(moved)
         compute.wait_stream(self._stream)
         moved.record_stream(compute)  # its memory is not used again before that stream is done
         return moved
+
+    def _laid_out(self, moved: Tensor) -> Tensor:
+        return prepared(moved).contiguous(memory_format=self._layout)
 
 
 def read_later(values: Tensor) -> Callable[[], list[Any]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fastconv.batch import Batch
 from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
-from fastconv.data import Samples
+from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, FingerprintError, OutputError
 from fastconv.feed import Feed
 from fastconv.fingerprint import made_by, model_hash
@@ -41,12 +41,13 @@ class Job:
     ):
         self.model, self.source, self.options, self.place = model, source, options, place
         first, _ = next(iter(source.batches([[source.first()]])))
+        first = prepared(first)
         self.input_size = tuple(first.shape[2:])
         with self._autocast():
             targets, self.layout = self._plan(first, layers)
             self.targets = plan_kernels(targets, options, place)
-            self.prepared = Feed(place, self.layout)  # a batch as the model gets it
-            example = self.prepared(first)
+            self.feed = Feed(place, self.layout)
+            example = self.feed(first)
             graph = graph_signature(model, example)
             names = [t.info.name for t in self.targets]
             affines = None
@@ -62,7 +63,7 @@ class Job:
             "kernels": [t.info.measured_by for t in self.targets],
             **options.as_dict(),
         }
-        self._rows = options.batch_size  # samples at a time: fewer, where memory does not suffice
+        self.rows = options.batch_size  # samples at a time: fewer, where memory does not suffice
         self._new_state = partial(
             RunState,
             [t.info for t in self.targets],
@@ -93,7 +94,7 @@ class Job:
     def config(self) -> dict[str, Any]:
         """What the file says of how it was made."""
         display = self.state.display
-        fewer = {"samples_at_a_time": self._rows} if self._rows < self.options.batch_size else {}
+        fewer = {"samples_at_a_time": self.rows} if self.rows < self.options.batch_size else {}
         return {
             **fewer,
             "fingerprint": self.identity,
@@ -117,7 +118,7 @@ class Job:
                 self._measure_units(todo, own, num_workers, progress=progress)
                 break
             except torch.OutOfMemoryError as error:
-                self._take_fewer(error)
+                self.take_fewer(error)
             torch.cuda.empty_cache()  # now that the error holds no tensors any more
             todo = self.state.resume(folder, own)
         if progress and (skipped := self.state.skipped()):
@@ -145,9 +146,8 @@ class Job:
     def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
         kept = self.source.kept(unit)
         with self.state.unit(number, unit, kept, labels) as take:
-            for start in range(0, len(kept), self._rows):
-                rows = slice(start, start + self._rows)
-                piece = self.prepared(inputs[rows])
+            for rows in self.pieces(len(kept)):
+                piece = self.feed(inputs[rows])
                 take(kept[rows], piece, partial(self._forward_into, piece))
 
     def _forward_into(self, inputs: Tensor, batch: Batch) -> None:
@@ -157,16 +157,20 @@ class Job:
             lambda i, value: self.state.convolve(i, value, self.targets[i], batch),
         )
 
-    def _take_fewer(self, error: torch.OutOfMemoryError) -> None:
+    def pieces(self, count: int) -> list[slice]:
+        """The rows of each forward of a batch."""
+        return [slice(a, min(a + self.rows, count)) for a in range(0, count, self.rows)]
+
+    def take_fewer(self, error: torch.OutOfMemoryError) -> None:
         """Halve the samples of a forward, and forget what no part holds: a unit is half taken."""
-        if self._rows == 1:
+        if self.rows == 1:
             raise FastconvError(
                 f"one sample is too much for the memory of {self.place}: "
                 f"{str(error).splitlines()[0]}; run on another device"
             ) from error
-        before, self._rows = self._rows, (self._rows + 1) // 2
+        before, self.rows = self.rows, (self.rows + 1) // 2
         warnings.warn(
-            f"{self.place} is out of memory: the model gets {self._rows} samples at a time from "
+            f"{self.place} is out of memory: the model gets {self.rows} samples at a time from "
             f"now on, not {before}",
             stacklevel=2,
         )

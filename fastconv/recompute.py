@@ -54,15 +54,33 @@ class HitChecker:
     """Runs the network over the batches of the stored hits and compares."""
 
     def __init__(self, run: Run, job: Job, *, exact: bool):
-        self._job, self._exact = job, exact
+        fewer = run.config.get("samples_at_a_time")  # from some batch on
+        job.rows = fewer or job.rows
+        self._job, self._exact = job, exact and fewer is None
         self._hits = [run[t.info.name].topk for t in job.targets]
         self._patches = [_patches(run, t.info.name) for t in job.targets]
-        self._found = [_Found() for _ in job.targets]
+        self._found: list[_Found] = []
         self._plain = [_is_plain(t, job.model) for t in job.targets]
         self._inputs: dict[str, Tensor] = {}  # the input of the last call of every convolution
 
     def check(self, hits: int | None) -> Iterator[Check]:
+        """Recompute that many hits of every layer; with fewer samples at a time where memory ends,
+        and then not bit for bit, for a forward may round by their number.
+        """
         chosen = [self._choose(h.sample, hits) for h in self._hits]
+        while True:
+            try:
+                self._check_units(chosen)
+                break
+            except torch.OutOfMemoryError as error:
+                self._job.take_fewer(error)
+                self._exact = False
+            torch.cuda.empty_cache()
+        for target, found in zip(self._job.targets, self._found, strict=True):
+            yield self._verdict(target, found)
+
+    def _check_units(self, chosen: list[np.ndarray]) -> None:
+        self._found = [_Found() for _ in self._job.targets]
         units = self._job.options.units(len(self._job.source))
         size = self._job.options.batch_size
         needed = sorted(
@@ -75,9 +93,13 @@ class HitChecker:
         with self._keeping_inputs():
             batches = self._job.source.batches([units[u] for u in needed])
             for unit, (inputs, _) in zip(needed, batches, strict=True):
-                self._check_unit(units[unit], self._job.prepared(inputs), chosen)
-        for target, found in zip(self._job.targets, self._found, strict=True):
-            yield self._verdict(target, found)
+                kept = self._job.source.kept(units[unit])
+                for h, c in zip(self._hits, chosen, strict=True):
+                    self._rows(units[unit], h.sample[c & (h.sample // size == unit)])
+                for rows in self._job.pieces(len(kept)):
+                    first = kept[rows.start] if rows.start else units[unit].start
+                    stop = kept[rows.stop] if rows.stop < len(kept) else units[unit].stop
+                    self._check_samples(range(first, stop), inputs[rows], chosen)
 
     @staticmethod
     def _choose(samples: np.ndarray, hits: int | None) -> np.ndarray:
@@ -104,7 +126,8 @@ class HitChecker:
             for handle in handles:
                 handle.remove()
 
-    def _check_unit(self, unit: range, inputs: Tensor, chosen: list[np.ndarray]) -> None:
+    def _check_samples(self, unit: range, inputs: Tensor, chosen: list[np.ndarray]) -> None:
+        inputs = self._job.feed(inputs)
         source = PatchSource(inputs, self._job.state.display)
 
         def compare(index: int, value: Tensor, target: CaptureTarget) -> None:

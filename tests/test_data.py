@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from fastconv.data import open_data
+from fastconv.data.samples import prepared
 from fastconv.errors import DataError, InputError
 
 
@@ -88,13 +89,15 @@ def test_array_like_h5py_dataset_and_arbitrary_indices(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         data = file.create_dataset("x", data=np.arange(20, dtype=">i2").reshape(10, 2))
         ((x, _),) = open_data(data).batches([[7, 2, 2]])
-    assert x.tolist() == [[14, 15], [4, 5], [4, 5]]
+    assert prepared(x).tolist() == [[14, 15], [4, 5], [4, 5]]
 
 
 def test_integers_become_float_unscaled_and_other_dtypes_stay():
     samples = open_data(torch.tensor([[0], [255]], dtype=torch.uint8))
     ((x, _),) = samples.batches([range(2)])
-    assert (x.dtype, x.max().item(), samples.input_dtype) == (torch.float32, 255, "uint8")
+    assert (x.dtype, x.max().item(), samples.input_dtype) == (torch.uint8, 255, "uint8")
+    x = prepared(x)
+    assert (x.dtype, x.max().item()) == (torch.float32, 255)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         ((x, _),) = open_data(torch.zeros(2, 1, dtype=dtype)).batches([range(2)])
         assert x.dtype == dtype

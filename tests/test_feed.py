@@ -61,6 +61,26 @@ def test_the_host_is_at_most_two_batches_ahead(log):
     ]
 
 
+def test_bytes_travel_as_they_are(log, monkeypatch):
+    moved = []
+    pin = torch.Tensor.pin_memory
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: moved.append(x.dtype) or pin(x))
+    bring = feed.Feed(torch.device("cuda"), torch.channels_last)
+    for dtype in (torch.uint8, torch.bool, torch.bfloat16, torch.float32, torch.int64):
+        there = bring(torch.zeros(2, 3, 4, 4, dtype=dtype))
+        assert there.dtype == (dtype if dtype.is_floating_point else torch.float32)
+        assert there.is_contiguous(memory_format=torch.channels_last)
+    # eight bytes a value become four before they travel
+    assert moved == [torch.uint8, torch.bool, torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_integers_arrive_as_they_were():
+    bring = feed.Feed(torch.device("cpu"), torch.channels_last)
+    x = torch.arange(256, dtype=torch.uint8).view(1, 4, 8, 8)
+    assert torch.equal(bring(x), x.float())
+    assert bring(x).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_on_the_cpu_nothing_is_copied():
     x = torch.zeros(2, 3, 4, 4)
     bring = feed.Feed(torch.device("cpu"), torch.contiguous_format)

@@ -63,3 +63,22 @@ def test_one_sample_that_is_too_much(tmp_path):
         fastconv.extract(model(0, 2), images(50), tmp_path / "run.h5", **OPTIONS)
     with fastconv.extract(model(), images(50), tmp_path / "run.h5", **OPTIONS) as run:
         assert (run["0"].stats["count"] == 50 * 400).all()
+
+
+@pytest.mark.parametrize("most", [5, 1])
+def test_verify_takes_fewer_samples_at_a_time(most, tmp_path):
+    data = images(50)
+    fastconv.extract(model(), data, tmp_path / "run.h5", **OPTIONS)
+    with pytest.warns(UserWarning, match="gets 8 samples at a time from now on, not 16"):
+        report = fastconv.verify(tmp_path / "run.h5", model(most, 2), data)
+    assert report.ok, str(report)
+    hits = [c.detail for c in report.checks if c.name.endswith("hits")]
+    assert len(hits) == 3 and all(f"{3 * 12} recomputed within" in text for text in hits)
+
+
+def test_verify_of_a_file_made_with_fewer_samples_at_a_time(tmp_path):
+    data = images(50)
+    with pytest.warns(UserWarning, match="out of memory"):
+        fastconv.extract(model(5, 4), data, tmp_path / "run.h5", **OPTIONS)
+    calls = model(8)  # more than 8 would be too many
+    assert fastconv.verify(tmp_path / "run.h5", calls, data).ok

@@ -18,7 +18,6 @@ from fastconv.data.samples import (
     check_not_random,
     check_unit,
     one_line,
-    prepared,
 )
 from fastconv.errors import DataError
 
@@ -59,7 +58,7 @@ class ArraySamples(Samples):
         for index in unit:
             self.skipped.pop(index, None)
         try:
-            return prepared(as_tensor(self._read(rows)))
+            return as_tensor(self._read(rows))
         except OSError as error:  # of a file behind the array
             if not self.skip:
                 raise DataError(
@@ -70,7 +69,7 @@ class ArraySamples(Samples):
 
     def _one(self, index: int) -> Tensor | None:
         try:
-            return prepared(as_tensor(self._read([index])))[0]
+            return as_tensor(self._read([index]))[0]
         except OSError as error:
             self.skipped[index] = f"sample {index} cannot be read: {one_line(error)}"
             return None

@@ -21,7 +21,6 @@ from fastconv.data.samples import (
     check_not_random,
     check_unit,
     one_line,
-    prepared,
 )
 from fastconv.errors import DataError, InputError
 
@@ -71,7 +70,7 @@ class DatasetSamples(Samples):
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(batch[2])
-                yield prepared(batch[0]), batch[1]
+                yield batch[0], batch[1]
 
     def keys(self) -> list[str] | None:
         return _keys(self.dataset)

@@ -24,9 +24,9 @@ class Samples(ABC):
 
     Attributes:
         sample_shape: shape of one input, without the batch dimension.
-        input_dtype: name of the dtype that the data set gives. Integers and booleans reach the
-            model as float32 with the same values (0 ... 255 for uint8: nothing is scaled); other
-            dtypes are left as they are.
+        input_dtype: name of the dtype that the data set gives, and batches have. Integers and
+            booleans reach the model `prepared`: as float32 with the same values (0 ... 255 for
+            uint8: nothing is scaled); other dtypes are left as they are.
         skip: leave samples that cannot be read, or do not fit the others, out of the batches.
         skipped: these samples and why, as their batches were last read.
     """
@@ -78,7 +78,7 @@ class Samples(ABC):
         chosen = sorted({round(i) for i in np.linspace(0, n - 1, min(n, _FINGERPRINTED))})
         contents = hashlib.sha256()
         for x, label in self.batches([[i] for i in chosen]):
-            contents.update(_bytes(x) + (b"" if label is None else _bytes(label)))
+            contents.update(_bytes(prepared(x)) + (b"" if label is None else _bytes(label)))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
         return {
@@ -136,6 +136,7 @@ def batch_labels(value: Any, n: int) -> Tensor | None:
 
 
 def prepared(x: Tensor) -> Tensor:
+    """As the model reads it."""
     return x if x.is_floating_point() or x.is_complex() else x.float()
 
 
