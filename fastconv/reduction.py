@@ -48,6 +48,14 @@ class Reduction(NamedTuple):
     activation: Tensor | None = None  # [N, C, *spatial]
 
 
+class Onward(NamedTuple):
+    """What a network goes on with: activation(scale * value + shift) of the value reduced."""
+
+    scale: Tensor | None = None  # [C] float32
+    shift: Tensor | None = None  # [C] float32
+    activation: str | None = None  # of `ACTIVATIONS`
+
+
 class Append(NamedTuple):
     """Lists of the values that reach a threshold of their channel, to be filled by a reduction.
 

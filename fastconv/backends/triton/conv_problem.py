@@ -66,6 +66,8 @@ class Given(NamedTuple):
     shift: Tensor | None
     histogram: Tensor | None  # [C_out, bins] int64, added into
     activation: Tensor | None  # [N, C_out, *spatial], written
+    onward_scale: Tensor | None  # of what is written, after the transform of what is reduced
+    onward_shift: Tensor | None
     candidates: tuple[Tensor, Tensor, Tensor, Tensor, int] | None  # `Append.pointers()`
 
 
@@ -74,6 +76,7 @@ class Epilogue(NamedTuple):
 
     given: tuple[Any, ...]  # the fields of `Given`
     ACTIVATION: str | None
+    ONWARD: str | None  # activation of what is written
     LARGEST: bool  # of the candidates
 
     @property
@@ -83,7 +86,7 @@ class Epilogue(NamedTuple):
 
     @property
     def appends(self) -> bool:
-        return self.given[5] is not None
+        return self.given[-1] is not None
 
 
 def packed(weight: Tensor) -> Tensor:

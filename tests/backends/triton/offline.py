@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from fastconv.backends.triton import KERNELS, tuning
-from fastconv.reduction import Append
+from fastconv.reduction import Append, Onward
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -37,16 +37,29 @@ def lists(channels):
 
 
 def conv(
-    x, c_out, kernel, stride=1, padding=0, groups=1, *, precision="ieee", full=False, append=False
-):
-    """Arguments of conv_reduce with bias, affine and ReLU; full: GELU, histogram and activation."""
+    x, c_out, kernel, stride=1, padding=0, groups=1, *, precision="ieee", full=False, append=False,
+    onward=False,
+):  # fmt: skip
+    """Arguments of conv_reduce with bias, affine and ReLU; full: GELU, histogram and activation;
+    onward: the convolution reduced and affine and ReLU of it written.
+    """
     rank = len(kernel)
     weight = torch.empty((c_out, x.shape[1] // groups, *kernel), dtype=x.dtype, device="meta")
     vector = torch.empty(c_out, dtype=torch.float32, device="meta")
     histogram = torch.empty((c_out, 2563), dtype=torch.int64, device="meta") if full else None
     arguments = (x, weight, vector.to(x.dtype), [stride] * rank, [padding] * 2 * rank, [1] * rank)
     arguments += (groups, vector, vector, "gelu" if full else "relu", histogram, full)
-    arguments += (lists(c_out),) if append else ()
+    if onward:
+        arguments = (
+            *arguments[:7],
+            None,
+            None,
+            None,
+            histogram,
+            True,
+            Onward(vector, vector, "relu"),
+        )
+    arguments += (None, lists(c_out)) if append else ()
     return "conv_reduce", arguments, precision
 
 
@@ -113,6 +126,17 @@ CASES = {
     "tma_3x3_7x7_bf16": conv(like(8, 512, 7, 7, last=True), 512, (3, 3), padding=1),
     "tma_1d_fp16": conv(like(8, 64, 1001, dtype=torch.float16, last=True), 128, (9,), padding=4),
     "tma_3d_bf16": conv(like(8, 64, 16, 28, 28, last=True), 64, (3, 3, 3), padding=1),
+    "tma_3x3_tf32_onward": conv(
+        like(8, 64, 56, 56, dtype=FP32, last=True),
+        64,
+        (3, 3),
+        padding=1,
+        precision="tf32",
+        onward=True,
+    ),
+    "pointer_3x3_ieee_onward": conv(
+        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, onward=True
+    ),
     "depthwise_nchw_bf16": conv(like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96),
     "depthwise_nchw_bf16_append": conv(
         like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96, append=True

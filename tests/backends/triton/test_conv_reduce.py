@@ -9,7 +9,8 @@ pytest.importorskip("triton", reason="triton is not installed")
 from tolerance import conv_bound
 
 from fastconv import channel_reduce, conv_reduce
-from fastconv.reduction import ACTIVATIONS
+from fastconv.backends.triton import KERNELS
+from fastconv.reduction import ACTIVATIONS, Onward
 
 EXACT = ("min", "max", "argmax", "argmin", "positive", "nonfinite", "histogram")
 # input shape, C_out, kernel, stride, padding, dilation, groups, channels_last
@@ -94,6 +95,34 @@ def test_reductions_are_those_of_the_activation_written(case, device):
         assert torch.equal(getattr(got, name), getattr(wanted, name)), name
     torch.testing.assert_close(got.sum, wanted.sum, rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(got.sumsq, wanted.sumsq, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["3x3_last", "stem", "depthwise", "tma"])
+def test_the_network_may_go_on_with_another_value(case, device):
+    """What is reduced is the convolution; what is written, its norm and activation."""
+    if case == "tma":
+        x, weight = torch.randn(3, 8, 7, 9, device=device), torch.randn(5, 8, 3, 3, device=device)
+        x, geometry = x.contiguous(memory_format=torch.channels_last), ([2, 2], [1] * 4, [1, 1], 1)
+        bias = torch.randn(5, device=device)
+    else:
+        x, weight, bias, stride, padding, dilation, groups = inputs(case, torch.float32, device)
+        geometry = ([stride] * 2, [padding] * 4, [dilation] * 2, groups)
+    channels = len(weight)
+    scale = torch.linspace(-1, 2, channels, device=device)
+    shift = torch.linspace(1, -1, channels, device=device)
+    for onward in (Onward(scale, shift, "gelu"), Onward(scale, shift), Onward(activation="relu")):
+        run = KERNELS["conv_reduce"].run
+        given = (x, weight, bias, *geometry, None, None, None, None, True)
+        *plain, value = run(*given)
+        *got, written = run(*given, onward=onward)
+        assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
+        wanted = value.double()
+        if onward.scale is not None:
+            wanted = wanted * scale.double()[:, None, None] + shift.double()[:, None, None]
+        if onward.activation is not None:
+            wanted = getattr(F, onward.activation)(wanted)
+        torch.testing.assert_close(written.double(), wanted, rtol=2e-6, atol=2e-6)
+        assert not torch.equal(written, value)
 
 
 @pytest.mark.parametrize("case", ["1x1", "depthwise"])

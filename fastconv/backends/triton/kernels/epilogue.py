@@ -102,20 +102,21 @@ def transform(v, bias, scale, shift, channel, inside, ACTIVATION: tl.constexpr):
 @triton.jit
 def finish_tile(
     v, given, row, sample, position, positions, channel, inside_m, inside_row, exists,
-    ACTIVATION: tl.constexpr, LARGEST: tl.constexpr,
+    ACTIVATION: tl.constexpr, ONWARD: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
     """Transform convolved values, write what is asked for, and reduce them along the last axis.
 
-    v [channels, positions] or [channels, samples, positions]; given: see conv_problem.Epilogue;
+    v [channels, positions] or [channels, samples, positions]; given: see conv_problem.Given;
     row (of the fields), inside_row, sample and position are broadcast to v; exists: positions,
     for every row.
     """
-    bias, scale, shift, histogram, activation, candidates = given
+    bias, scale, shift, histogram, activation, onward_scale, onward_shift, candidates = given
     v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
     inside = exists & inside_row
     if activation is not None:
         at = activation + row * positions + position
-        tl.store(at, v.to(activation.dtype.element_ty), mask=inside)
+        u = transform(v, None, onward_scale, onward_shift, channel, inside_m, ONWARD)
+        tl.store(at, u.to(activation.dtype.element_ty), mask=inside)
     if histogram is not None:
         count_bins(histogram, v, inside, like_rows(channel, len(v.shape)))
     if candidates is not None:
