@@ -106,9 +106,8 @@ class Hits:
             return None
         rows = self._numbers(self._slots).flatten()
         ordered = self._pictures.index_select(0, rows)  # whole pictures, not byte by byte
-        ordered = ordered.unflatten(0, self._slots.shape)
-        ordered[self.samples < 0] = 0
-        return ordered
+        ordered.index_fill_(0, (self.samples.flatten() < 0).nonzero().flatten(), 0)
+        return ordered.unflatten(0, self._slots.shape)
 
     def _merge(self, values: Tensor, samples: Tensor, positions: Tensor) -> Tensor:
         merged = topk_merge(

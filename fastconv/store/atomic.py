@@ -108,7 +108,7 @@ h5py.register_driver("fastconv", _at_once)
 
 def close(file: h5py.File, path: Path) -> None:
     """Close a file that is whole, and wait until it is on the disk."""
-    reserve(file)
+    reserve(file.id)
     file.flush()
     size = file.id.get_filesize()
     with _on_failure_to_memory(file):
@@ -156,7 +156,7 @@ def _to_memory(handle: int) -> None:
         os.close(spare)
 
 
-def reserve(file: h5py.File, nbytes: int = 0) -> None:
+def reserve(file: h5py.h5f.FileID, nbytes: int = 0) -> None:
     """Take room on the disk for what HDF5 writes later on; it does not survive failing then.
 
     Call it before ordinary writes, of `nbytes` beside some metadata; chunks that are written
@@ -165,8 +165,8 @@ def reserve(file: h5py.File, nbytes: int = 0) -> None:
     Raises:
         OSError: the disk is full.
     """
-    needed = file.id.get_filesize() + RESERVE + nbytes
-    handle = file.id.get_vfd_handle()
+    needed = file.get_filesize() + RESERVE + nbytes
+    handle = file.get_vfd_handle()
     present = os.fstat(handle).st_size
     if present < needed:
         _lengthen(handle, present, needed + RESERVE)

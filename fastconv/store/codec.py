@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 import torch
 
+from fastconv.store.objects import new_chunked
+
 try:
     from isal import isal_zlib as deflate
 
@@ -297,12 +299,4 @@ def create_chunked(
     group: h5py.Group, name: str, shape: Sequence[int], dtype: str | np.dtype, chunk: Sequence[int]
 ) -> h5py.Dataset:
     """A dataset that declares shuffle + deflate and is filled by a `ChunkWriter`."""
-    return group.create_dataset(
-        name,
-        tuple(shape),
-        np.dtype(dtype),
-        chunks=tuple(chunk),
-        compression="gzip",
-        compression_opts=LEVEL,
-        shuffle=np.dtype(dtype).itemsize > 1,
-    )
+    return h5py.Dataset(new_chunked(group.id, name, shape, np.dtype(dtype), chunk))

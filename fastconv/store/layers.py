@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
+from h5py import h5g
 
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.records import LayerInfo, LayerResult
@@ -11,12 +11,13 @@ from fastconv.reduction import histogram_edges
 from fastconv.store import schema
 from fastconv.store.codec import Compressor
 from fastconv.store.montage import overview, weights_picture
-from fastconv.store.nexus import data_group, put_text, set_attribute
+from fastconv.store.nexus import data_group
+from fastconv.store.objects import put_text, set_attribute
 from fastconv.store.quantiles import representatives
 from fastconv.store.schema import Plot
 
 
-def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) -> str | None:
+def write_layer(group: h5g.GroupID, result: LayerResult, compressor: Compressor) -> str | None:
     """Write everything a run holds of one layer but its maps; returns the group to show first."""
     info = result.info
     set_attribute(group, "NX_class", "NXcollection")
@@ -38,14 +39,14 @@ def write_layer(group: h5py.Group, result: LayerResult, compressor: Compressor) 
     if result.weight is not None:
         _write_weights(group, result.weight, compressor)
     _write_samples(group, result, compressor)
-    return next((name for name in _DEFAULTS if name in group), None)
+    return next((name for name in _DEFAULTS if name.encode() in group), None)
 
 
 _DEFAULTS = ("overview", "stats", "topk", "samples", "weights")
 
 
 def _write_picture(
-    group: h5py.Group, name: str, picture: np.ndarray, compressor: Compressor
+    group: h5g.GroupID, name: str, picture: np.ndarray, compressor: Compressor
 ) -> None:
     # y runs downwards, which h5web and silx both draw upright
     rows = {"y": np.arange(picture.shape[0], dtype="<i4")[::-1]}
@@ -56,7 +57,7 @@ def _write_picture(
 
 
 def _write_patches(
-    group: h5py.Group, info: LayerInfo, patches: np.ndarray, compressor: Compressor
+    group: h5g.GroupID, info: LayerInfo, patches: np.ndarray, compressor: Compressor
 ) -> None:
     images = patches.dtype == np.uint8
     rank = 2 if images else len(info.fields)
@@ -89,7 +90,7 @@ def array_plot(signal: str, dims: tuple[str, ...], rank: int) -> Plot:
     )
 
 
-def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], compressor: Compressor) -> None:
+def _write_stats(group: h5g.GroupID, raw: dict[str, np.ndarray], compressor: Compressor) -> None:
     count = np.asarray(raw["count"], np.int64)
     mean, var = mean_and_var(raw["sum"], raw["sumsq"], count)
     empty = count == 0
@@ -114,7 +115,7 @@ def _write_stats(group: h5py.Group, raw: dict[str, np.ndarray], compressor: Comp
     data_group(group, "merge", schema.MERGE, sums, None, compressor)
 
 
-def _write_histogram(group: h5py.Group, counts: np.ndarray, compressor: Compressor) -> None:
+def _write_histogram(group: h5g.GroupID, counts: np.ndarray, compressor: Compressor) -> None:
     edges = histogram_edges().numpy()
     plot = Plot("counts", ("filter", "value"), interpretation="spectrum")
     made = data_group(
@@ -127,10 +128,10 @@ def _write_histogram(group: h5py.Group, counts: np.ndarray, compressor: Compress
         coordinates={"value": representatives(edges)},
     )
     set_attribute(made, "SILX_style", '{"axes_scale_type": ["linear", "symlog"]}')
-    made.attrs["relative_error"] = schema.QUANTILE_ERROR
+    set_attribute(made, "relative_error", schema.QUANTILE_ERROR)
 
 
-def _write_weights(group: h5py.Group, weight: np.ndarray, compressor: Compressor) -> None:
+def _write_weights(group: h5g.GroupID, weight: np.ndarray, compressor: Compressor) -> None:
     rank = weight.ndim - 2
     field = schema.weight_field(rank)
     plot = array_plot("weight", field.dims, rank)
@@ -140,7 +141,7 @@ def _write_weights(group: h5py.Group, weight: np.ndarray, compressor: Compressor
         _write_picture(group, "weights_picture", picture, compressor)
 
 
-def _write_samples(group: h5py.Group, result: LayerResult, compressor: Compressor) -> None:
+def _write_samples(group: h5g.GroupID, result: LayerResult, compressor: Compressor) -> None:
     rows = {"max": result.samples_max, "mean": result.samples_mean}
     rows = {name: values for name, values in rows.items() if values is not None}
     if rows:

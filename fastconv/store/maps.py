@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
+from h5py import h5g
 
 from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import MAP_ROWS, Compressor
 from fastconv.store.layers import array_plot
-from fastconv.store.nexus import data_group, finish, set_attribute
+from fastconv.store.nexus import data_group, finish
+from fastconv.store.objects import new_group, set_attribute
 
 INSIDE = 2**30  # bytes of maps, uncompressed, that the run's own file takes
 
@@ -22,7 +23,7 @@ class MapsPlace:
         self._files, self._identity, self._compressor = files, identity, compressor
         self._bytes = 0
 
-    def write(self, layer: h5py.Group, info: LayerInfo, maps: Maps) -> str | None:
+    def write(self, layer: h5g.GroupID, info: LayerInfo, maps: Maps) -> str | None:
         """Write them into the group of the layer, and return the name there, or beside."""
         itemsize = np.dtype(schema.MAP_DTYPES[maps.storage]).itemsize
         self._bytes += int(np.prod(maps.activation.shape)) * itemsize
@@ -31,19 +32,19 @@ class MapsPlace:
             return "activations"
         set_attribute(layer, "maps_of", self._identity)
         with self._files.create(schema.maps_path(self._files.path, info.name)) as file:
-            reserve(file)
-            run = file.create_group("run")
+            reserve(file.id)
+            run, name = new_group(file.id, "run"), schema.escape(info.name)
             set_attribute(run, "NX_class", "NXentry")
-            set_attribute(run, "default", f"{layer.name.removeprefix('/run/')}/activations")
-            group = run.create_group(layer.name.removeprefix("/run/"))
+            set_attribute(run, "default", f"layers/{name}/activations")
+            group = new_group(new_group(run, "layers"), name)
             for key, value in schema.attributes_of(info).items():
                 set_attribute(group, key, value)
             set_attribute(group, "maps_of", self._identity)
             self._write(group, info, maps)
-            finish(file, None)
+            finish(file.id, None)
         return None
 
-    def _write(self, group: h5py.Group, info: LayerInfo, maps: Maps) -> None:
+    def _write(self, group: h5g.GroupID, info: LayerInfo, maps: Maps) -> None:
         rank = len(info.size)
         fields = schema.map_fields(maps.storage, rank)
         values = {"activation": maps.activation, "sample": maps.samples}
@@ -54,7 +55,7 @@ class MapsPlace:
             group, "activations", fields, values, plot, self._compressor, chunk_rows=MAP_ROWS
         )
         set_attribute(made, "storage", maps.storage)
-        made.attrs["keepbits"] = np.int64(maps.keepbits)
+        set_attribute(made, "keepbits", np.int64(maps.keepbits))
         if maps.normalize is not None:
             on_reading = maps.normalize in NORMALIZED_ON_READING
             set_attribute(made, "normalize", maps.normalize)

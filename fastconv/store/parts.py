@@ -90,7 +90,7 @@ class PartWriter:
     def append(self, name: str, rows: np.ndarray) -> None:
         """Add rows to the per-sample table `name`."""
         with _writing(self._temporary):
-            reserve(self._file, rows.nbytes)
+            reserve(self._file.id, rows.nbytes)
             if name not in self._file:
                 shape = (None, *rows.shape[1:])
                 self._file.create_dataset(name, data=rows, maxshape=shape, chunks=rows.shape)
@@ -108,7 +108,7 @@ class PartWriter:
         change any more.
         """
         with _writing(self._temporary):
-            reserve(self._file)
+            reserve(self._file.id)
             chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
             chunk = (min(chunk[0], len(rows)), *chunk[1:])
             group = self._file.require_group(f"maps/{layer}")
@@ -120,7 +120,7 @@ class PartWriter:
     def add_layer(self, index: int, result: LayerResult) -> None:
         """Add the state of one layer; its hits are those whose sample belongs to this part."""
         with _writing(self._temporary):
-            reserve(self._file, sum(array.nbytes for array in _arrays(result)))
+            reserve(self._file.id, sum(array.nbytes for array in _arrays(result)))
             group = self._file.create_group(f"layers/{index}")
             for name, value in result.stats.items():
                 group[f"stats/{name}"] = value

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
+from h5py import h5ds, h5g
 
 from fastconv.records import LayerResult, SampleTable
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer
 from fastconv.store.maps import MapsPlace
-from fastconv.store.nexus import finish, put, put_text, set_attribute
+from fastconv.store.nexus import finish, make_scale, put
+from fastconv.store.objects import new_group, put_text, set_attribute, text_array
 from fastconv.store.schema import Field, escape, to_json
 
 
@@ -54,8 +55,8 @@ def write_run(
         Compressor() as compressor,
         files.create(path) as file,
     ):
-        reserve(file)
-        run = file.create_group("run")
+        reserve(file.id)
+        run = new_group(file.id, "run")
         set_attribute(run, "NX_class", "NXentry")
         set_attribute(run, "title", f"fastconv: {path.name}")
         set_attribute(run, "program_name", "fastconv")
@@ -66,11 +67,11 @@ def write_run(
         if samples is not None:
             _write_samples(run, samples, compressor)
         maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), compressor)
-        group = run.create_group("layers", track_order=True)
+        group, default = new_group(run, "layers", ordered=True), ""
         set_attribute(group, "NX_class", "NXcollection")
         for result in layers:
             name = escape(result.info.name)
-            layer = group.create_group(name, track_order=True)
+            layer = new_group(group, name, ordered=True)
             shown = write_layer(layer, result, compressor)
             if result.maps is not None:
                 inside = maps.write(layer, result.info, result.maps)
@@ -78,29 +79,29 @@ def write_run(
             compressor.drain()
             if shown is not None:
                 set_attribute(layer, "default", shown)
-                if "default" not in run.attrs:
-                    set_attribute(run, "default", f"layers/{name}/{shown}")
-        finish(file, times.get("end_time"))
+                if not default:
+                    default = f"layers/{name}/{shown}"
+                    set_attribute(run, "default", default)
+        finish(file.id, times.get("end_time"))
     return path
 
 
-def _write_samples(run: h5py.Group, samples: SampleTable, compressor: Compressor) -> None:
-    group = run.create_group("samples")
+def _write_samples(run: h5g.GroupID, samples: SampleTable, compressor: Compressor) -> None:
+    group = new_group(run, "samples")
     set_attribute(group, "NX_class", "NXcollection")
-    group.attrs["count"] = np.int64(samples.count)
+    set_attribute(group, "count", np.int64(samples.count))
     dims = ("sample",)
     scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), compressor)
-    scale.make_scale("sample")
+    make_scale(scale, "sample")
     if samples.keys is not None:
-        keys = [str(key).encode("utf-8", "replace") for key in samples.keys]
-        width = max(1, max(map(len, keys), default=1))
-        dtype = h5py.string_dtype("utf-8", width)
-        put(group, "key", np.array(keys, dtype), Field(dtype, dims), compressor)
+        keys = text_array(samples.keys)
+        made = put(group, "key", keys, Field(keys.dtype, dims), compressor)
+        h5ds.attach_scale(made, scale, 0)
     if samples.labels is not None:
-        put(group, "label", samples.labels, Field("<i8", dims), compressor)
-    for name in ("key", "label"):
-        if name in group:
-            group[name].dims[0].attach_scale(scale)
+        made = put(group, "label", samples.labels, Field("<i8", dims), compressor)
+        h5ds.attach_scale(made, scale, 0)
     if len(samples.skipped):
-        put(group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), compressor)
-        group["skipped"].make_scale("skipped")
+        made = put(
+            group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), compressor
+        )
+        make_scale(made, "skipped")
