@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,30 @@ class Rows:
 
     shape: tuple[int, ...]
     blocks: Iterable[np.ndarray]  # arrays or h5py datasets, [rows, *shape[1:]]
+
+
+class Pictures:
+    """An array [C, k, ...] of pictures that lie somewhere in another order.
+
+    Indexed as an array is by a slice or a mask of its first dimensions: only what is asked for is
+    copied.
+    """
+
+    def __init__(self, pictures: np.ndarray, places: np.ndarray):
+        self._pictures = pictures  # [M, ...]
+        self._places = places  # [C, k] int64, the picture of each hit; -1 of none: it is zero
+        self.shape = (*places.shape, *pictures.shape[1:])
+        self.dtype = pictures.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        places = self._places[which]
+        taken = self._pictures.take(np.maximum(places, 0), axis=0)
+        taken[places < 0] = 0
+        return taken
 
 
 @dataclass
@@ -79,7 +105,7 @@ class LayerResult:
     # box int64 [C, k, D_in, 2]; status uint8 [C, k]. Empty slots: NaN, -1, -1, 0.
     topk: dict[str, np.ndarray] = field(default_factory=dict)
     # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]
-    patches: np.ndarray | None = None
+    patches: np.ndarray | Pictures | None = None
     samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
     samples_mean: Rows | None = None
     maps: Maps | None = None

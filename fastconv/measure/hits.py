@@ -9,7 +9,7 @@ from torch import Tensor
 from fastconv.geometry import input_boxes
 from fastconv.measure.patches import PatchPlan, PatchSource, Starts
 from fastconv.ops.topk_merge import empty_topk, topk_merge
-from fastconv.records import LayerInfo
+from fastconv.records import LayerInfo, Pictures
 
 
 class Hits:
@@ -100,14 +100,12 @@ class Hits:
             taken = pictures.index_select(0, chosen).numpy()
             self._pictures.numpy()[slot[entered].numpy()] = taken
 
-    def pictures(self) -> Tensor | None:
-        """[C, k, ...] in the order of the entries; zero where there is no hit."""
+    def pictures(self) -> Pictures | None:
+        """[C, k, ...] in the order of the entries, until the next are taken."""
         if self._pictures is None:
             return None
-        rows = self._numbers(self._slots).flatten()
-        ordered = self._pictures.index_select(0, rows)  # whole pictures, not byte by byte
-        ordered.index_fill_(0, (self.samples.flatten() < 0).nonzero().flatten(), 0)
-        return ordered.unflatten(0, self._slots.shape)
+        places = torch.where(self.samples < 0, -1, self._numbers(self._slots))
+        return Pictures(self._pictures.cpu().numpy(), places.cpu().numpy())
 
     def _merge(self, values: Tensor, samples: Tensor, positions: Tensor) -> Tensor:
         merged = topk_merge(

@@ -190,9 +190,7 @@ class LayerState:
                 result.histogram = self.totals.histogram.numpy()
         if self._measures.topk:
             result.topk = stored_topk(self.hits)
-            pictures = self.hits.pictures()
-            if pictures is not None:
-                result.patches = pictures.cpu().numpy()
+            result.patches = self.hits.pictures()
         return result
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from h5py import h5g
 
 from fastconv.measure.exact_sum import mean_and_var
-from fastconv.records import LayerInfo, LayerResult
+from fastconv.records import LayerInfo, LayerResult, Pictures
 from fastconv.reduction import histogram_edges
 from fastconv.store import schema
 from fastconv.store.codec import Compressor
@@ -57,7 +57,7 @@ def _write_picture(
 
 
 def _write_patches(
-    group: h5g.GroupID, info: LayerInfo, patches: np.ndarray, compressor: Compressor
+    group: h5g.GroupID, info: LayerInfo, patches: np.ndarray | Pictures, compressor: Compressor
 ) -> None:
     images = patches.dtype == np.uint8
     rank = 2 if images else len(info.fields)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5ds, h5f, h5g, h5i
 
-from fastconv.records import Rows
+from fastconv.records import Pictures, Rows
 from fastconv.store.atomic import reserve
 from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape
 from fastconv.store.objects import new_chunked, new_dataset, new_group, set_attribute
@@ -33,14 +33,14 @@ def put(
     compressor: Compressor,
     chunk_rows: int = 1,
 ) -> h5d.DatasetID:
-    """Write an array, a dataset or `Rows`; big ones are compressed.
+    """Write an array, `Pictures`, a dataset or `Rows`; big ones are compressed.
 
     Arrays get a `crc32` attribute over their bytes in C order; rows given as datasets, whose
     compressed chunks may be copied unseen, get `chunks_crc32` over what is stored.
     """
     dtype = np.dtype(field.dtype)
     streamed = isinstance(values, Rows)
-    if not streamed and not isinstance(values, h5py.Dataset):
+    if not streamed and not isinstance(values, h5py.Dataset | Pictures):
         values = np.asarray(values)
     shape = tuple(int(n) for n in values.shape)
     if len(shape) != len(field.dims):
@@ -55,7 +55,13 @@ def put(
     made = new_chunked(group, name, shape, dtype, chunk)
     writer = ChunkWriter(h5py.Dataset(made), compressor)
     crc: int | None = 0
-    for block in values.blocks if streamed else (values,):
+    if streamed:
+        blocks = values.blocks
+    elif isinstance(values, h5py.Dataset):
+        blocks = (values,)
+    else:  # in pieces, so that pictures are put in order one chunk at a time
+        blocks = (values[at : at + chunk[0]] for at in range(0, shape[0], chunk[0]))
+    for block in blocks:
         writer.append(block)
         copied = streamed and isinstance(block, h5py.Dataset)
         if copied:

@@ -39,9 +39,7 @@ def new_chunked(
 
 def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> None:
     """Set a new attribute; text of fixed length, as the heap of other text can hang a reader."""
-    if isinstance(value, str):
-        values = text_array(value)
-    elif isinstance(value, tuple) and value:
+    if isinstance(value, str) or (isinstance(value, tuple) and value):
         values = text_array(value)
     else:
         values = np.require(value, requirements="C")

@@ -228,7 +228,7 @@ def remove_parts(out: Path) -> None:
         folder.remove()
 
 
-def _arrays(result: LayerResult) -> list[np.ndarray]:
+def _arrays(result: LayerResult) -> list[Any]:
     found = [*result.stats.values(), *result.topk.values(), result.histogram, result.patches]
     return [array for array in found if array is not None]
 

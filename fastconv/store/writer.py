@@ -76,12 +76,12 @@ def write_run(
             if result.maps is not None:
                 inside = maps.write(layer, result.info, result.maps)
                 shown = shown or inside
-            compressor.drain()
             if shown is not None:
                 set_attribute(layer, "default", shown)
                 if not default:
                     default = f"layers/{name}/{shown}"
                     set_attribute(run, "default", default)
+        compressor.drain()
         finish(file.id, times.get("end_time"))
     return path
 
