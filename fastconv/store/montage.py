@@ -131,7 +131,10 @@ def _fit(pictures: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     h, w = pictures.shape[1:3]
     scale = min(size[0] / h, size[1] / w)
     if scale >= 1:
-        return pictures.repeat(int(scale), axis=1).repeat(int(scale), axis=2)
+        times = int(scale)
+        if times == 1:
+            return pictures.copy()
+        return pictures.repeat(times, axis=2).repeat(times, axis=1)  # rows last: they are longer
     new = max(1, round(w * scale)), max(1, round(h * scale))
     box = Image.Resampling.BOX
     return np.stack([np.asarray(Image.fromarray(p).resize(new, box)) for p in pictures])
@@ -155,6 +158,7 @@ def _arrange(tiles: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     columns = _columns(filters, row_h + ROW_GAP, row_w + BLOCK_GAP)
     rows = -(-filters // columns)
     picture = _canvas(rows * (row_h + ROW_GAP) - ROW_GAP, columns * (row_w + BLOCK_GAP) - BLOCK_GAP)
+    strips = _strips(tiles)
     for f in range(filters):
         y = MARGIN + f % rows * (row_h + ROW_GAP)
         x = MARGIN + f // rows * (row_w + BLOCK_GAP)
@@ -163,9 +167,17 @@ def _arrange(tiles: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         if weights is not None:
             _paste(picture, weights[f], y + (row_h - weights.shape[1]) // 2, x)
             x += extra
-        for rank in range(k):
-            _paste(picture, tiles[f, rank], y + (row_h - h) // 2, x + rank * (w + GAP))
+        _paste(picture, strips[f], y + (row_h - h) // 2, x)
     return picture
+
+
+def _strips(tiles: np.ndarray) -> np.ndarray:
+    """[F, k, h, w, 3] tiles side by side, [F, h, k * (w + GAP) - GAP, 3]."""
+    filters, k, h, w = tiles.shape[:4]
+    strips = np.empty((filters, h, k, w + GAP, 3), np.uint8)
+    strips[:, :, :, :w] = tiles.swapaxes(1, 2)
+    strips[:, :, :, w:] = BACKGROUND
+    return strips.reshape(filters, h, -1, 3)[:, :, :-GAP]
 
 
 def _canvas(height: int, width: int) -> np.ndarray:

@@ -39,10 +39,7 @@ def new_chunked(
 
 def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> None:
     """Set a new attribute; text of fixed length, as the heap of other text can hang a reader."""
-    if isinstance(value, str) or (isinstance(value, tuple) and value):
-        values = text_array(value)
-    else:
-        values = np.require(value, requirements="C")
+    values = _text(value) if isinstance(value, str | tuple) else np.asarray(value)
     kind = type_of(values.dtype)
     h5a.create(owner, name.encode(), kind, _space(values.shape)).write(values, kind)
 
@@ -50,6 +47,11 @@ def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> 
 def put_text(group: h5g.GroupID, name: str, text: str) -> None:
     """Write a scalar text."""
     new_dataset(group, name, text_array(text))
+
+
+@lru_cache(1024)
+def _text(value: str | tuple[str, ...]) -> np.ndarray:
+    return text_array(value)
 
 
 def text_array(texts: str | Sequence[str]) -> np.ndarray:
