@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -33,6 +34,12 @@ class Batch:
         self.short: dict[int, Tensor] = {}  # layers that made lists: whether one was too short
         self.again: set[int] | None = None  # the layers to measure in a second forward
         self._forward = forward
+
+    def elsewhere(self, rows: Tensor, inputs: Tensor) -> Batch:
+        """A batch of this shape with sample numbers and inputs in other memory."""
+        other = copy.copy(self)
+        other.rows, other.source = rows, self.source.elsewhere(inputs)
+        return other
 
     def run(self) -> None:
         """Queue the forward, and the answer to whether another is needed."""

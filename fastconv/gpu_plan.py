@@ -98,6 +98,12 @@ def measured(device: str) -> tuple[dict, ...]:
     return tuple(json.loads(path.read_text())) if path.exists() else ()
 
 
+def graph_is_faster(device: str, batch_size: int) -> bool:
+    """Whether a CUDA graph was measured to be faster than launches, on batches of that size."""
+    path = file_of(device).with_suffix(".graph.json")
+    return path.exists() and batch_size <= json.loads(path.read_text())["up_to_batch"]
+
+
 def _math(weight: torch.Tensor) -> str:
     if weight.dtype != torch.float32:
         return "half"

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from fastconv.batch import Batch
 from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
 from fastconv.data.samples import Samples, prepared
-from fastconv.errors import FastconvError, FingerprintError, OutputError
+from fastconv.errors import FastconvError, FingerprintError, InputError, OutputError
 from fastconv.feed import Feed
 from fastconv.fingerprint import made_by, model_hash
 from fastconv.kept_maps import affines_that_follow
 from fastconv.measure.patches import Display
 from fastconv.options import Options
-from fastconv.planner import FUSED, chosen_by, plan_kernels
+from fastconv.planner import FUSED, chosen_by, plan_kernels, replays
 from fastconv.progress import Progress
+from fastconv.replay import Replay
 from fastconv.run_state import RunState
 from fastconv.store.parts import PartsFolder
 
@@ -74,6 +75,11 @@ class Job:
             affines,
         )
         self.state = self._new_state()
+        self._work: Callable[[Tensor, Batch], None] = self._forward_into
+        if replays(options, place):
+            self._work = Replay(
+                self._forward_into, lambda: self.state.tensors(), options.batch_size
+            )
 
     def _plan(self, first: Tensor, layers: Any) -> tuple[list[CaptureTarget], torch.memory_format]:
         """What to capture, and the layout of the inputs.
@@ -148,7 +154,7 @@ class Job:
         with self.state.unit(number, unit, kept, labels) as take:
             for rows in self.pieces(len(kept)):
                 piece = self.feed(inputs[rows])
-                take(kept[rows], piece, partial(self._forward_into, piece))
+                take(kept[rows], piece, partial(self._work, piece))
 
     def _forward_into(self, inputs: Tensor, batch: Batch) -> None:
         self.forward(
@@ -193,7 +199,13 @@ class Job:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.place.type, getattr(torch, self.options.dtype))
+        try:
+            return torch.autocast(self.place.type, getattr(torch, self.options.dtype))
+        except RuntimeError as error:  # of a GPU without bfloat16
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"dtype {self.options.dtype!r} cannot be used on {self.place}: {reason}"
+            ) from error
 
     def _display(self) -> Display | None:
         if not self.options.patches:

@@ -39,6 +39,13 @@ def plan_kernels(
     return [_measured(t, FUSED if able and pays(t, options) else SEPARATE) for t in targets]
 
 
+def replays(options: Options, place: torch.device) -> bool:
+    """Whether full batches run from a CUDA graph: where the host reads nothing batch by batch."""
+    reads = options.many_hits or options.samples or options.maps is not None
+    known = place.type == "cuda" and gpu_plan.graph_is_faster(_name(place), options.batch_size)
+    return known and not reads
+
+
 def chosen_by(place: torch.device) -> str:
     """What the choice rests on, in words."""
     return gpu_plan.basis(_name(place)) if place.type == "cuda" else "fixed rules"

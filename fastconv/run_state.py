@@ -141,6 +141,10 @@ class RunState:
         if self._due():
             self._save()
 
+    def tensors(self) -> list[Tensor]:
+        """All that batches change, in place."""
+        return [tensor for layer in self._layers for tensor in layer.tensors()]
+
     def take(self, index: int, value: Tensor, target: CaptureTarget, batch: Batch) -> None:
         """Measure the output of a layer."""
         _check_shape(self._layers[index].info, value, len(batch.rows))

@@ -366,3 +366,13 @@ def test_a_model_of_another_dtype(tmp_path, dtype):
         np.testing.assert_allclose(result["0"].stats["max"], value.amax((0, 2, 3)), rtol=1e-2)
         assert np.array_equal(result["0"].weight, model[0].weight.detach().float())
     assert fastconv.verify(tmp_path / "run.h5", model, data)
+
+
+def test_a_dtype_that_the_device_lacks(tmp_path, monkeypatch):
+    def refuse(device_type, dtype):
+        raise RuntimeError("Current CUDA Device does not support bfloat16. Use float16.\nand more")
+
+    monkeypatch.setattr(torch, "autocast", refuse)
+    wanted = "dtype 'bfloat16' cannot be used on cpu: Current CUDA Device does not support bfloat16"
+    with pytest.raises(InputError, match=wanted):
+        run(tmp_path, dtype="bfloat16")

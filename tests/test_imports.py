@@ -15,6 +15,7 @@ TIERS = (
     {"recompute"},
     {"job"},
     {"run_state"},
+    {"replay"},
     {"batch", "kept_maps", "planner"},
     {"gpu_plan", "feed"},
     {"options", "fingerprint", "progress", "data", "image_folder"},

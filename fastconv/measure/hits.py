@@ -41,6 +41,11 @@ class Hits:
         if self._starts is not None:
             self._starts.to(device)
 
+    def tensors(self) -> list[Tensor]:
+        """All that batches change, in place."""
+        found = [self.values, self.samples, self.positions, self._slots]
+        return found if self._pictures is None else [*found, self._pictures]
+
     def limit(self, samples: Tensor) -> Tensor:
         """[C]: what a candidate of these samples must reach to be among the best k; never NaN.
 
@@ -117,8 +122,9 @@ class Hits:
             positions,
             largest=self.largest,
         )
-        self.values, self.samples, self.positions, origin = merged
-        return origin  # [C, k]
+        for kept, best in zip((self.values, self.samples, self.positions), merged[:3], strict=True):
+            kept.copy_(best)  # in place: a CUDA graph knows where it is
+        return merged.source  # [C, k]
 
     def _assign(self, origin: Tensor) -> Tensor:
         """Give entries that entered the slots of those that left; [C, k], -1 for all others.
@@ -136,7 +142,7 @@ class Hits:
         number = torch.arange(self.k, device=held.device).expand_as(held)
         free.scatter_(1, torch.where(taken, self.k, order), number)
         nth = (~stays).cumsum(1) - 1  # entries without a slot take the free ones in turn
-        self._slots = torch.where(stays, held, free.gather(1, nth.clamp_min(0)))
+        self._slots.copy_(torch.where(stays, held, free.gather(1, nth.clamp_min(0))))
         return torch.where(entered, self._numbers(self._slots), -1)
 
     def _numbers(self, slots: Tensor) -> Tensor:

@@ -59,11 +59,15 @@ class Totals:
         self.counts[0] += r.count * r.nonfinite.shape[0] - nonfinite
         self.counts[1] += nonfinite
         self.counts[2] += r.positive.sum(0)
-        self.low = torch.minimum(self.low, r.min.amin(0))
-        self.high = torch.maximum(self.high, r.max.amax(0))
+        torch.minimum(self.low, r.min.amin(0), out=self.low)
+        torch.maximum(self.high, r.max.amax(0), out=self.high)
         self._overflowed |= ~r.sumsq.isfinite().all()
         exact_add(self.sum, r.sum)
         exact_add(self.sumsq, r.sumsq)
+
+    def tensors(self) -> list[Tensor]:
+        """All that batches change, in place."""
+        return [value for value in vars(self).values() if value is not None]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As stored: see `fastconv.records.LayerResult.stats`.
@@ -129,6 +133,11 @@ class LayerState:
             0 if plan is None else 3 * self.info.channels * self.hits.k * math.prod(plan.size)
         )
         return pictures + (0 if histogram is None else histogram.nbytes)
+
+    def tensors(self) -> list[Tensor]:
+        """All that batches change, in place."""
+        totals = [] if self.totals is None else self.totals.tensors()
+        return totals + (self.hits.tensors() if self._measures.topk else [])
 
     def update(
         self,

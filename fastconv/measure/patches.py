@@ -125,6 +125,9 @@ class PatchSource:
         self._display = display
         self._reduced: dict[int, Tensor] = {}  # by factor
 
+    def elsewhere(self, inputs: Tensor) -> PatchSource:
+        return PatchSource(inputs, self._display)
+
     def empty(self, plan: PatchPlan, count: int) -> Tensor:
         """Room for pictures: uint8 [count, h, w, 3] of images, else float32 [count, C, *size]."""
         if self._display is not None:
