@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 
 HERE = Path(__file__).parents[1]
 LIMIT = 540.0  # seconds of a stage: ten minutes with room to write the results
+AT, NOT_REACHED = "at ", "not reached: "  # starts of lines
 
 
 def bare_package() -> None:
@@ -53,24 +56,32 @@ def cannot_run(*, smoke: bool) -> str | None:
 class Suite:
     """Collects what a stage finds and writes it down."""
 
-    def __init__(self, stage: str, *, smoke: bool, out: Path | None) -> None:
+    def __init__(self, stage: str, *, smoke: bool, out: Path | None, seconds: float) -> None:
         self.stage, self.smoke = stage, smoke
         self.device = torch.device("cpu" if smoke else "cuda")
         self.started = time.monotonic()
+        self._end = self.started + seconds
         self.failures: list[str] = []
         self.result: dict[str, Any] = {}
+        self._environment = environment()
         name = "smoke" if smoke else torch.cuda.get_device_name()
+        self.kept = out is not None or not smoke  # results of a smoke run only where asked for
         self.out = out or HERE / "results" / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
     def left(self) -> float:
         """Seconds until the stage must end."""
-        return LIMIT - (time.monotonic() - self.started)
+        return self._end - time.monotonic()
 
     def check(self, name: str, run: Callable[[], str | None]) -> bool:
-        """Run one check: it returns what is wrong, or None; an exception is a failure too."""
+        """Run one check: it returns what is wrong, or None; an exception is a failure too.
+
+        What is known so far is written down after each, lest a stage that is killed leave nothing.
+        """
         if self.left() < 0:
             self.result.setdefault("not reached", []).append(name)
+            print(f"{NOT_REACHED}{name}", flush=True)
             return True
+        print(f"{AT}{name}", flush=True)
         try:
             wrong = run()
         except Exception:  # noqa: BLE001 - a broken kernel must not end the report
@@ -78,21 +89,42 @@ class Suite:
         if wrong:
             self.failures.append(f"{name}: {wrong}")
             print(f"FAILED {name}: {wrong}", flush=True)
+        self.save()
         return not wrong
 
-    def run_part(self, part: str, command: list[str] | None = None) -> str | None:
-        """Run one part of this stage in a process of its own; the end of its output if it fails."""
+    def run_part(
+        self, part: str, command: list[str] | None = None, seconds: float = LIMIT
+    ) -> str | None:
+        """Run one part of this stage in a process of its own; the end of its output if it fails.
+
+        A part that hangs is ended, and what it was at is told.
+        """
+        limit = max(min(self.left(), seconds), 1.0)
         own = [sys.executable, str(HERE / "device_suite.py"), self.stage, "--part", part]
+        own += ["--seconds", str(limit - 20)]  # it stops by itself between two checks
         own += ["--smoke"] if self.smoke else []
-        limit = max(self.left(), 1.0)
         try:
             done = subprocess.run(
                 (command or []) + own, capture_output=True, text=True, timeout=limit
             )
-        except subprocess.TimeoutExpired:
-            return f"took more than {limit:.0f} s"
+        except subprocess.TimeoutExpired as error:
+            told = (error.stdout or b"").decode(errors="replace")
+            at = [line for line in told.splitlines() if line.startswith((AT, "FAILED"))]
+            return f"took more than {limit:.0f} s; {'; '.join(at[-3:])}"
         self.last_output = done.stdout
+        missed = [line for line in done.stdout.splitlines() if line.startswith(NOT_REACHED)]
+        if missed:
+            names = [line.removeprefix(NOT_REACHED) for line in missed]
+            self.result.setdefault("not reached", []).extend(names)
         return None if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]
+
+    def run_shares(self, what: str) -> None:
+        """Run `part("WHAT share shares")` in as many processes as compile well side by side."""
+        shares = 1 if self.smoke else max(2, min(12, (os.cpu_count() or 2) - 2))
+        parts = [f"{what} {share} {shares}" for share in range(shares)]
+        with ThreadPoolExecutor(shares) as pool:
+            for part, wrong in zip(parts, pool.map(self.run_part, parts), strict=True):
+                self.check(part, lambda wrong=wrong: wrong)
 
     def time(self, run: Callable[[], Any]) -> float:
         """Median microseconds; on a GPU with a cold L2."""
@@ -110,15 +142,31 @@ class Suite:
         for failure in self.failures:
             print(f"FAILED {failure}")
         print(f"{self.stage}: {len(self.failures)} failed, {seconds:.0f} s")
-        record = {"environment": environment(), "failures": self.failures, "result": self.result}
-        text = json.dumps(record, indent=1)
-        if self.smoke:
+        if self.smoke and not self.kept:
             return bool(self.failures)
-        self.out.mkdir(parents=True, exist_ok=True)
-        path = self.out / f"device_{self.stage}.json"
-        path.write_text(text + "\n")
-        print(f"wrote {path}")
+        self.result["finished"] = True
+        self.save()
+        print(f"wrote {self.path}")
         return bool(self.failures)
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"device_{self.stage}.json"
+
+    def save(self) -> None:
+        """Write down what is known so far."""
+        if not self.kept:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        record = {
+            "environment": self._environment,
+            "seconds": round(time.monotonic() - self.started),
+            "failures": self.failures,
+            "result": self.result,
+        }
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(record, indent=1) + "\n")
+        new.replace(self.path)
 
 
 def environment() -> dict[str, Any]:

@@ -26,6 +26,8 @@ COMPILED = ("rn50 l1 3x3 64@56", "rn50 l3 3x3 256@14", "1x1 64->256@56", "mbv2 d
 
 def run(suite: Suite) -> None:
     layers = [LAYERS[1].smoke(), LAYERS[8].smoke()] if suite.smoke else LAYERS
+    if not suite.smoke:
+        suite.run_shares("compile")  # side by side: one after the other takes longer than a stage
     for math_type in ("bf16",) if suite.smoke else ("bf16", "tf32"):
         table = suite.result.setdefault(math_type, {})
         for layer in layers:
@@ -36,6 +38,28 @@ def run(suite: Suite) -> None:
     suite.check("small batches", partial(small_batches, suite))
     suite.check("state", partial(running_state, suite))
     suite.check("extraction", partial(extraction, suite))
+    for layer in LAYERS if not suite.smoke else ():
+        if layer.name in COMPILED:  # torch tunes them for minutes
+            suite.check(f"compiled {layer.name}", partial(compiled, suite, layer))
+
+
+def part(suite: Suite, name: str) -> None:
+    """Compile a share of what is timed, and check nothing."""
+    share, shares = map(int, name.split()[1:])
+    every = [(layer, math_type) for layer in LAYERS for math_type in ("bf16", "tf32")]
+    for layer, math_type in every[share::shares]:
+        if suite.left() > 0:
+            set_precision(math_type)
+            small = replace(layer, batch=2)  # kernels do not depend on the batch
+            for call in variants(small, math_type, suite).values():
+                call()
+
+
+def compiled(suite: Suite, layer: Layer) -> None:
+    """What torch.compile makes of convolution, norm, activation and statistics."""
+    eager = variants(layer, "bf16", suite)["eager"]
+    call = torch.compile(eager, mode="max-autotune-no-cudagraphs")
+    suite.result["bf16"][layer.name]["microseconds"]["compiled"] = suite.time(call)
 
 
 def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[], object]]:
@@ -65,7 +89,7 @@ def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[
         conv_reduce, x, weight, bias, **where, scale=scale, shift=shift, backend="triton"
     )
     hook = partial(channel_reduce, y, scale=scale, shift=shift, activation="relu", backend="triton")
-    found = {
+    return {
         "fused": partial(fused, activation="relu"),
         "fused, histogram": partial(fused, activation="relu", histogram=True),
         "fused, written": partial(fused, activation="relu", return_activation=True),
@@ -78,9 +102,6 @@ def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[
         "hook": hook,
         "hook, histogram": partial(hook, histogram=True),
     }
-    if layer.name in COMPILED and math_type == "bf16" and not suite.smoke:
-        found["compiled"] = torch.compile(eager, mode="max-autotune-no-cudagraphs")
-    return found
 
 
 def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:

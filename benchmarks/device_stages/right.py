@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +21,7 @@ from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 
 FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
-PROCESSES = 6
+PROBE = 90.0  # seconds: a probe that hangs must not take the stage
 SHAPES = [
     *(replace(layer, batch=5) for layer in LAYERS if layer.results < 3e9),
     Layer("odd 3x3 s2 33->65@57x55", 33, 65, (57, 55), 3, 2, batch=5),
@@ -38,17 +37,14 @@ SHAPES = [
 
 
 def run(suite: Suite) -> None:
-    shares = 1 if suite.smoke else PROCESSES
     for name in probes.PROBES:
-        suite.check(f"probe {name}", partial(suite.run_part, f"probe {name}"))
-    with ThreadPoolExecutor(shares) as pool:  # compiling takes most of the time: share it out
-        parts = [f"checks {share} {shares}" for share in range(shares)]
-        for part, wrong in zip(parts, pool.map(suite.run_part, parts), strict=True):
-            suite.check(part, lambda wrong=wrong: wrong)
+        suite.check(f"probe {name}", partial(suite.run_part, f"probe {name}", seconds=PROBE))
+    suite.run_shares("checks")
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer and not suite.smoke:
         command = [sanitizer, "--error-exitcode", "9"]
-        suite.check("memory errors", partial(suite.run_part, "tiny", command))
+        run_tiny = partial(suite.run_part, "tiny", command, seconds=2 * PROBE)
+        suite.check("memory errors", run_tiny)
     else:
         suite.result["memory errors"] = "not looked for: compute-sanitizer is not at hand"
     suite.result["checks"] = [name for name, _ in checks(suite)]

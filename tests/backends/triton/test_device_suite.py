@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,11 +25,36 @@ def suite(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["fast", "right", "why", "tune"])
+@pytest.mark.parametrize("stage", ["fast", "graph", "right", "why", "tune"])
 def test_smoke(stage):
     done = suite(stage, "--smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{stage}: 0 failed" in done.stdout
+
+
+def test_what_is_known_is_written_before_a_stage_ends(tmp_path, monkeypatch, capsys):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common
+
+    suite = common.Suite("right", smoke=True, out=tmp_path, seconds=540)
+    suite.check("good", lambda: None)
+    suite.check("bad", lambda: "is off by 1")
+    assert json.loads(suite.path.read_text())["failures"] == ["bad: is off by 1"]
+    assert "finished" not in json.loads(suite.path.read_text())["result"]
+    suite._end = 0.0
+    assert suite.check("late", lambda: "never looked at")
+    assert suite.finish() == 1
+    kept = json.loads(suite.path.read_text())["result"]
+    assert kept == {"not reached": ["late"], "finished": True}
+
+
+def test_a_part_that_hangs_is_ended_and_named(tmp_path, monkeypatch):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common
+
+    suite = common.Suite("right", smoke=True, out=tmp_path, seconds=540)
+    hang = [sys.executable, "-c", "import time; print('at conv 3x3', flush=True); time.sleep(99)"]
+    assert suite.run_part("checks 0 1", hang, seconds=3) == "took more than 3 s; at conv 3x3"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
