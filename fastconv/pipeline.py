@@ -14,6 +14,7 @@ from fastconv.data import open_data
 from fastconv.errors import InputError, OutputError
 from fastconv.feed import on_device
 from fastconv.fingerprint import made_by, require_equal
+from fastconv.heap import freed_memory_kept
 from fastconv.job import Job, refuse_skipped
 from fastconv.options import Options
 from fastconv.store.parts import PartsFolder, remove_parts
@@ -128,7 +129,7 @@ def extract(
     out = Path(out)
     if not out.parent.is_dir():
         raise OutputError(f"there is no folder {out.parent}; make it first")
-    with on_device(model, device) as place:
+    with freed_memory_kept(), on_device(model, device) as place:
         job = Job(model, source, options, layers, place)
         if out.exists() and not overwrite:
             return _finished(out, job)

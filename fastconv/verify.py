@@ -15,6 +15,7 @@ from fastconv.data import open_data
 from fastconv.errors import InputError
 from fastconv.feed import on_device
 from fastconv.fingerprint import made_by
+from fastconv.heap import freed_memory_kept
 from fastconv.job import Job
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.options import Options
@@ -75,7 +76,7 @@ def verify(
     """
     if hits is not None and hits < 1:
         raise InputError(f"hits must be at least 1, or None for all, got {hits}")
-    with open_run(path) as run, on_device(model, device) as place:
+    with open_run(path) as run, freed_memory_kept(), on_device(model, device) as place:
         stored = run.config["fingerprint"]
         source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
         known = {name: stored[name] for name in Options.__dataclass_fields__}

@@ -18,7 +18,7 @@ TIERS = (
     {"replay"},
     {"batch", "kept_maps", "planner"},
     {"gpu_plan", "feed"},
-    {"options", "fingerprint", "progress", "data", "image_folder"},
+    {"options", "fingerprint", "progress", "heap", "data", "image_folder"},
     {"capture", "store"},
     {"measure"},
     {"ops"},
