@@ -217,25 +217,31 @@ inline void reduce_planar(const ChannelReduceParams& p, const Range& samples,
   }
 }
 
-// Up to kGroups x 16 channels of one sample, tile of positions by tile of positions.
+// Up to kGroups x 16 channels of one sample, tile of positions by tile of positions: of a size
+// that stays in L1, or in L2 where counting, as the counts of 16 channels fill L1.
 constexpr int kGroups = 32;
+constexpr int64_t kTileValues = 1 << 13, kCountedTileValues = 1 << 17;
 
 inline void reduce_tile_columns(const ChannelReduceParams& p, int64_t n, const Range& channels) {
   alignas(64) float buffer[kSteps * kLanes];
   LaneState states[kGroups];
   const int groups = (channels.end - channels.begin + kLanes - 1) / kLanes;
-  const int tile = 512 / groups < kSteps ? 512 / groups : kSteps;  // 32 KB of float32
+  const int64_t values = p.histogram ? kCountedTileValues : kTileValues;
+  const int64_t tile = values / (groups * kLanes);
   for (int g = 0; g < groups; ++g) states[g].clear();
   for (int64_t start = 0; start < p.positions; start += tile) {
-    const int steps = p.positions - start < tile ? p.positions - start : tile;
+    const int64_t end = p.positions - start < tile ? p.positions : start + tile;
     for (int g = 0; g < groups; ++g) {
       const int64_t c = channels.begin + g * kLanes;
       const int lanes = channels.end - c < kLanes ? channels.end - c : kLanes;
       const Source source(p, c, lanes, false);
-      const int64_t offset = n * p.stride_n + start * p.stride_p + c;
-      Block block = source.block(offset, p.stride_p, steps, lanes, buffer);
-      block.last = kLanes;
-      reduce_block<false>(block, start, states[g], p.histogram ? p.histogram + c * kBins : nullptr);
+      for (int64_t at = start; at < end; at += kSteps) {
+        const int steps = end - at < kSteps ? end - at : kSteps;
+        const int64_t offset = n * p.stride_n + at * p.stride_p + c;
+        Block block = source.block(offset, p.stride_p, steps, lanes, buffer);
+        block.last = kLanes;
+        reduce_block<false>(block, at, states[g], p.histogram ? p.histogram + c * kBins : nullptr);
+      }
     }
   }
   for (int g = 0; g < groups; ++g) {
