@@ -54,8 +54,13 @@ struct ConvReduceParams {
   Activation activation;
   ReductionOut out;
   int64_t* histogram;  // [groups * c_out, kBins] or null
-  void* written;       // activation or null; strides: n, c, position
-  int64_t written_stride[3];
+  // What is written for the network, or null: the value reduced, or where onward_scale is given
+  // onward_activation(onward_scale * value + onward_shift).
+  void* written;
+  int64_t written_stride[3];  // n, c, position
+  const float* onward_scale;  // [groups * c_out] or null
+  const float* onward_shift;
+  Activation onward_activation;
 };
 
 // How one convolution is cut into work: decided once per call, from shapes and threads only.

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastconv import dispatch, gpu_plan
 from fastconv.capture import CaptureTarget
-from fastconv.ops.conv_reduce import conv_reduce
+from fastconv.ops.conv_reduce import conv_reduce_in_network
 from fastconv.options import Options
-from fastconv.reduction import Reduction
+from fastconv.reduction import Onward, Reduction
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
@@ -36,6 +36,9 @@ def plan_kernels(
         and kernels in dispatch.backends(place)["conv_reduce"]
     )
     pays = _pays if place.type == "cpu" else partial(_pays_on_gpu, device=_name(place))
+    # A map, or several hits of a sample, are taken from the value that is written.
+    if options.maps is not None or options.many_hits:
+        targets = [_up_to_the_stage(t) for t in targets]
     return [_measured(t, FUSED if able and pays(t, options) else SEPARATE) for t in targets]
 
 
@@ -55,6 +58,11 @@ def _name(place: torch.device) -> str:
     return torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
 
 
+def _up_to_the_stage(target: CaptureTarget) -> CaptureTarget:
+    fusion = target.fusion
+    return target if fusion is None else replace(target, fusion=fusion.up_to_the_stage())
+
+
 def _measured(target: CaptureTarget, op: str) -> CaptureTarget:
     return replace(target, info=replace(target.info, measured_by=op))
 
@@ -63,11 +71,12 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     """Whether the C++ kernel beats the network's own convolution and a read of its output.
 
     Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
-    run with it, as that saves their passes over memory; but for very many channels.
+    are measured, as that saves their passes over memory; but for very many channels.
     """
     if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
-    return bool(target.fusion.absorbed) or not (target.fusion.read or options.many_hits)
+    inside = target.fusion.up_to_the_stage().absorbed
+    return bool(inside) or not (target.fusion.read or options.many_hits)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
@@ -84,22 +93,22 @@ def run_fused(
     *,
     histogram: Tensor | bool,
     return_activation: bool,
+    onward: Onward | None = None,
     backend: str,
 ) -> Reduction:
-    """The convolution of a target on its input, up to its stage, and the reductions of that."""
+    """The convolution of a target on its input, up to its stage, and the reductions of that.
+
+    The activation, where asked for, is the value of the stage, or what `onward` makes of it.
+    """
     module: Any = target.module
-    return conv_reduce(
+    return conv_reduce_in_network(
         inputs,
-        module.weight,
-        module.bias,
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.groups,
+        module,
         scale=target.scale,
         shift=target.shift,
         activation=target.activation,
         histogram=histogram,
-        return_activation=return_activation,
+        written=return_activation,
+        onward=onward,
         backend=backend,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,11 +141,13 @@ class HitChecker:
 
         def convolve(index: int, x: Tensor) -> Tensor:
             target, backend = self._job.targets[index], self._job.options.backend
-            value = run_fused(
-                target, x, histogram=False, return_activation=True, backend=backend
-            ).activation
-            assert value is not None
+            run = partial(run_fused, target, x, histogram=False, return_activation=True)
+            value = run(backend=backend).activation
+            assert value is not None and target.fusion is not None
             compare(index, value, replace(target, scale=None, shift=None, activation=None))
+            if target.fusion.onward is not None:
+                value = run(onward=target.fusion.onward, backend=backend).activation
+                assert value is not None
             return value
 
         self._job.forward(inputs, lambda i, v: compare(i, v, self._job.targets[i]), convolve)

@@ -177,6 +177,7 @@ class RunState:
             inputs,
             histogram=batch.again is None and layer.histogram(inputs.device),
             return_activation=written,
+            onward=target.fusion.onward,
             backend=self._options.backend,
         )
         value, peaks = reduction.activation, None

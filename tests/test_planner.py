@@ -133,6 +133,29 @@ def test_the_network_goes_on_with_what_fused_layers_return(
     assert "bit for bit" in str(report)
 
 
+@pytest.mark.parametrize("stage", ["conv", "norm"])
+def test_the_network_goes_on_with_more_than_is_measured(tmp_path, everywhere, stage):
+    """Measured is the convolution, or its norm; the network gets the activation of that."""
+    model, data = network(), images(40)
+    fusion = plan_capture(model, data[:1], stage=stage)[0].fusion
+    assert fusion.onward.activation == "relu"
+    assert len(fusion.absorbed) == 2
+    with extract(model, tmp_path / "run.h5", data, stage=stage) as run:
+        assert ops(run)["0"] == FUSED
+        with extract(model, tmp_path / "plain.h5", data, stage=stage, backend="reference") as plain:
+            assert_same(run, plain)
+    report = fastconv.verify(tmp_path / "run.h5", model, data)
+    assert report, str(report)
+    assert "bit for bit" in str(report)
+
+
+def test_hooks_of_the_norm_are_not_passed_by():
+    for hook in ("register_forward_hook", "register_forward_pre_hook"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+        getattr(model[1], hook)(lambda *_: None)
+        assert plan_capture(model, images(1))[0].fusion.absorbed == ()
+
+
 def test_verify_notices_one_changed_weight_of_a_fused_layer(tmp_path):
     torch.manual_seed(0)
     model = Branches()
@@ -209,7 +232,13 @@ def test_a_norm_that_something_else_reads_is_not_taken_over(everywhere):
     assert plan_capture(model, images(1), stage="norm")[0].fusion is None
     assert plan_capture(model, images(1), stage="conv")[0].fusion.absorbed == ()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    assert plan_capture(model, images(1), stage="norm")[0].fusion.absorbed == ((model[1], 0),)
+    measured_after = plan_capture(model, images(1), stage="norm")[0].fusion
+    assert measured_after.absorbed == ((model[1], 0),)
+    assert measured_after.onward is None
+    measured_before = plan_capture(model, images(1), stage="conv")[0].fusion
+    assert measured_before.absorbed == ((model[1], 0),)
+    assert measured_before.onward.scale is not None
+    assert measured_before.up_to_the_stage().absorbed == ()
     # the norm is a layer of its own
     assert plan_capture(model, images(1), ["0", "1", "2"], stage="norm")[0].fusion is None
 

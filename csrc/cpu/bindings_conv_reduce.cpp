@@ -39,7 +39,9 @@ void conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int64_t
                  std::vector<int64_t> kernel, std::vector<int64_t> stride, std::vector<int64_t> pad,
                  std::vector<int64_t> dilation, std::vector<int64_t> out_size, int64_t groups,
                  Tensor scale, Tensor shift, int64_t activation, std::vector<Tensor> out,
-                 std::optional<Tensor> histogram, std::optional<Tensor> written) {
+                 std::optional<Tensor> histogram, std::optional<Tensor> written,
+                 std::optional<Tensor> onward_scale, std::optional<Tensor> onward_shift,
+                 int64_t onward_activation) {
   ConvReduceParams p{};
   p.input = input.data_ptr();
   p.dtype = static_cast<Dtype>(dtype);
@@ -68,6 +70,11 @@ void conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int64_t
     p.written_stride[0] = written->stride(0);
     p.written_stride[1] = written->stride(1);
     p.written_stride[2] = written->stride(4);
+  }
+  if (onward_scale && onward_shift) {
+    p.onward_scale = data<const float>(*onward_scale);
+    p.onward_shift = data<const float>(*onward_shift);
+    p.onward_activation = static_cast<Activation>(onward_activation);
   }
   if (p.n == 0) return;
 
@@ -98,7 +105,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
       "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int dtype, int[] "
       "kernel, int[] stride, int[] pad,"
       " int[] dilation, int[] out_size, int groups, Tensor scale, Tensor shift, int activation,"
-      " Tensor(a!)[] out, Tensor(b!)? histogram, Tensor(c!)? written) -> ()");
+      " Tensor(a!)[] out, Tensor(b!)? histogram, Tensor(c!)? written,"
+      " Tensor? onward_scale, Tensor? onward_shift, int onward_activation) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {

@@ -52,6 +52,26 @@ inline TransformTile transform_for(Activation activation) {
   return nullptr;
 }
 
+// activation(scale * x + shift) on tiles of one channel block.
+struct TileTransform {
+  alignas(64) float scale[kChannelBlock] = {};
+  alignas(64) float shift[kChannelBlock] = {};
+  int channels;
+  TransformTile transform;
+
+  // scale and shift: of the first channel.
+  TileTransform(const float* first_scale, const float* first_shift, int channels,
+                TransformTile transform)
+      : channels(channels), transform(transform) {
+    for (int c = 0; c < channels; ++c) {
+      scale[c] = first_scale[c];
+      shift[c] = first_shift[c];
+    }
+  }
+
+  void operator()(int rows, float* tile) const { transform(scale, shift, channels, rows, tile); }
+};
+
 // Round to nearest, ties to even; NaN stays NaN.
 inline uint16_t narrow_bfloat16(float x) {
   uint32_t raw;

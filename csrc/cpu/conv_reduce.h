@@ -47,7 +47,8 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
 struct BandJob {
   const ConvReduceParams& p;
   const ConvPlan& plan;
-  TransformTile transform;
+  const TileTransform& measured;
+  const TileTransform* onward;  // or null: the network reads what is measured
   const float* slab;
   const float* panel;
   int64_t sample, channel;  // of all groups
@@ -59,12 +60,7 @@ struct BandJob {
 
   void run(BlockState& state) const {
     alignas(64) float tile[kSteps * kChannelBlock];
-    alignas(64) float scale[kChannelBlock] = {}, shift[kChannelBlock] = {};
-    for (int c = 0; c < channels; ++c) {
-      scale[c] = p.scale[channel + c];
-      shift[c] = p.shift[channel + c];
-    }
-    if (plan.amx) return run_amx(scale, shift, tile, state);
+    if (plan.amx) return run_amx(tile, state);
     const int64_t group = positions_at_once();
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
@@ -73,13 +69,13 @@ struct BandJob {
         multiply_depthwise(p, plan, slab, plane, row, begin, end, panel, ahead, tile);
       else
         multiply(begin, end, tile);
-      finish_tile(static_cast<int>(end - begin), first_position + begin, scale, shift, tile, state);
+      finish_tile(static_cast<int>(end - begin), first_position + begin, tile, state);
     }
   }
 
   // Windows that lie evenly apart are multiplied 32 at a time: all of a band where nothing is
   // skipped (and then those across the ends of rows are dropped), else those of an output row.
-  void run_amx(const float* scale, const float* shift, float* tile, BlockState& state) const {
+  void run_amx(float* tile, BlockState& state) const {
     const int64_t width = p.out_size[2], height = positions / width, zero = 0;
     const bool dense = !plan.copies_windows &&
                        (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
@@ -93,7 +89,7 @@ struct BandJob {
     int filled = 0;
     int64_t position = first_position;
     auto flush = [&] {
-      finish_tile(filled, position, scale, shift, tile, state);
+      finish_tile(filled, position, tile, state);
       position += filled;
       filled = 0;
     };
@@ -200,9 +196,8 @@ struct BandJob {
       multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, in, tile);
   }
 
-  void finish_tile(int rows, int64_t position, const float* scale, const float* shift, float* tile,
-                   BlockState& state) const {
-    transform(scale, shift, channels, rows, tile);
+  void finish_tile(int rows, int64_t position, float* tile, BlockState& state) const {
+    measured(rows, tile);
     for (int first = 0; first < channels; first += kLanes)
       reduce_block<false, BlockCounts>(
           {.values = tile + first,
@@ -210,7 +205,9 @@ struct BandJob {
            .steps = rows,
            .lanes = channels - first < kLanes ? channels - first : kLanes},
           position, state.part[first / kLanes], counts == nullptr ? nullptr : counts + first);
-    if (p.written != nullptr) write_tile(p, sample, channel, channels, position, rows, tile);
+    if (p.written == nullptr) return;
+    if (onward != nullptr) (*onward)(rows, tile);
+    write_tile(p, sample, channel, channels, position, rows, tile);
   }
 };
 
@@ -258,7 +255,7 @@ struct ConvUnit {
   const float* panels;
   const ConvScratch& scratch;
   ConvCounts& counts;
-  TransformTile transform;
+  TransformTile measured, onward;
   int64_t group;
   Range samples, blocks;
 
@@ -345,12 +342,18 @@ struct ConvUnit {
     const int64_t in_group = block * plan.channel_block;
     const int64_t channel = group * plan.c_out + in_group;
     const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
+    const bool goes_on = p.onward_scale != nullptr;
+    const TileTransform of_value(p.scale + channel, p.shift + channel, channels, measured);
+    const TileTransform of_network((goes_on ? p.onward_scale : p.scale) + channel,
+                                   (goes_on ? p.onward_shift : p.shift) + channel, channels,
+                                   onward);
     BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       if (band == 0) state.clear();
       const BandJob job{.p = p,
                         .plan = plan,
-                        .transform = transform,
+                        .measured = of_value,
+                        .onward = goes_on ? &of_network : nullptr,
                         .slab = slab(n, block, d, h),
                         .panel = panels + (group * plan.blocks + block) * plan.panel_elements /
                                               (plan.amx ? 2 : 1),
@@ -386,7 +389,8 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
         .panels = panels,
         .scratch = scratch,
         .counts = counts,
-        .transform = transform_for(p.activation),
+        .measured = transform_for(p.activation),
+        .onward = transform_for(p.onward_activation),
         .group = unit / plan.block_units % plan.groups,
         .samples = {sample, ConvUnit::smaller(sample + plan.unit_samples, p.n)},
         .blocks = {block, ConvUnit::smaller(block + plan.unit_blocks, plan.blocks)}};

@@ -37,7 +37,7 @@ def capture_forward(
     and its own errors pass through, but for wrong input shapes: these are `InputError`.
 
     The calls of the targets in `fused` do not run: `on_input(i, input)` does their work, and
-    returns the value of the stage for the network to go on with, if `targets[i].fusion.read`.
+    returns what the network goes on with, as `targets[i].fusion` says, if `targets[i].fusion.read`.
     """
     missing = set(range(len(targets)))
 

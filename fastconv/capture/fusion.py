@@ -1,38 +1,48 @@
 """Which convolution calls could run as one fused kernel, and what that kernel would take over.
 
-A fused kernel computes convolution, norm and activation up to the stage that is measured, and
-hands their last value to the network in place of the convolution's output; the calls of the norm
-and activation modules in between then pass their input on. That is possible where
+A fused kernel computes a convolution, measures it at its stage, and hands the network in place of
+the convolution's output what norm and activation make of it; the calls of the norm and activation
+modules then pass their input on. That is possible where
 
 - the module is exactly a `torch.nn.Conv1d/2d/3d` in float32 with zero padding, and nothing else
   hooks it or has replaced its forward;
 - nothing but the norm reads the output of the convolution, and nothing but the activation that of
-  the norm; both are plain modules of torch (a functional ReLU may stay, as doing it twice changes
-  nothing); and no layer that is captured lies between.
+  the norm; both are plain modules of torch (up to the stage, a functional ReLU may stay, as doing
+  it twice changes nothing); and no layer that is captured lies between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from fastconv.capture.stages import Stage
+from fastconv.capture.stages import Stage, find_stage
 from fastconv.capture.trace import Call, Trace
+from fastconv.reduction import Onward
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 IDEMPOTENT = ("relu", "relu6")
+
+Absorbed = tuple[tuple[nn.Module, int], ...]  # modules, and the index of the call of each
 
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
     """A call that could run fused, and the calls that would then pass their input on."""
 
-    absorbed: tuple[tuple[nn.Module, int], ...]  # module, index of its call
+    absorbed: Absorbed  # up to the stage that is measured, and beyond
     read: bool  # the network reads the value, else it is wanted only reduced
+    onward: Onward | None = None  # what is done to the measured value before the network reads it
+    beyond: int = 0  # how many of `absorbed` do that
+
+    def up_to_the_stage(self) -> Fusion:
+        """The same without what comes after the measured value."""
+        inner = self.absorbed[: len(self.absorbed) - self.beyond]
+        return replace(self, absorbed=inner, onward=None, beyond=0)
 
 
 def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]) -> Fusion | None:
@@ -43,23 +53,35 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
     last = max(other.end_op for other in captured)  # nothing runs after it
     if not any(i < last for i in trace.readers(value, call.end_op)):
         return Fusion((), read=False)
+    full = find_stage(trace, call, "act")  # as far as a kernel could go
+    if full.call is not call:
+        full = stage
     absorbed: list[Call] = []
+    onward, beyond = Onward(), 0
     end = call.end_op
-    if stage.scale is not None:
+    if full.scale is not None:
         norm = _only_reader(trace, value, end)
-        if norm is None or norm.tensor is None or not isinstance(norm.module, _NormBase):
-            return None
+        if (
+            norm is None
+            or norm.tensor is None
+            or norm in captured
+            or not isinstance(norm.module, _NormBase)
+        ):
+            return None if stage.scale is not None else Fusion((), read=True)
         absorbed.append(norm)
         value, end = norm.tensor, norm.end_op
-    if stage.activation is not None:
+        if stage.scale is None:
+            onward, beyond = Onward(full.scale, full.shift), 1
+    if full.activation is not None:
         activation = _only_reader(trace, value, end)
-        if activation is not None:
+        if activation is not None and activation not in captured:
             absorbed.append(activation)
-        elif stage.activation not in IDEMPOTENT:
+            if stage.activation is None:
+                onward, beyond = onward._replace(activation=full.activation), beyond + 1
+        elif stage.activation is not None and (activation or full.activation not in IDEMPOTENT):
             return None
-    if any(one in captured for one in absorbed):
-        return None
-    return Fusion(tuple((one.module, one.index) for one in absorbed), read=True)
+    calls = tuple((one.module, one.index) for one in absorbed)
+    return Fusion(calls, read=True, onward=onward if beyond else None, beyond=beyond)
 
 
 def _plain(call: Call) -> bool:
@@ -90,5 +112,6 @@ def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:
         if call.first_op <= readers[0] < call.end_op and not any(call.module.children()):
             ours = type(call.module).__module__.startswith("torch.nn.modules.")
             same = len(call.inputs) == 1 and call.inputs[0] is value
-            return call if ours and same and _untouched(call.module) else None
+            seen = _untouched(call.module) and not call.module._forward_pre_hooks
+            return call if ours and same and seen else None
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastconv import dispatch
 from fastconv.errors import InputError
@@ -16,7 +16,7 @@ from fastconv.ops.reduction import (
     check_dtype,
     histogram_buffer,
 )
-from fastconv.reduction import Reduction, empty_fields
+from fastconv.reduction import Onward, Reduction, empty_fields
 
 torch.library.define(
     "fastconv::conv_reduce",
@@ -86,32 +86,67 @@ def conv_reduce(
 
     Inference only: no gradient flows through the result.
     """
-    check_dtype(input, "input")
     geometry = _checked_geometry(input, weight, bias, stride, padding, dilation, groups)
     check_affine(scale, shift, weight.shape[0], input)
     check_activation(activation)
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
-    size = geometry.output_size(input.shape[2:])
-    *fields, written = torch.ops.fastconv.conv_reduce(
-        input,
-        weight,
-        bias,
-        list(geometry.stride),
-        [p for pair in geometry.padding for p in pair],
-        list(geometry.dilation),
-        groups,
-        scale,
-        shift,
-        activation,
-        counts,
-        return_activation,
-        backend,
+    given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts)
+    results = torch.ops.fastconv.conv_reduce(*given, return_activation, backend)
+    return _reduction(results, geometry, input, counts, written=return_activation)
+
+
+def conv_reduce_in_network(
+    input: Tensor,
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+    *,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str | None,
+    histogram: bool | Tensor,
+    written: bool,
+    onward: Onward | None,
+    backend: str,
+) -> Reduction:
+    """`conv_reduce` of a module where the network goes on with another value than is reduced.
+
+    `activation` of the result is what `onward` makes of the value reduced, or that itself; None
+    unless `written`. Not every backend can do the first: `fastconv.planner` knows which.
+    """
+    weight, bias = module.weight, module.bias
+    geometry = _checked_geometry(
+        input, weight, bias, module.stride, module.padding, module.dilation, module.groups
     )
-    kept = written if return_activation else None
-    return Reduction._make((*fields, torch.Size(size).numel(), counts, kept))
+    counts = histogram_buffer(histogram, weight.shape[0], input.device)
+    given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts, written)
+    run = dispatch.select("conv_reduce", backend, input.device, *given)
+    extra = {} if onward is None else {"onward": onward}
+    return _reduction(run(*given, **extra), geometry, input, counts, written=written)
+
+
+def _arguments(
+    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
+) -> tuple[object, ...]:
+    """The first arguments of the op."""
+    padding = [p for pair in geometry.padding for p in pair]
+    stride, dilation = list(geometry.stride), list(geometry.dilation)
+    return input, weight, bias, stride, padding, dilation, geometry.groups
+
+
+def _reduction(
+    results: Sequence[Tensor],
+    geometry: ConvGeometry,
+    input: Tensor,
+    counts: Tensor | None,
+    *,
+    written: bool,
+) -> Reduction:
+    *fields, activation = results
+    positions = torch.Size(geometry.output_size(input.shape[2:])).numel()
+    return Reduction._make((*fields, positions, counts, activation if written else None))
 
 
 def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) -> ConvGeometry:
+    check_dtype(input, "input")
     rank = weight.ndim - 2
     if not 1 <= rank <= 3:
         raise InputError(f"weight must be [C_out, C_in/groups, *kernel], got {list(weight.shape)}")

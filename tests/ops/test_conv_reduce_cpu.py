@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fastconv import conv_reduce
 from fastconv.backends import cpu
 from fastconv.backends.reference.channel_reduce import reduce_positions
 from fastconv.dispatch import load
+from fastconv.ops.conv_reduce import conv_reduce_in_network
+from fastconv.reduction import Onward
 
 pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
 ISAS = cpu.ISA_LEVELS
@@ -191,6 +195,36 @@ def test_reductions_are_those_of_the_activation_written(case, dtype, isa):
         else:  # rounded after the reduction
             for field, want in zip(FIELDS[2:4], fields[2:4], strict=True):
                 assert torch.equal(getattr(result, field).to(dtype).float(), want), field
+
+
+@pytest.mark.parametrize("case", ["stem", "1x1", "depthwise_16", "3d", "late", "1d"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_isa
+def test_the_network_may_go_on_with_another_value(case, dtype, isa):
+    """Reduced: the value itself. Written: an affine map and an activation of it."""
+    x, w, given = make(case, dtype)
+    affine = {"scale": given.pop("scale"), "shift": given.pop("shift")}
+    rank = w.ndim - 2
+    module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](
+        x.shape[1], w.shape[0], w.shape[2:],
+        **{k: v for k, v in given.items() if k != "bias"},
+    ).to(dtype)  # fmt: skip
+    module.weight.data, module.bias.data = w, given["bias"]
+    options = {"scale": None, "shift": None, "activation": None, "histogram": False}
+    for onward in (Onward(**affine, activation="gelu"), Onward(activation="relu")):
+        run = partial(conv_reduce_in_network, x, module, **options, written=True, backend="cpu")
+        plain, got = run(onward=None), run(onward=onward)
+        for name in FIELDS:
+            assert torch.equal(getattr(got, name), getattr(plain, name)), name
+        value = plain.activation.double()  # rounded to dtype before the map, not so in the kernel
+        if onward.scale is not None:
+            shape = (-1, *[1] * rank)
+            value = value * onward.scale.view(shape) + onward.shift.view(shape)
+        want = getattr(F, onward.activation)(value)
+        unit = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-21
+        size = plain.activation.double().abs() + 2
+        assert ((got.activation.double() - want).abs() <= 2 * unit * size).all()
+        assert got.activation.dtype == dtype
 
 
 @every_isa

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastconv.geometry import ConvGeometry
-from fastconv.reduction import ACTIVATIONS, empty_fields
+from fastconv.reduction import ACTIVATIONS, Onward, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -31,6 +31,7 @@ def conv_reduce(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
+    onward: Onward | None = None,
 ) -> tuple[Tensor, ...]:
     kernel = tuple(weight.shape[2:])
     pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
@@ -51,12 +52,22 @@ def conv_reduce(
         _three(size, 1),
         groups,
         *_affine(weight.shape[0], bias, scale, shift),
-        0 if activation is None else 1 + ACTIVATIONS.index(activation),
+        _number(activation),
         list(fields),
         histogram,
         _five(written) if return_activation else None,
+        *((None, None, 0) if onward is None else _onward(weight.shape[0], onward)),
     )
     return (*fields, written)
+
+
+def _number(activation: str | None) -> int:
+    return 0 if activation is None else 1 + ACTIVATIONS.index(activation)
+
+
+def _onward(channels: int, onward: Onward) -> tuple[Tensor, Tensor, int]:
+    affine = _affine(channels, None, onward.scale, onward.shift)
+    return *affine, _number(onward.activation)
 
 
 def _three(values: Sequence[int], missing: int) -> list[int]:
