@@ -18,7 +18,7 @@ from fastconv import dispatch, gpu_plan
 from fastconv.capture import CaptureTarget
 from fastconv.ops.conv_reduce import conv_reduce_in_network
 from fastconv.options import Options
-from fastconv.reduction import Onward, Reduction
+from fastconv.reduction import Append, Onward, Reduction
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
@@ -82,8 +82,8 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
     if target.fusion is None or target.weight is None:
         return False
-    more = options.maps is not None or options.many_hits
-    layer = gpu_plan.layer_of(target, written=target.fusion.read or more)
+    written = target.fusion.read or options.maps is not None  # several hits come from lists
+    layer = gpu_plan.layer_of(target, written=written)
     return gpu_plan.fused_is_faster(layer, device)
 
 
@@ -91,9 +91,10 @@ def run_fused(
     target: CaptureTarget,
     inputs: Tensor,
     *,
-    histogram: Tensor | bool,
+    histogram: Tensor | bool = False,
     return_activation: bool,
     onward: Onward | None = None,
+    append: Append | None = None,
     backend: str,
 ) -> Reduction:
     """The convolution of a target on its input, up to its stage, and the reductions of that.
@@ -110,5 +111,6 @@ def run_fused(
         histogram=histogram,
         written=return_activation,
         onward=onward,
+        append=append,
         backend=backend,
     )

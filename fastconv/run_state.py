@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastconv import dispatch
+from fastconv.backends import Kernel
 from fastconv.batch import Batch, Spread
 from fastconv.capture import CaptureTarget
 from fastconv.errors import FastconvError, FileFormatError
@@ -28,6 +29,8 @@ from fastconv.planner import run_fused
 from fastconv.records import LayerInfo, LayerResult, Rows, SampleTable
 from fastconv.reduction import Reduction
 from fastconv.store.parts import Part, PartsFolder, PartWriter
+
+EXTREMA, LISTS, WHOLE = "extrema", "lists", "whole"  # where candidates come from
 
 BYTES_PER_SECOND = 2e8  # a guess at what saving costs, until a part has been saved
 MIN_SECONDS = 1.0  # between two parts, and at least
@@ -155,12 +158,13 @@ class RunState:
             "activation": target.activation,
             "backend": backend,
         }
+        kernel = dispatch.kernel("channel_reduce", backend, value.device, value)
         self._measure(
             index,
             batch,
             partial(channel_reduce, value, **transform),
-            partial(self._whole_peaks, value, target.info, **transform),
-            lists=dispatch.kernel("channel_reduce", backend, value.device, value).lists,
+            lambda r: self._whole_peaks(value, target.info, **transform),
+            self._peaks_from(index, batch, kernel),
         )
         if batch.again is None and len(batch.mapped):
             self._write_maps(index, stage_value(value[batch.mapped], target), batch)
@@ -169,56 +173,64 @@ class RunState:
         self, index: int, inputs: Tensor, target: CaptureTarget, batch: Batch
     ) -> Tensor | None:
         """Compute a convolution and measure it, both at once; returns what the network reads."""
-        layer = self._layers[index]
-        assert target.fusion is not None
-        written = target.fusion.read or self._options.many_hits or len(batch.mapped) > 0
-        reduction = run_fused(
+        assert target.fusion is not None and target.weight is not None
+        backend = self._options.backend
+        kernel = dispatch.kernel("conv_reduce", backend, inputs.device, inputs, target.weight)
+        peaks = self._peaks_from(index, batch, kernel)
+        reduce = partial(
+            run_fused,
             target,
             inputs,
-            histogram=batch.again is None and layer.histogram(inputs.device),
-            return_activation=written,
+            return_activation=target.fusion.read or peaks == WHOLE or len(batch.mapped) > 0,
             onward=target.fusion.onward,
-            backend=self._options.backend,
+            backend=backend,
         )
-        value, peaks = reduction.activation, None
+        value = self._measure(
+            index, batch, reduce, lambda r: self._whole_peaks(r.activation, target.info), peaks
+        ).activation
         if value is not None:
-            _check_shape(layer.info, value, len(batch.rows))
-            peaks = self._whole_peaks(value, target.info) if self._options.many_hits else None
-        if batch.again is None:
-            self._add(index, reduction, peaks, batch)
-        if batch.again is None and value is not None and len(batch.mapped):
-            self._write_maps(index, value[batch.mapped], batch)
+            _check_shape(self._layers[index].info, value, len(batch.rows))
+            if batch.again is None and len(batch.mapped):
+                self._write_maps(index, value[batch.mapped], batch)
         return value if target.fusion.read else None
+
+    def _peaks_from(self, index: int, batch: Batch, kernel: Kernel) -> str:
+        """Where the candidates of a batch come from: extrema, lists of the kernel, or all values.
+
+        The first samples fill the hits: before that every value could be among them.
+        """
+        layer = self._layers[index]
+        if not self._options.many_hits or not layer.info.size:
+            return EXTREMA
+        if batch.again is not None:
+            return WHOLE if index in batch.again else EXTREMA
+        return LISTS if kernel.lists and layer.hits.seen >= self._measures.topk else WHOLE
 
     def _measure(
         self,
         index: int,
         batch: Batch,
         reduce: Callable[..., Reduction],
-        whole: Callable[[], Peaks],
-        *,
-        lists: bool,
-    ) -> None:
-        """Take the reduction of a batch; peaks come from lists of the kernel where it makes them.
-
-        The first samples fill the hits: before that every value could be among them.
-        """
-        layer, m, peaks = self._layers[index], self._measures, None
+        whole: Callable[[Reduction], Peaks],
+        peaks_from: str,
+    ) -> Reduction:
+        """Reduce a batch and take what comes of it; in a second forward, the hits alone."""
+        layer, peaks = self._layers[index], None
         if batch.again is not None:
-            if index in batch.again:
-                layer.take_hits(whole(), batch.rows, batch.source)
-            return
+            reduction = reduce()
+            if peaks_from == WHOLE:
+                layer.take_hits(whole(reduction), batch.rows, batch.source)
+            return reduction
         reduce = partial(reduce, histogram=layer.histogram(batch.rows.device))
-        many = self._options.many_hits and len(layer.info.size) > 0
-        if many and lists and layer.hits.seen >= m.topk:
-            reduction, peaks, short = reduce_and_list(
-                reduce, layer.hits, batch.rows, m.hits_per_sample
+        if peaks_from == LISTS:
+            reduction, peaks, batch.short[index] = reduce_and_list(
+                reduce, layer.hits, batch.rows, self._measures.hits_per_sample
             )
-            batch.short[index] = short
         else:
             reduction = reduce()
-            peaks = whole() if many else None
+            peaks = whole(reduction) if peaks_from == WHOLE else None
         self._add(index, reduction, peaks, batch)
+        return reduction
 
     def _add(self, index: int, r: Reduction, peaks: Peaks | None, batch: Batch) -> None:
         self._layers[index].update(r, peaks, batch.rows, batch.source)
@@ -228,8 +240,9 @@ class RunState:
     def _write_maps(self, index: int, values: Tensor, batch: Batch) -> None:
         self._kept_maps.write(self._open_part(), index, batch.first, values)
 
-    def _whole_peaks(self, value: Tensor, info: LayerInfo, **transform: Any) -> Peaks:
+    def _whole_peaks(self, value: Tensor | None, info: LayerInfo, **transform: Any) -> Peaks:
         m = self._measures
+        assert value is not None
         return whole_peaks(value, info, m.hits_per_sample, largest=m.largest, **transform)
 
     # -- saving ------------------------------------------------------------------------------
@@ -240,6 +253,7 @@ class RunState:
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         try:
             if kind is None:
+                self._settle()
                 if self._streams:
                     self._save()
             elif self._units and not self._torn:
@@ -249,6 +263,11 @@ class RunState:
             if self._writer is not None:
                 self._writer.discard()
                 self._writer = None
+
+    def _settle(self) -> None:
+        for batch in self._unsettled:
+            batch.settle()
+        self._unsettled = []
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -267,9 +286,7 @@ class RunState:
             return
         began = time.monotonic()
         self._torn = True  # until the part is whole
-        for batch in self._unsettled:
-            batch.settle()
-        self._unsettled = []
+        self._settle()
         writer = self._open_part()
         first, last = self._units.start, self._units.stop - 1
         samples = range(first * self._options.batch_size, (last + 1) * self._options.batch_size)

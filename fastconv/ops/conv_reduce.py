@@ -16,7 +16,7 @@ from fastconv.ops.reduction import (
     check_dtype,
     histogram_buffer,
 )
-from fastconv.reduction import Onward, Reduction, empty_fields
+from fastconv.reduction import Append, Onward, Reduction, empty_fields
 
 torch.library.define(
     "fastconv::conv_reduce",
@@ -105,12 +105,13 @@ def conv_reduce_in_network(
     histogram: bool | Tensor,
     written: bool,
     onward: Onward | None,
+    append: Append | None,
     backend: str,
 ) -> Reduction:
     """`conv_reduce` of a module where the network goes on with another value than is reduced.
 
     `activation` of the result is what `onward` makes of the value reduced, or that itself; None
-    unless `written`. Not every backend can do the first: `fastconv.planner` knows which.
+    unless `written`. `append`: lists to fill, where the kernel does so.
     """
     weight, bias = module.weight, module.bias
     geometry = _checked_geometry(
@@ -119,7 +120,8 @@ def conv_reduce_in_network(
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
     given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts, written)
     run = dispatch.select("conv_reduce", backend, input.device, *given)
-    extra = {} if onward is None else {"onward": onward}
+    private = {"onward": onward, "append": append}
+    extra = {name: value for name, value in private.items() if value is not None}
     return _reduction(run(*given, **extra), geometry, input, counts, written=written)
 
 

@@ -108,3 +108,39 @@ def test_hits_from_lists_are_those_of_the_activation(
             np.testing.assert_allclose(
                 short[name].stats[field], whole[name].stats[field], rtol=1e-5, atol=1e-6
             )
+
+
+def test_a_fused_convolution_lists_hits_and_writes_nothing(
+    tmp_path, device, monkeypatch, on_triton, whole_activations
+):
+    model, data = network(), images(13)
+    options = {"batch_size": 4, "layers": ["5"], "topk": 7, "hits_per_sample": 3}
+    options |= {"progress": False, "device": device}
+    monkeypatch.setattr(planner, "_pays", lambda target, options: True)
+    monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: True)
+    written = []
+    run_fused = run_state.run_fused
+
+    def noted(*arguments, return_activation, **given):
+        written.append(return_activation)
+        return run_fused(*arguments, return_activation=return_activation, **given)
+
+    monkeypatch.setattr(run_state, "run_fused", noted)
+    on_triton()
+    lists = fastconv.extract(model, data, tmp_path / "lists.h5", **options)
+    assert written == [True, True, False, False]
+    monkeypatch.setattr(listing, "LEAST", 1)
+    monkeypatch.setattr(listing, "MOST", 1)
+    whole_activations.clear()
+    short = fastconv.extract(model, data, tmp_path / "short.h5", **options)
+    assert len(whole_activations) > 2
+    kernels = dispatch.load("triton").KERNELS
+    without = kernels["conv_reduce"]._replace(lists=False)
+    monkeypatch.setitem(kernels, "conv_reduce", without)
+    whole = fastconv.extract(model, data, tmp_path / "whole.h5", **options)
+    wanted = whole["5"].topk
+    for run in (lists, short):
+        for field in ("values", "sample", "position", "box"):
+            np.testing.assert_array_equal(getattr(run["5"].topk, field), getattr(wanted, field))
+        np.testing.assert_array_equal(run["5"].patches[()], whole["5"].patches[()])
+        np.testing.assert_array_equal(run["5"].stats["count"], whole["5"].stats["count"])
