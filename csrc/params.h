@@ -39,6 +39,16 @@ struct ReductionOut {
   int64_t* nonfinite;
 };
 
+// Lists of the values that reach a threshold of their channel: see fastconv.reduction.Append.
+struct AppendLists {
+  const float* threshold;  // [C], or null: no lists
+  int32_t* counts;         // [C], how many reached it
+  float* values;           // [C, capacity], as far as they fit
+  int64_t* places;         // [C, capacity]: row * positions + position
+  int64_t capacity;
+  bool largest;
+};
+
 // A convolution of [N, groups * c_in, D, H, W]; missing spatial dimensions are 1.
 struct ConvReduceParams {
   const void* input;
@@ -61,6 +71,9 @@ struct ConvReduceParams {
   const float* onward_scale;  // [groups * c_out] or null
   const float* onward_shift;
   Activation onward_activation;
+  AppendLists append;
+
+  int64_t positions() const { return out_size[0] * out_size[1] * out_size[2]; }
 };
 
 // How one convolution is cut into work: decided once per call, from shapes and threads only.
@@ -116,6 +129,7 @@ struct ChannelReduceParams {
   Activation activation;
   int64_t* histogram;  // [C, kBins], added into, or null
   ReductionOut out;
+  AppendLists append;
 };
 
 // Running top-k of C channels and M candidates each; every tensor contiguous.

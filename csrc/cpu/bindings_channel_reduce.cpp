@@ -11,7 +11,9 @@ constexpr int64_t kGrainValues = 16384;  // fewer are not worth another thread
 void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<Tensor> scale,
                     std::optional<Tensor> shift, int64_t activation,
                     std::optional<Tensor> histogram, Tensor sum, Tensor sumsq, Tensor min,
-                    Tensor max, Tensor argmax, Tensor argmin, Tensor positive, Tensor nonfinite) {
+                    Tensor max, Tensor argmax, Tensor argmin, Tensor positive, Tensor nonfinite,
+                    std::optional<Tensor> threshold, std::optional<Tensor> counts,
+                    std::optional<Tensor> values, std::optional<Tensor> places, bool largest) {
   ChannelReduceParams p{};
   p.x = x.data_ptr();
   p.dtype = static_cast<Dtype>(dtype);
@@ -25,6 +27,7 @@ void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<T
   p.out = {data<double>(sum),       data<double>(sumsq),     data<float>(min),
            data<float>(max),        data<int64_t>(argmax),   data<int64_t>(argmin),
            data<int64_t>(positive), data<int64_t>(nonfinite)};
+  if (threshold) p.append = append_lists(*threshold, *counts, *values, *places, largest);
 
   const int64_t unit = channels_last ? 16 : 1;  // channels that one step works on
   const int64_t units = (p.c + unit - 1) / unit;
@@ -66,7 +69,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
       "channel_reduce(Tensor x, int dtype, bool channels_last, Tensor? scale, Tensor? shift,"
       " int activation, Tensor(a!)? histogram, Tensor(b!) sum, Tensor(c!) sumsq, Tensor(d!) min,"
       " Tensor(e!) max, Tensor(f!) argmax, Tensor(g!) argmin, Tensor(h!) positive,"
-      " Tensor(i!) nonfinite) -> ()");
+      " Tensor(i!) nonfinite, Tensor? threshold, Tensor(j!)? counts, Tensor(k!)? values,"
+      " Tensor(l!)? places, bool largest) -> ()");
   m.def("stream_read(Tensor x) -> int");
 }
 

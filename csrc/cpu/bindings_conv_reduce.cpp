@@ -1,13 +1,21 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <tuple>
 #include <vector>
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include "bindings.h"
 #include "conv_plan.h"
 
 namespace fastconv {
 namespace {
+
+using torch::headeronly::ScalarType;
+
+constexpr int64_t kPackedAlone = 1 << 16;  // weights that are not worth another thread
 
 // Grows and stays: allocating megabytes anew in every call costs page faults. Zero at first.
 class Scratch {
@@ -30,85 +38,235 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-void copy3(const std::vector<int64_t>& from, int64_t* to) {
-  for (int d = 0; d < 3; ++d) to[d] = from[d];
+// Depth, height, width of a geometry of any rank; the one dimension of a 1-D one is the height.
+void spread(const std::vector<int64_t>& from, int64_t missing, int64_t* to) {
+  const int64_t first = from.size() == 3 ? 0 : 1;
+  for (int d = 0; d < 3; ++d) to[d] = missing;
+  for (size_t d = 0; d < from.size(); ++d) to[first + d] = from[d];
 }
 
-// input [N, C, D, H, W]; dtype: 0 float32, 1 float16, 2 bfloat16; weight: see ConvReduceParams.
-void conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int64_t dtype,
-                 std::vector<int64_t> kernel, std::vector<int64_t> stride, std::vector<int64_t> pad,
-                 std::vector<int64_t> dilation, std::vector<int64_t> out_size, int64_t groups,
-                 Tensor scale, Tensor shift, int64_t activation, std::vector<Tensor> out,
-                 std::optional<Tensor> histogram, std::optional<Tensor> written,
-                 std::optional<Tensor> onward_scale, std::optional<Tensor> onward_shift,
-                 int64_t onward_activation) {
-  ConvReduceParams p{};
-  p.input = input.data_ptr();
-  p.dtype = static_cast<Dtype>(dtype);
-  p.n = input.size(0);
-  p.groups = groups;
-  p.c_in = input.size(1) / groups;
-  p.c_out = weight.size(0) / groups;
-  for (int d = 0; d < 5; ++d) p.in_stride[d] = input.stride(d);
-  for (int d = 0; d < 3; ++d) p.in_size[d] = input.size(2 + d);
-  copy3(kernel, p.kernel);
-  copy3(stride, p.stride);
-  copy3(pad, p.pad);
-  copy3(dilation, p.dilation);
-  copy3(out_size, p.out_size);
-  p.weight = weight.data_ptr();
-  p.weight_channels_last = weight_channels_last;
-  p.scale = data<const float>(scale);
-  p.shift = data<const float>(shift);
-  p.activation = static_cast<Activation>(activation);
-  p.out = {data<double>(out[0]),  data<double>(out[1]),  data<float>(out[2]),
-           data<float>(out[3]),   data<int64_t>(out[4]), data<int64_t>(out[5]),
-           data<int64_t>(out[6]), data<int64_t>(out[7])};
-  if (histogram) p.histogram = data<int64_t>(*histogram);
-  if (written) {  // [N, C, D, H, W]: every memory format has one stride for all positions
-    p.written = written->data_ptr();
-    p.written_stride[0] = written->stride(0);
-    p.written_stride[1] = written->stride(1);
-    p.written_stride[2] = written->stride(4);
-  }
-  if (onward_scale && onward_shift) {
-    p.onward_scale = data<const float>(*onward_scale);
-    p.onward_shift = data<const float>(*onward_shift);
-    p.onward_activation = static_cast<Activation>(onward_activation);
-  }
-  if (p.n == 0) return;
+// [n, c, d, h, w] of a tensor, missing dimensions as above.
+void spread_strides(const Tensor& x, int64_t* stride) {
+  const int64_t rank = x.dim() - 2, first = rank == 3 ? 2 : 3;
+  for (int d = 0; d < 5; ++d) stride[d] = 0;
+  for (int d = 0; d < 2; ++d) stride[d] = x.stride(d);
+  for (int64_t d = 0; d < rank; ++d) stride[first + d] = x.stride(2 + d);
+}
 
+Tensor empty(const std::vector<int64_t>& size, const std::vector<int64_t>& stride,
+             ScalarType dtype) {
+  AtenTensorHandle made;
+  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()),
+                                                         size.data(), stride.data(), code,
+                                                         aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
+}
+
+// Element i of one dimension, in float64.
+double element(const Tensor& x, int64_t i) {
+  i *= x.stride(0);
+  switch (x.scalar_type()) {
+    case ScalarType::Double: return data<const double>(x)[i];
+    case ScalarType::Float: return data<const float>(x)[i];
+    case ScalarType::Half: return static_cast<float>(data<const torch::headeronly::Half>(x)[i]);
+    case ScalarType::BFloat16:
+      return static_cast<float>(data<const torch::headeronly::BFloat16>(x)[i]);
+    default: STD_TORCH_CHECK(false, "bias, scale and shift must be floating point");
+  }
+}
+
+// Bias, scale and shift as one scale and one shift, folded in float64, rounded once.
+struct Affine {
+  std::vector<float> scale, shift;
+
+  Affine(int64_t channels, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
+         const std::optional<Tensor>& shifts)
+      : scale(channels), shift(channels) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const double factor = scales ? element(*scales, c) : 1.0;
+      double offset = bias ? element(*bias, c) * factor : 0.0;
+      if (shifts) offset += element(*shifts, c);
+      scale[c] = static_cast<float>(factor);
+      shift[c] = static_cast<float>(offset);
+    }
+  }
+};
+
+Dtype dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Half: return Dtype::kFloat16;
+    case ScalarType::BFloat16: return Dtype::kBFloat16;
+    default: return Dtype::kFloat32;
+  }
+}
+
+// The fields that follow from the weight; it is contiguous, or channels last.
+ConvReduceParams params_of(const Tensor& weight, bool channels_last, int64_t groups) {
+  ConvReduceParams p{};
+  p.dtype = dtype_of(weight);
+  p.groups = groups;
+  p.c_in = weight.size(1);
+  p.c_out = weight.size(0) / groups;
+  p.weight = weight.data_ptr();
+  p.weight_channels_last = channels_last;
+  std::vector<int64_t> kernel;
+  for (int64_t d = 2; d < weight.dim(); ++d) kernel.push_back(weight.size(d));
+  spread(kernel, 1, p.kernel);
+  return p;
+}
+
+// Room for the activation, channels last or contiguous; nothing if it is not wanted.
+Tensor make_written(const Tensor& input, bool wanted, bool last, ConvReduceParams& p) {
+  if (!wanted) return empty({0}, {1}, input.scalar_type());
+  const int64_t rank = input.dim() - 2, first = rank == 3 ? 0 : 1, channels = p.groups * p.c_out;
+  std::vector<int64_t> size{p.n, channels}, stride(2 + rank);
+  for (int64_t d = 0; d < rank; ++d) size.push_back(p.out_size[first + d]);
+  int64_t step = last ? channels : 1;
+  for (int64_t d = rank + 1; d >= 2; --d) {
+    stride[d] = step;
+    step *= size[d];
+  }
+  stride[1] = last ? 1 : step;
+  stride[0] = last ? step : step * channels;
+  Tensor written = empty(size, stride, input.scalar_type());
+  p.written = written.data_ptr();
+  p.written_stride[0] = stride[0];
+  p.written_stride[1] = stride[1];
+  p.written_stride[2] = last ? channels : 1;
+  return written;
+}
+
+int64_t panel_bytes(const ConvPlan& plan) {
+  return plan.blocks * plan.groups * plan.panel_elements * (plan.amx ? 2 : 4);
+}
+
+void pack(const ConvReduceParams& p, const ConvPlan& plan, float* panels) {
+  const int64_t count = plan.blocks * plan.groups;
+  const int64_t grain = kPackedAlone / plan.panel_elements + 1;
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    kernels().conv_pack_weight(p, plan, begin, end, panels);
+  });
+}
+
+// The weight as the kernels of the instruction set in use read it, for any input.
+Tensor pack_weight(Tensor weight, bool weight_channels_last, int64_t groups) {
+  ConvReduceParams p = params_of(weight, weight_channels_last, groups);
+  p.n = 1;
+  for (int d = 0; d < 3; ++d) {
+    p.in_size[d] = p.kernel[d];
+    p.out_size[d] = p.stride[d] = p.dilation[d] = 1;
+  }
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
-  const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx,
-                                  torch::stable::get_num_threads(), offsets);
-  const int64_t panel_count = plan.blocks * plan.groups;
-  thread_local Scratch panels;
-  auto* packed = static_cast<float*>(panels.get(panel_count * plan.panel_elements * sizeof(float)));
-  torch::stable::parallel_for(0, panel_count, 1, [&](int64_t begin, int64_t end) {
-    table.conv_pack_weight(p, plan, begin, end, packed);
-  });
+  const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx, 1, offsets);
+  Tensor panels = empty({panel_bytes(plan) / 4}, {1}, ScalarType::Float);
+  pack(p, plan, data<float>(panels));
+  return panels;
+}
+
+void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
+  const KernelTable& table = kernels();
+  const int64_t threads = torch::stable::get_num_threads();
+  std::vector<int64_t> offsets;
+  const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx, threads, offsets);
+  thread_local Scratch own;
+  const int64_t size = panel_bytes(plan);
+  STD_TORCH_CHECK(!packed || packed->numel() * 4 == size,
+                  "weights were packed for another convolution or instruction set");
+  auto* panels = packed ? data<float>(*packed) : static_cast<float*>(own.get(size));
+  if (!packed) pack(p, plan, panels);
   const int64_t bytes = table.conv_scratch_bytes(p, plan);
   const int64_t count_bytes = table.conv_count_bytes(p, plan);
-  torch::stable::parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
+  std::vector<UnitShare> shares;
+  for (int64_t t = 0; t < threads; ++t)
+    shares.emplace_back(plan.units * t / threads, plan.units * (t + 1) / threads);
+  const UnitQueue queue{shares.data(), threads};
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     thread_local Scratch scratch, counts;
-    table.conv_reduce_units(p, plan, packed, begin, end, scratch.get(bytes),
-                            static_cast<int32_t*>(counts.get(count_bytes)));
+    for (int64_t thread = begin; thread < end; ++thread)
+      table.conv_reduce_units(p, plan, panels, queue, thread, scratch.get(bytes),
+                              static_cast<int32_t*>(counts.get(count_bytes)));
   });
+}
+
+using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// input [N, C, *spatial]; padding: (before, after) of every dimension. The first eight fields of
+// a Reduction, and the activation, empty unless `write`. onward_activation < 0: nothing onward.
+Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
+                    std::optional<Tensor> packed, std::optional<Tensor> bias,
+                    std::vector<int64_t> stride, std::vector<int64_t> padding,
+                    std::vector<int64_t> dilation, int64_t groups, std::optional<Tensor> scale,
+                    std::optional<Tensor> shift, int64_t activation,
+                    std::optional<Tensor> histogram, bool write, bool write_channels_last,
+                    std::optional<Tensor> onward_scale, std::optional<Tensor> onward_shift,
+                    int64_t onward_activation, std::optional<Tensor> threshold,
+                    std::optional<Tensor> counts, std::optional<Tensor> values,
+                    std::optional<Tensor> places, bool largest) {
+  ConvReduceParams p = params_of(weight, weight_channels_last, groups);
+  p.input = input.data_ptr();
+  p.n = input.size(0);
+  spread_strides(input, p.in_stride);
+  std::vector<int64_t> size, before, after;
+  for (int64_t d = 2; d < input.dim(); ++d) {
+    size.push_back(input.size(d));
+    before.push_back(padding[2 * (d - 2)]);
+    after.push_back(padding[2 * (d - 2) + 1]);
+  }
+  int64_t behind[3];
+  spread(size, 1, p.in_size);
+  spread(before, 0, p.pad);
+  spread(after, 0, behind);
+  spread(stride, 1, p.stride);
+  spread(dilation, 1, p.dilation);
+  for (int d = 0; d < 3; ++d)
+    p.out_size[d] = (p.in_size[d] + p.pad[d] + behind[d] - p.dilation[d] * (p.kernel[d] - 1) - 1) /
+                        p.stride[d] +
+                    1;
+  const int64_t channels = groups * p.c_out;
+  const Affine measured(channels, bias, scale, shift);
+  p.scale = measured.scale.data();
+  p.shift = measured.shift.data();
+  p.activation = static_cast<Activation>(activation);
+  const bool goes_on = onward_activation >= 0;
+  const Affine onward(goes_on ? channels : 0, std::nullopt, onward_scale, onward_shift);
+  if (goes_on) {
+    p.onward_scale = onward.scale.data();
+    p.onward_shift = onward.shift.data();
+    p.onward_activation = static_cast<Activation>(onward_activation);
+  }
+  if (histogram) p.histogram = data<int64_t>(*histogram);
+  if (threshold) p.append = append_lists(*threshold, *counts, *values, *places, largest);
+  const auto field = [&](ScalarType dtype) { return empty({p.n, channels}, {channels, 1}, dtype); };
+  const Tensor sum = field(ScalarType::Double), sumsq = field(ScalarType::Double);
+  const Tensor min = field(ScalarType::Float), max = field(ScalarType::Float);
+  const Tensor argmax = field(ScalarType::Long), argmin = field(ScalarType::Long);
+  const Tensor positive = field(ScalarType::Long), nonfinite = field(ScalarType::Long);
+  p.out = {data<double>(sum),       data<double>(sumsq),     data<float>(min),
+           data<float>(max),        data<int64_t>(argmax),   data<int64_t>(argmin),
+           data<int64_t>(positive), data<int64_t>(nonfinite)};
+  const Tensor written = make_written(input, write, write_channels_last, p);
+  if (p.n > 0) run(p, packed);
+  return {sum, sumsq, min, max, argmax, argmin, positive, nonfinite, written};
 }
 
 }  // namespace
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def("pack_weight(Tensor weight, bool weight_channels_last, int groups) -> Tensor");
   m.def(
-      "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, int dtype, int[] "
-      "kernel, int[] stride, int[] pad,"
-      " int[] dilation, int[] out_size, int groups, Tensor scale, Tensor shift, int activation,"
-      " Tensor(a!)[] out, Tensor(b!)? histogram, Tensor(c!)? written,"
-      " Tensor? onward_scale, Tensor? onward_shift, int onward_activation) -> ()");
+      "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, Tensor? packed,"
+      " Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, Tensor? scale,"
+      " Tensor? shift, int activation, Tensor(a!)? histogram, bool write,"
+      " bool write_channels_last, Tensor? onward_scale, Tensor? onward_shift,"
+      " int onward_activation, Tensor? threshold, Tensor(b!)? counts, Tensor(c!)? values,"
+      " Tensor(d!)? places, bool largest)"
+      " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
+  m.impl("pack_weight", TORCH_BOX(&fastconv::pack_weight));
   m.impl("conv_reduce", TORCH_BOX(&fastconv::conv_reduce));
 }

@@ -2,6 +2,7 @@
 // widened and transformed into a buffer (float32 as it is: taken in place) and then reduced.
 #pragma once
 #include "../params.h"
+#include "append.h"
 #include "reduce_block.h"
 #include "transpose.h"
 #include "vec.h"
@@ -144,7 +145,10 @@ inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer
     const int steps = (values + kLanes - 1) / kLanes;
     const int last = values - (steps - 1) * kLanes;
     const Block block = source.block(row + start, kLanes, steps, last, buffer);
-    reduce_block<true>(block, start, state, counts);
+    BlockExtrema extrema;
+    reduce_block<true>(block, start, state, counts, extrema);
+    if (p.append.threshold != nullptr)
+      append_planar(p.append, c, block, n * p.positions + start, extrema);
   }
   state.sum[0] = sum_16(state.sum);
   state.sumsq[0] = sum_16(state.sumsq);
@@ -198,8 +202,10 @@ inline void reduce_short_rows(const ChannelReduceParams& p, int64_t n, const Ran
     if (source.transforms()) transform_block(p.activation, source.affine, positions, buffer);
     LaneState state;
     state.clear();
-    reduce_block<false>({.values = buffer, .stride = kLanes, .steps = positions, .lanes = lanes}, 0,
-                        state, p.histogram ? p.histogram + c * kBins : nullptr);
+    const Block block{.values = buffer, .stride = kLanes, .steps = positions, .lanes = lanes};
+    BlockExtrema extrema;
+    reduce_block<false>(block, 0, state, p.histogram ? p.histogram + c * kBins : nullptr, extrema);
+    if (p.append.threshold != nullptr) append_block(p.append, c, block, n * p.positions, extrema);
     write_lanes(p.out, n * p.c + c, state, lanes);
   }
 }
@@ -240,7 +246,11 @@ inline void reduce_tile_columns(const ChannelReduceParams& p, int64_t n, const R
         const int64_t offset = n * p.stride_n + at * p.stride_p + c;
         Block block = source.block(offset, p.stride_p, steps, lanes, buffer);
         block.last = kLanes;
-        reduce_block<false>(block, at, states[g], p.histogram ? p.histogram + c * kBins : nullptr);
+        BlockExtrema extrema;
+        reduce_block<false>(block, at, states[g], p.histogram ? p.histogram + c * kBins : nullptr,
+                            extrema);
+        if (p.append.threshold != nullptr)
+          append_block(p.append, c, block, n * p.positions + at, extrema);
       }
     }
   }

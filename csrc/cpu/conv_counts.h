@@ -14,7 +14,7 @@ using BlockCounts = ByBin<kChannelBlock>;
 class ConvCounts {
  public:
   ConvCounts(const ConvReduceParams& p, const ConvPlan& plan, int32_t* tables)
-      : p_(p), plan_(plan), tables_(tables), patience_(INT32_MAX / positions()) {
+      : p_(p), plan_(plan), tables_(tables), patience_(INT32_MAX / p.positions()) {
     for (Slot& slot : slots_) slot = {-1, 0};
   }
 
@@ -46,8 +46,6 @@ class ConvCounts {
   struct Slot {
     int64_t block, samples;
   };
-
-  int64_t positions() const { return p_.out_size[0] * p_.out_size[1] * p_.out_size[2]; }
 
   // Leaves zeros behind.
   void flush(int64_t i) {

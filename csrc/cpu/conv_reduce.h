@@ -1,11 +1,13 @@
 // conv_reduce: mainloop and epilogue over the units of a plan.
 #pragma once
+#include "append.h"
 #include "conv_amx.h"
 #include "conv_counts.h"
 #include "conv_depthwise.h"
 #include "conv_epilogue.h"
 #include "conv_mainloop.h"
 #include "conv_pack.h"
+#include "unit_queue.h"
 
 namespace fastconv {
 namespace {
@@ -198,13 +200,17 @@ struct BandJob {
 
   void finish_tile(int rows, int64_t position, float* tile, BlockState& state) const {
     measured(rows, tile);
-    for (int first = 0; first < channels; first += kLanes)
-      reduce_block<false, BlockCounts>(
-          {.values = tile + first,
-           .stride = kChannelBlock,
-           .steps = rows,
-           .lanes = channels - first < kLanes ? channels - first : kLanes},
-          position, state.part[first / kLanes], counts == nullptr ? nullptr : counts + first);
+    for (int first = 0; first < channels; first += kLanes) {
+      const Block block{.values = tile + first,
+                        .stride = kChannelBlock,
+                        .steps = rows,
+                        .lanes = channels - first < kLanes ? channels - first : kLanes};
+      BlockExtrema extrema;
+      reduce_block<false, BlockCounts>(block, position, state.part[first / kLanes],
+                                       counts == nullptr ? nullptr : counts + first, extrema);
+      if (p.append.threshold != nullptr)
+        append_block(p.append, channel + first, block, sample * p.positions() + position, extrema);
+    }
     if (p.written == nullptr) return;
     if (onward != nullptr) (*onward)(rows, tile);
     write_tile(p, sample, channel, channels, position, rows, tile);
@@ -374,13 +380,13 @@ struct ConvUnit {
   static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 };
 
-// Units [begin, end); memory and counts are aligned to 64 bytes.
+// What a thread takes of the units; memory and counts are aligned to 64 bytes.
 void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const float* panels,
-                       int64_t begin, int64_t end, void* memory, int32_t* tables) {
+                       const UnitQueue& queue, int64_t thread, void* memory, int32_t* tables) {
   const ConvScratch scratch(p, plan, memory);
   ConvCounts counts(p, plan, tables);
   if (plan.amx) configure_tiles();
-  for (int64_t unit = begin; unit < end; ++unit) {
+  for (int64_t unit; (unit = queue.take(thread)) >= 0;) {
     const int64_t sample = unit / (plan.block_units * plan.groups) * plan.unit_samples;
     const int64_t block = unit % plan.block_units * plan.unit_blocks;
     const ConvUnit work{

@@ -4,6 +4,7 @@
 #pragma once
 #include "../params.h"
 #include "isa.h"
+#include "unit_queue.h"
 
 namespace fastconv {
 
@@ -27,10 +28,10 @@ struct KernelTable {
   int64_t (*conv_scratch_bytes)(const ConvReduceParams& params, const ConvPlan& plan);
   // Bytes of counts that it needs, too; they must be zero, and are zero again afterwards.
   int64_t (*conv_count_bytes)(const ConvReduceParams& params, const ConvPlan& plan);
-  // Units [begin, end).
+  // What a thread takes of the units.
   void (*conv_reduce_units)(const ConvReduceParams& params, const ConvPlan& plan,
-                            const float* panels, int64_t begin, int64_t end, void* memory,
-                            int32_t* counts);
+                            const float* panels, const UnitQueue& queue, int64_t thread,
+                            void* memory, int32_t* counts);
 };
 
 extern const KernelTable kScalarKernels;

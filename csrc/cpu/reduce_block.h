@@ -284,11 +284,10 @@ inline void count_block_carefully(const Block& block, typename Layout::Count* co
   }
 }
 
-// One block into the state, and into counts unless null.
+// One block into the state, and into counts unless null; its extrema are found on the way.
 template <bool kPlanar, typename Layout = ByChannel>
 inline void reduce_block(const Block& block, int64_t start, LaneState& state,
-                         typename Layout::Count* counts) {
-  BlockExtrema extrema;
+                         typename Layout::Count* counts, BlockExtrema& extrema) {
   const bool finite = add_block(block, state, extrema);
   if (!finite) add_block_carefully(block, state, extrema);
   if (kPlanar)

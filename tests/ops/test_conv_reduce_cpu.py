@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 
 import pytest
@@ -12,10 +11,12 @@ from torch import nn
 
 from fastconv import conv_reduce
 from fastconv.backends import cpu
+from fastconv.backends.cpu.conv_reduce import pack_weight
 from fastconv.backends.reference.channel_reduce import reduce_positions
 from fastconv.dispatch import load
+from fastconv.geometry import ConvGeometry
 from fastconv.ops.conv_reduce import conv_reduce_in_network
-from fastconv.reduction import Onward
+from fastconv.reduction import Append, Onward
 
 pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
 ISAS = cpu.ISA_LEVELS
@@ -337,22 +338,23 @@ def test_ties_go_to_the_first_position(isa):
     assert (result.argmin == 30 * 40).all()
 
 
+@pytest.fixture
+def poisoned_memory():
+    """Every tensor that torch makes is filled with NaN, or the largest integer."""
+    torch.use_deterministic_algorithms(mode=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
 @every_isa
-def test_every_result_is_written(isa, monkeypatch):
-    """Outputs are poisoned before the kernel runs."""
-    module = importlib.import_module("fastconv.backends.cpu.conv_reduce")
-
-    def poisoned(n, c, device):
-        wide = (torch.full((n, c), torch.nan, dtype=torch.float64) for _ in range(2))
-        narrow = (torch.full((n, c), torch.nan) for _ in range(2))
-        return (*wide, *narrow, *(torch.full((n, c), -99) for _ in range(4)))
-
+def test_every_result_is_written(isa, poisoned_memory):
     for case in CASES:
         x, w, kwargs = make(case)
-        clean = conv_reduce(x, w, backend="cpu", **kwargs)
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "empty_fields", poisoned)
-            assert_same_bits(clean, conv_reduce(x, w, backend="cpu", **kwargs))
+        for _, laid in layouts(x):
+            result = conv_reduce(laid, w, return_activation=True, backend="cpu", **kwargs)
+            assert_within(result, x, w, None, **kwargs)
+            assert result.activation.isfinite().all()
 
 
 def test_no_samples():
@@ -378,3 +380,87 @@ def test_weights_changed_in_place_are_seen():
     after = conv_reduce(x, w, backend="cpu", **kwargs)
     assert not torch.equal(before.sum, after.sum)
     assert_within(after, x, w, None, **kwargs)
+
+
+def kernel_arguments(x, w, kwargs):
+    """As the backend takes them, up to shift."""
+    options = {k: v for k, v in kwargs.items() if k not in ("bias", "scale", "shift")}
+    g = ConvGeometry.create(tuple(w.shape[2:]), **options)
+    padding = [p for pair in g.padding for p in pair]
+    return (
+        x, w, kwargs["bias"], list(g.stride), padding, list(g.dilation), g.groups,
+        kwargs["scale"], kwargs["shift"],
+    )  # fmt: skip
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+def test_packed_weights_give_the_same_bits(case, dtype, isa):
+    x, w, kwargs = make(case, dtype)
+    run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
+    for weight in (w, w.contiguous(memory_format=FORMATS.get(w.ndim, torch.contiguous_format))):
+        packed = pack_weight(weight, kwargs.get("groups", 1))
+        plain = run(*args, "relu", None, return_activation=True)
+        again = run(*args, "relu", None, return_activation=True, packed=packed)
+        assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+def test_weights_packed_for_another_convolution_are_refused():
+    x, w, kwargs = make("3x3")
+    packed = pack_weight(w[:, :5].contiguous(), 1)
+    with pytest.raises(RuntimeError, match="packed for another convolution"):
+        cpu.KERNELS["conv_reduce"].run(
+            *kernel_arguments(x, w, kwargs), None, None, return_activation=False, packed=packed
+        )
+
+
+@every_isa
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("case", ["3x3", "1x1_32", "depthwise", "bands", "1d", "3d", "groups"])
+def test_lists_hold_what_reaches_the_threshold(case, largest, isa):
+    x, w, kwargs = make(case)
+    x = (x * 2).round()  # ties
+    x[0, 0].view(-1)[3] = torch.nan
+    x[-1, -1].view(-1)[5] = torch.inf
+    run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
+    value = run(*args, "relu", None, return_activation=True)[-1]
+    fill = partial(run, *args, "relu", None, return_activation=False)
+    check_lists(lambda lists: fill(append=lists), value, largest=largest)
+
+
+@every_isa
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("shape", [(3, 17, 5, 7), (2, 33, 9, 31), (1, 3, 2000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lists_of_an_activation(shape, dtype, largest, isa):
+    x = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4).round().to(dtype)
+    x.view(-1)[::17] = torch.nan
+    x.view(-1)[1::23] = torch.inf
+    x.view(-1)[2::23] = -0.0
+    reduce = cpu.KERNELS["channel_reduce"].run
+    for _, laid in layouts(x):
+        check_lists(
+            lambda lists, x=laid: reduce(x, None, None, None, None, lists), x, largest=largest
+        )
+
+
+def check_lists(fill, value, *, largest):
+    value = value.flatten(2).float()
+    n, channels, positions = value.shape
+    finite = value.masked_fill(~value.isfinite(), 0)
+    threshold = finite.transpose(0, 1).flatten(1).quantile(0.9 if largest else 0.3, dim=1)
+    lists = Append.create(threshold, n * positions, largest=largest)
+    plain, short = fill(lists), Append.create(threshold, 2, largest=largest)
+    for one, other in zip(plain, fill(short), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(lists.counts, short.counts)
+    for c in range(channels):
+        row = value[:, c].flatten()
+        reached = row >= threshold[c] if largest else row <= threshold[c]
+        want = (reached & row.isfinite()).nonzero()[:, 0]
+        places, order = lists.places[c, : lists.counts[c]].sort()
+        assert torch.equal(places, want)
+        assert torch.equal(lists.values[c, : lists.counts[c]][order], row[want])
+        kept = short.places[c, : min(2, int(short.counts[c]))]
+        assert set(kept.tolist()) <= set(want.tolist()) and len(set(kept.tolist())) == len(kept)

@@ -54,8 +54,8 @@ def set_isa(level: str) -> None:
 
 
 KERNELS = {
-    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports),
-    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports),
+    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports, lists=True),
+    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports, lists=True),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "place_patches": Kernel(place_patches, gather_patches_supports),
     "topk_merge": Kernel(topk_merge, lambda *args: None),

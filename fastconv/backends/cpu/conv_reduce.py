@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastconv.geometry import ConvGeometry
-from fastconv.reduction import ACTIVATIONS, Onward, empty_fields
+from fastconv.reduction import ACTIVATIONS, Append, Onward
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -32,81 +31,42 @@ def conv_reduce(
     histogram: Tensor | None,
     return_activation: bool,
     onward: Onward | None = None,
+    append: Append | None = None,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    kernel = tuple(weight.shape[2:])
-    pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
-    geometry = ConvGeometry(kernel, tuple(stride), pairs, tuple(dilation), groups)
-    size = geometry.output_size(input.shape[2:])
-    fields = empty_fields(input.shape[0], weight.shape[0], input.device)
-    written = _activation(input, (input.shape[0], weight.shape[0], *size), return_activation)
+    """As the op; `packed` is `pack_weight` of the same weight."""
     weight, weight_last = _dense(weight)
-    torch.ops.fastconv_cpu.conv_reduce(
-        _five(input),
-        weight,
-        weight_last,
-        DTYPES.index(input.dtype),
-        _three(kernel, 1),
-        _three(stride, 1),
-        _three(padding[::2], 0),
-        _three(dilation, 1),
-        _three(size, 1),
-        groups,
-        *_affine(weight.shape[0], bias, scale, shift),
-        _number(activation),
-        list(fields),
-        histogram,
-        _five(written) if return_activation else None,
-        *((None, None, 0) if onward is None else _onward(weight.shape[0], onward)),
-    )
-    return (*fields, written)
+    further = (None, None, -1) if onward is None else (*onward[:2], _number(onward.activation))
+    lists = (None, None, None, None, False) if append is None else append
+    return torch.ops.fastconv_cpu.conv_reduce.default(
+        input, weight, weight_last, packed, bias, stride, padding, dilation, groups, scale, shift,
+        _number(activation), histogram, return_activation, return_activation and _last(input),
+        *further, *lists,
+    )  # fmt: skip
+
+
+def pack_weight(weight: Tensor, groups: int) -> Tensor:
+    """The weight as the kernels of the instruction set in use read it: memory of its size.
+
+    A call packs it anew, which costs a few percent of late layers; who runs a convolution again
+    and again, and knows that its weight stays as it is, packs it once.
+    """
+    return torch.ops.fastconv_cpu.pack_weight(*_dense(weight), groups)
 
 
 def _number(activation: str | None) -> int:
     return 0 if activation is None else 1 + ACTIVATIONS.index(activation)
 
 
-def _onward(channels: int, onward: Onward) -> tuple[Tensor, Tensor, int]:
-    affine = _affine(channels, None, onward.scale, onward.shift)
-    return *affine, _number(onward.activation)
-
-
-def _three(values: Sequence[int], missing: int) -> list[int]:
-    """Depth, height, width; the one dimension of a 1-D convolution is the height."""
-    return {
-        1: [missing, *values, missing],
-        2: [missing, *values],
-        3: [*values],
-    }[len(values)]
-
-
 def _dense(weight: Tensor) -> tuple[Tensor, bool]:
     """The weight contiguous, or as it is and True where its channels are innermost."""
-    last = weight.ndim in _FORMATS and not weight.is_contiguous()
-    last = last and weight.is_contiguous(memory_format=_FORMATS[weight.ndim])
-    return (weight if last else weight.contiguous()), last
+    if _last(weight):
+        return weight, True
+    return weight.contiguous(), False
 
 
-def _five(x: Tensor) -> Tensor:
-    """[N, C, D, H, W], a view."""
-    return {3: lambda: x[:, :, None, :, None], 4: lambda: x[:, :, None], 5: lambda: x}[x.ndim]()
-
-
-def _activation(input: Tensor, shape: tuple[int, ...], wanted: bool) -> Tensor:
-    """Room for the activation, channels last where the input is."""
-    last = input.ndim in _FORMATS and not input.is_contiguous()
-    last = last and input.is_contiguous(memory_format=_FORMATS[input.ndim])
-    if not wanted:
-        return input.new_empty(0)
-    memory_format = _FORMATS[input.ndim] if last else torch.contiguous_format
-    return torch.empty(shape, dtype=input.dtype, memory_format=memory_format)
-
-
-def _affine(
-    channels: int, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Bias, scale and shift as one scale and one shift, folded in float64, rounded once."""
-    factor = torch.ones(channels, dtype=torch.float64) if scale is None else scale.double()
-    offset = torch.zeros(channels, dtype=torch.float64) if bias is None else bias.double() * factor
-    if shift is not None:
-        offset = offset + shift.double()
-    return factor.float(), offset.float()
+def _last(x: Tensor) -> bool:
+    """Whether channels are innermost, and that is not just contiguous."""
+    if x.ndim not in _FORMATS or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=_FORMATS[x.ndim])
