@@ -122,7 +122,9 @@ inline unsigned lanes_equal(Float a, Float b) {
 // Half as many floats from memory as a Float has, widened without loss.
 inline Double load_wide(const float* p) {
 #if defined(__AVX512F__)
-  return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+  Double x;  // from memory even where the compiler knows the value: a register needs a shuffle
+  asm("vcvtps2pd %1, %0" : "=v"(x) : "m"(*reinterpret_cast<const HalfFloat*>(p)));
+  return x;
 #else
   return __builtin_convertvector(load<HalfFloat>(p), Double);
 #endif
