@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastconv import dispatch, gpu_plan
 from fastconv.capture import CaptureTarget
@@ -76,7 +76,7 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
     inside = target.fusion.up_to_the_stage().absorbed
-    return bool(inside) or not (target.fusion.read or options.many_hits)
+    return bool(inside) or not target.fusion.read
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
@@ -95,6 +95,7 @@ def run_fused(
     return_activation: bool,
     onward: Onward | None = None,
     append: Append | None = None,
+    packed: dict[nn.Module, Tensor] | None = None,
     backend: str,
 ) -> Reduction:
     """The convolution of a target on its input, up to its stage, and the reductions of that.
@@ -112,5 +113,6 @@ def run_fused(
         written=return_activation,
         onward=onward,
         append=append,
+        packed=packed,
         backend=backend,
     )

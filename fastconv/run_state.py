@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastconv import dispatch
 from fastconv.backends import Kernel
@@ -72,6 +72,7 @@ class RunState:
         self._labels: list[np.ndarray] = []  # of those units
         self._skipped: list[int] = []  # of those units
         self._unsettled: list[Batch] = []  # whose lists may have been too short
+        self._packed: dict[nn.Module, Tensor] = {}  # weights as kernels read them
         self._torn = False  # a unit is half taken, or a part half written
         self._started = self._saved = time.monotonic()
         self._cost = sum(layer.nbytes for layer in self._layers) / BYTES_PER_SECOND
@@ -183,6 +184,7 @@ class RunState:
             inputs,
             return_activation=target.fusion.read or peaks == WHOLE or len(batch.mapped) > 0,
             onward=target.fusion.onward,
+            packed=self._packed,
             backend=backend,
         )
         value = self._measure(

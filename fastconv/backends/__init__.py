@@ -12,3 +12,4 @@ class Kernel(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]  # None, or the reason why this call cannot run
     lists: bool = False  # run takes a `fastconv.reduction.Append`, too, and fills it
+    pack: Callable[..., Any] | None = None  # of a weight and groups: what run takes as `packed`

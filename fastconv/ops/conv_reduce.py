@@ -105,13 +105,15 @@ def conv_reduce_in_network(
     histogram: bool | Tensor,
     written: bool,
     onward: Onward | None,
-    append: Append | None,
+    append: Append | None = None,
+    packed: dict[nn.Module, Tensor] | None = None,
     backend: str,
 ) -> Reduction:
     """`conv_reduce` of a module where the network goes on with another value than is reduced.
 
     `activation` of the result is what `onward` makes of the value reduced, or that itself; None
-    unless `written`. `append`: lists to fill, where the kernel does so.
+    unless `written`. `append`: lists to fill, where the kernel does so. `packed` keeps weights as
+    the kernel reads them, by module: the caller knows how long they stay as they are.
     """
     weight, bias = module.weight, module.bias
     geometry = _checked_geometry(
@@ -119,10 +121,14 @@ def conv_reduce_in_network(
     )
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
     given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts, written)
-    run = dispatch.select("conv_reduce", backend, input.device, *given)
-    private = {"onward": onward, "append": append}
+    kernel = dispatch.kernel("conv_reduce", backend, input.device, *given)
+    private: dict[str, object] = {"onward": onward, "append": append}
+    if kernel.pack is not None and packed is not None:
+        if module not in packed:
+            packed[module] = kernel.pack(weight, geometry.groups)
+        private["packed"] = packed[module]
     extra = {name: value for name, value in private.items() if value is not None}
-    return _reduction(run(*given, **extra), geometry, input, counts, written=written)
+    return _reduction(kernel.run(*given, **extra), geometry, input, counts, written=written)
 
 
 def _arguments(

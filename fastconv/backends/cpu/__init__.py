@@ -10,7 +10,7 @@ import torch
 from fastconv.backends import Kernel
 from fastconv.backends.cpu.channel_reduce import channel_reduce
 from fastconv.backends.cpu.channel_reduce import supports as channel_reduce_supports
-from fastconv.backends.cpu.conv_reduce import conv_reduce
+from fastconv.backends.cpu.conv_reduce import conv_reduce, pack_weight
 from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
 from fastconv.backends.cpu.exact_add import exact_add
 from fastconv.backends.cpu.gather_patches import gather_patches, place_patches
@@ -55,7 +55,7 @@ def set_isa(level: str) -> None:
 
 KERNELS = {
     "channel_reduce": Kernel(channel_reduce, channel_reduce_supports, lists=True),
-    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports, lists=True),
+    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports, lists=True, pack=pack_weight),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "place_patches": Kernel(place_patches, gather_patches_supports),
     "topk_merge": Kernel(topk_merge, lambda *args: None),
