@@ -102,7 +102,9 @@ struct Source {
     const int bytes = p.dtype == Dtype::kFloat32 ? 4 : 2;
     const char* x = static_cast<const char*>(p.x) + offset * bytes;
     const int full = lanes == kLanes ? kLanes : lanes;
-    if (in_place) return {reinterpret_cast<const float*>(x), stride, steps, last, lanes};
+    if (in_place)
+      return {reinterpret_cast<const float*>(x), stride,    steps, last, lanes,
+              x + kAhead * stride * bytes,       stride * 4};
     switch (p.dtype) {
       case Dtype::kFloat32:
         widen_steps<Dtype::kFloat32>(x, stride * bytes, steps, full, last, buffer);

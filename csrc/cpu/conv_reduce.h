@@ -201,10 +201,15 @@ struct BandJob {
   void finish_tile(int rows, int64_t position, float* tile, BlockState& state) const {
     measured(rows, tile);
     for (int first = 0; first < channels; first += kLanes) {
-      const Block block{.values = tile + first,
-                        .stride = kChannelBlock,
-                        .steps = rows,
-                        .lanes = channels - first < kLanes ? channels - first : kLanes};
+      Block block{.values = tile + first,
+                  .stride = kChannelBlock,
+                  .steps = rows,
+                  .lanes = channels - first < kLanes ? channels - first : kLanes};
+      if (plan.by_rows && p.stride[2] == 1) {  // few products: they leave no time to fetch
+        const Stretches due = ahead.spread(rows, rows, tile);
+        block.ahead = due.next;
+        block.ahead_step = due.step;
+      }
       BlockExtrema extrema;
       reduce_block<false, BlockCounts>(block, position, state.part[first / kLanes],
                                        counts == nullptr ? nullptr : counts + first, extrema);
@@ -293,7 +298,7 @@ struct ConvUnit {
                                                     : plan.unit_samples * p.in_stride[0]);
     const int64_t work =
         (samples.end - samples.begin) * (blocks.end - blocks.begin) * plan.band_positions;
-    return {next, next + bytes, bytes / work + 1};
+    return {next, next + bytes, bytes / work / (plan.by_rows && p.stride[2] == 1 ? 2 : 1) + 1};
   }
 
   float* packed_slab(int64_t sample) const {

@@ -47,6 +47,8 @@ struct Block {
   int steps;
   int last = kLanes;
   int lanes = kLanes;
+  const char* ahead = nullptr;  // to fetch, `ahead_step` bytes a step; or nothing
+  int64_t ahead_step = 0;
 
   int full() const { return last == kLanes ? steps : steps - 1; }
   const float* step(int i) const { return values + i * stride; }
@@ -101,8 +103,9 @@ inline bool add_block(const Block& block, LaneState& state, BlockExtrema& extrem
     }
     const float* p = block.values + first;
     const int full = block.full();
-    for (int i = 0; i < full; ++i, p += block.stride) {
-      __builtin_prefetch(p + kAhead * block.stride);
+    const char* ahead = block.ahead == nullptr ? reinterpret_cast<const char*>(p) : block.ahead;
+    for (int i = 0; i < full; ++i, p += block.stride, ahead += block.ahead_step) {
+      __builtin_prefetch(ahead);
       a.add(p);
     }
     if (block.last < kLanes) a.add_first(p, block.last - first);
