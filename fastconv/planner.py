@@ -75,6 +75,8 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     """
     if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
+    if target.weight is None or target.weight.dtype != torch.float32:
+        return False
     inside = target.fusion.up_to_the_stage().absorbed
     return bool(inside) or not target.fusion.read
 
@@ -82,6 +84,8 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
     if target.fusion is None or target.weight is None:
         return False
+    if target.weight.dtype != torch.float32 and options.many_hits:
+        return False  # the first are taken from what is written, which is rounded
     written = target.fusion.read or options.maps is not None  # several hits come from lists
     layer = gpu_plan.layer_of(target, written=written)
     return gpu_plan.fused_is_faster(layer, device)

@@ -23,7 +23,7 @@ from fastconv.measure.layer_state import flat_positions
 from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.gather_patches import gather_patches
-from fastconv.planner import run_fused
+from fastconv.planner import FUSED, run_fused
 from fastconv.records import LayerInfo
 from fastconv.reduction import Reduction
 from fastconv.store.reader import Run
@@ -181,10 +181,13 @@ class HitChecker:
         reduced = self._reduce(plane, left, filters)
         again = self._reduce(plane.gather(1, at[:, None]), left, filters).max[0].double()
         slack = self._slack(reduced)
-        wrong = ((again - stored).abs() > slack).numpy() | ~inside
+        rounded = info.measured_by == FUSED and value.dtype != torch.float32
+        told = stored.to(value.dtype).double() if rounded else stored
+        wrong = ((again - told).abs() > slack).numpy() | ~inside
         found.note("value", wrong, filters, ranks)
         if self._job.options.hits_per_sample == 1:
-            found.note("position", self._misplaced(reduced, again, at, slack), filters, ranks)
+            misplaced = self._misplaced(reduced, again, at, slack, ties=not rounded)
+            found.note("position", misplaced, filters, ranks)
         box = boxes(info, at.numpy())
         found.note("box", (box != hits.box[filters, ranks]).any((-1, -2)), filters, ranks)
         if self._patches[index] is not None:
@@ -211,12 +214,18 @@ class HitChecker:
         largest = torch.maximum(reduced.max[0].abs(), reduced.min[0].abs())
         return relative * largest.double().clamp_min(1e-6)
 
-    def _misplaced(self, reduced: Reduction, here: Tensor, at: Tensor, slack: Tensor) -> np.ndarray:
-        """True where the stored position is not that of the first best value of its sample."""
+    def _misplaced(
+        self, reduced: Reduction, here: Tensor, at: Tensor, slack: Tensor, *, ties: bool
+    ) -> np.ndarray:
+        """True where the stored position is not that of the first best value of its sample.
+
+        Values that were rounded after they were measured may tie where they did not.
+        """
         largest = self._job.options.order == "largest"
         best = (reduced.max if largest else reduced.min)[0].double()
         first = (reduced.argmax if largest else reduced.argmin)[0]
-        return (((best - here).abs() > slack) | ((here == best) & (at > first))).numpy()
+        later = (here == best) & (at > first) & ties
+        return (((best - here).abs() > slack) | later).numpy()
 
     def _compare_patches(self, index, filters, ranks, rows, box, source) -> None:
         info = self._job.targets[index].info

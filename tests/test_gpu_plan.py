@@ -76,6 +76,13 @@ def test_the_plan_of_a_network(monkeypatch, table):
     layers = [gpu_plan.layer_of(t, written=True) for t in targets]
     assert [layer.products for layer in layers] == [27, 16]
     assert [layer.passes for layer in layers] == [4, 0]
+    half = plan_capture(model.bfloat16(), torch.zeros(2, 3, 33, 33).bfloat16(), stage="act")
+    assert {gpu_plan.layer_of(t, written=True).math for t in half} == {"half"}
+    for several, op in ((1, "conv_reduce"), (2, "channel_reduce")):
+        chosen = planner.plan_kernels(half, replace(options, hits_per_sample=several), place)
+        assert [t.info.measured_by for t in chosen] == [op] * 2
+    on_cpu = planner.plan_kernels(half, options, torch.device("cpu"))
+    assert [t.info.measured_by for t in on_cpu] == ["channel_reduce"] * 2
     for other in (replace(options, dtype="bfloat16"), replace(options, backend="reference")):
         ops = [t.info.measured_by for t in planner.plan_kernels(targets, other, place)]
         assert ops == ["channel_reduce", "channel_reduce"]

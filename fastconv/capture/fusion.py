@@ -4,8 +4,8 @@ A fused kernel computes a convolution, measures it at its stage, and hands the n
 the convolution's output what norm and activation make of it; the calls of the norm and activation
 modules then pass their input on. That is possible where
 
-- the module is exactly a `torch.nn.Conv1d/2d/3d` in float32 with zero padding, and nothing else
-  hooks it or has replaced its forward;
+- the module is exactly a `torch.nn.Conv1d/2d/3d` in float32, float16 or bfloat16 with zero padding,
+  and nothing else hooks it or has replaced its forward;
 - nothing but the norm reads the output of the convolution, and nothing but the activation that of
   the norm; both are plain modules of torch (up to the stage, a functional ReLU may stay, as doing
   it twice changes nothing); and no layer that is captured lies between.
@@ -85,7 +85,7 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
 
 
 def _plain(call: Call) -> bool:
-    """A convolution of torch as it is, which reads one float32 batch."""
+    """A convolution of torch as it is, which reads one batch of the type of its weights."""
     module = call.module
     return (
         type(module) in CONVOLUTIONS
@@ -93,9 +93,10 @@ def _plain(call: Call) -> bool:
         and _untouched(module)
         and len(call.inputs) == 1
         and call.inputs[0].ndim == module.weight.ndim
-        and call.inputs[0].dtype == module.weight.dtype == torch.float32
+        and module.weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and call.inputs[0].dtype == module.weight.dtype
         and call.tensor is not None
-        and call.tensor.dtype == torch.float32
+        and call.tensor.dtype == module.weight.dtype
     )
 
 

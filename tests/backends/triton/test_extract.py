@@ -144,3 +144,26 @@ def test_a_fused_convolution_lists_hits_and_writes_nothing(
             np.testing.assert_array_equal(getattr(run["5"].topk, field), getattr(wanted, field))
         np.testing.assert_array_equal(run["5"].patches[()], whole["5"].patches[()])
         np.testing.assert_array_equal(run["5"].stats["count"], whole["5"].stats["count"])
+
+
+def test_a_float16_model_runs_fused(tmp_path, device, monkeypatch, on_triton):
+    """What is measured is the value before it is rounded for the network.
+
+    In bfloat16 likewise, but that the interpreter truncates where a GPU rounds.
+    """
+    model, data = network().half(), images(5).half()
+    options = {"batch_size": 2, "layers": ["0", "5"], "topk": 3, "progress": False}
+    monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: False)
+    rounded = fastconv.extract(model, data, tmp_path / "apart.h5", device=device, **options)
+    monkeypatch.setattr(planner, "_pays", lambda target, options: True)
+    monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: True)
+    on_triton()
+    fused = fastconv.extract(model, data, tmp_path / "fused.h5", device=device, **options)
+    for name in fused.layers:
+        assert rounded[name].info.measured_by == "channel_reduce"
+        assert fused[name].info.measured_by == "conv_reduce"
+        values = torch.from_numpy(fused[name].topk.values)
+        assert not torch.equal(values, values.half().float())
+        np.testing.assert_allclose(values, rounded[name].topk.values, rtol=2**-8, atol=2**-8)
+    report = fastconv.verify(tmp_path / "fused.h5", model, data, device=device)
+    assert report.ok, str(report)
