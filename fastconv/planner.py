@@ -6,6 +6,7 @@ that every process that works on a run, and `verify` after it, makes the same on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from fastconv.reduction import Append, Onward, Reduction
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
+WORTH_COUNTING = 512  # positions of a sample; of fewer, adding up histograms costs more than is won
 
 
 def plan_kernels(
@@ -71,14 +73,14 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     """Whether the C++ kernel beats the network's own convolution and a read of its output.
 
     Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
-    are measured, as that saves their passes over memory; but for very many channels.
+    run with it, which saves their passes over memory; but for small maps and very many channels.
     """
-    if target.fusion is None or target.info.channels > COUNTED_AT_ONCE:
+    fusion, info, weight = target.fusion, target.info, target.weight
+    if fusion is None or info.channels > COUNTED_AT_ONCE:
         return False
-    if target.weight is None or target.weight.dtype != torch.float32:
+    if weight is None or weight.dtype != torch.float32:
         return False
-    inside = target.fusion.up_to_the_stage().absorbed
-    return bool(inside) or not target.fusion.read
+    return not fusion.read or (bool(fusion.absorbed) and math.prod(info.size) >= WORTH_COUNTING)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -85,13 +85,15 @@ def test_the_deepest_convolution_runs_fused(tmp_path):
 
 
 def test_norm_and_activation_make_it_pay(tmp_path):
-    model = residual()
-    with extract(model, tmp_path / "conv.h5") as run:
-        assert [name for name, op in ops(run).items() if op == FUSED] == ["4"]
-    with extract(model, tmp_path / "act.h5", stage="act") as run:
-        assert [name for name, op in ops(run).items() if op == FUSED] == ["0", "3.conv", "4"]
-        with extract(model, tmp_path / "ref.h5", stage="act", backend="reference") as plain:
-            assert_same(run, plain)
+    model, data = residual(), torch.rand(20, 3, 30, 30)
+    for stage in ("conv", "act"):
+        with extract(model, tmp_path / f"{stage}.h5", data, stage=stage) as run:
+            assert [n for n, op in ops(run).items() if op == FUSED] == ["0", "3.conv", "4"]
+            reference = {"stage": stage, "backend": "reference"}
+            with extract(model, tmp_path / f"{stage}-ref.h5", data, **reference) as plain:
+                assert_same(run, plain)
+    with extract(model, tmp_path / "small.h5", stage="act") as run:
+        assert [n for n, op in ops(run).items() if op == FUSED] == ["4"]
     many = nn.Sequential(nn.Conv2d(3, planner.COUNTED_AT_ONCE + 1, 1))
     with extract(many, tmp_path / "many.h5", patches=False) as run:
         assert ops(run) == {"0": "channel_reduce"}
