@@ -13,7 +13,7 @@ from torch import Tensor
 
 from device_stages import probes, states
 from device_stages.cases import DTYPES, draw, geometry, layer_tensors, set_precision
-from device_stages.common import Suite
+from device_stages.common import LIMIT, Suite
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
@@ -38,7 +38,8 @@ SHAPES = [
 
 def run(suite: Suite) -> None:
     for name in probes.PROBES:
-        suite.check(f"probe {name}", partial(suite.run_part, f"probe {name}", seconds=PROBE))
+        limit = LIMIT if suite.smoke else PROBE
+        suite.check(f"probe {name}", partial(suite.run_part, f"probe {name}", seconds=limit))
     suite.run_shares("checks")
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer and not suite.smoke:

@@ -37,7 +37,9 @@ def only_descriptors(device, monkeypatch):
 
 
 DTYPES = [*((case, torch.bfloat16) for case in CASES)]
-DTYPES += [(case, torch.float16) for case in ("3x3", "stride_2")]
+DTYPES += [
+    (case, dtype) for case in ("3x3", "stride_2") for dtype in (torch.float16, torch.float32)
+]
 
 
 @pytest.mark.parametrize(("case", "dtype"), DTYPES)
