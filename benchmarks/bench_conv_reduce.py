@@ -5,7 +5,8 @@
 Each round runs, one after the other: torch's convolution alone, contiguous and channels last;
 `conv_reduce` (affine map, ReLU, all reductions), both layouts; and the eager chain (convolution,
 batch norm, ReLU, max with index, var_mean, amin, count of positives), channels last. A ratio is the
-median over the rounds of the ratio in one round, with the faster layout of either side. With one
+median over the rounds of the ratio in one round, with the faster layout of either side. Beside it
+the same kernel with a weight packed before, as an extraction runs it ("packed"). With one
 thread times are those of the thread, so that other work on the machine counts less; with more they
 are those of the clock. The peak is what a large matrix product reaches.
 """
@@ -25,6 +26,7 @@ from results import save
 
 import fastconv
 from fastconv.backends import cpu
+from fastconv.backends.cpu.conv_reduce import pack_weight
 
 Run = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -43,6 +45,7 @@ class Problem:
         shape = (case.c_out, case.c_in // case.groups, *case.kernel)
         weight = (torch.randn(shape, generator=generator) / math.prod(shape[1:]) ** 0.5).to(dtype)
         self.layouts = {"contiguous": (x, weight)}
+        self.panels: dict[str, torch.Tensor] = {}
         if rank > 1:
             last = torch.channels_last if rank == 2 else torch.channels_last_3d
             self.layouts["channels_last"] = tuple(
@@ -60,6 +63,18 @@ class Problem:
         return fastconv.conv_reduce(
             *self.layouts[layout], scale=self.scale, shift=self.offset, activation="relu",
             backend="cpu", **self.where,
+        )  # fmt: skip
+
+    def packed(self, layout: str) -> object:
+        """Without packing the weight, which a call of `conv_reduce` does."""
+        x, weight = self.layouts[layout]
+        if layout not in self.panels:
+            self.panels[layout] = pack_weight(weight, self.case.groups)
+        ones = [1] * len(self.case.size)
+        pads = [p for p in self.case.padding for _ in range(2)]
+        return cpu.KERNELS["conv_reduce"].run(
+            x, weight, None, self.case.stride, pads, ones, self.case.groups, self.scale,
+            self.offset, "relu", None, return_activation=False, packed=self.panels[layout],
         )  # fmt: skip
 
     def chain(self, layout: str) -> tuple[torch.Tensor, ...]:
@@ -96,6 +111,7 @@ def measure(case: ConvCase, dtype: torch.dtype, rounds: int, *, compiled: bool) 
     for layout in problem.layouts:
         runs[f"alone {layout}"] = lambda at=layout: problem.alone(at)
         runs[f"fused {layout}"] = lambda at=layout: problem.fused(at)
+        runs[f"packed {layout}"] = lambda at=layout: problem.packed(at)
     best = list(problem.layouts)[-1]
     runs["chain"] = lambda: problem.chain(best)
     if compiled:
@@ -115,6 +131,7 @@ def measure(case: ConvCase, dtype: torch.dtype, rounds: int, *, compiled: bool) 
     result = {f"{name} ms": statistics.median(row[name] for row in rows) * 1e3 for name in runs}
     result["GFLOP/s"] = case.flops / statistics.median(fastest(r, "fused") for r in rows) / 1e9
     result["fused / alone"] = ratio("fused", "alone")
+    result["packed / alone"] = ratio("packed", "alone")
     result["chain / fused"] = ratio("chain", "fused")
     if dtype == torch.bfloat16:
         result["fused / alone, channels last"] = ratio(f"fused {best}", f"alone {best}")

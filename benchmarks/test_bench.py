@@ -29,7 +29,7 @@ def peaks() -> dict[str, float]:
 
 
 @pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
-@pytest.mark.parametrize("what", ["alone", "fused", "chain"])
+@pytest.mark.parametrize("what", ["alone", "fused", "packed", "chain"])
 @pytest.mark.parametrize(
     "case, dtype", CONVOLUTIONS, ids=[f"{c.name}-{d}" for c, d in CONVOLUTIONS]
 )
