@@ -48,6 +48,8 @@ class Job:
             targets, self.layout = self._plan(first, layers)
             self.targets = plan_kernels(targets, options, place)
             self.feed = Feed(place, self.layout)
+            if place.type == "cpu":
+                source.layout = self.layout
             example = self.feed(first)
             graph = graph_signature(model, example)
             names = [t.info.name for t in self.targets]

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "bindings.h"
 
@@ -73,7 +74,8 @@ void copy_patch(const Patches& p, int64_t m, int64_t slot) {
 // 0 to 255, halves to even; 0 for NaN.
 uint8_t colour(float value) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no room for a fraction
-  value = value == value ? std::clamp(value, 0.0f, 255.0f) : 0.0f;
+  value = value > 0.0f ? value : 0.0f;
+  value = value < 255.0f ? value : 255.0f;
   return static_cast<uint8_t>((value + kRound) - kRound);
 }
 
@@ -132,10 +134,73 @@ void place_patches(Tensor input, Tensor index, Tensor start, std::optional<Tenso
   });
 }
 
+// Images reduced by a whole factor, as colours: the mean of every window that begins in the image.
+struct Shrink {
+  const float* input;  // [N, C, height, width], any strides
+  const float* low;    // [C]: colours are (mean - low) * scale
+  const float* scale;
+  uint8_t* out;  // contiguous [N, height / factor, width / factor, 3], both rounded up
+  int64_t channels, extent[2], size[2], stride_n, stride_c, stride[2], factor;
+};
+
+// Sums of the windows of one row of the output, each row by row: sums[point][channel].
+template <int kChannels>
+void add_windows(const Shrink& p, const float* from, int64_t rows, float* __restrict sums) {
+  std::fill_n(sums, p.size[1] * kChannels, 0.0f);
+  for (int64_t y = 0; y < rows; ++y, from += p.stride[0]) {
+    const float* at = from;
+    for (int64_t x = 0; x < p.size[1]; ++x) {
+      const int64_t count = std::min(p.factor, p.extent[1] - x * p.factor);
+      float sum[kChannels];
+      for (int c = 0; c < kChannels; ++c) sum[c] = sums[x * kChannels + c];
+      for (int64_t i = 0; i < count; ++i, at += p.stride[1])
+        for (int c = 0; c < kChannels; ++c) sum[c] += at[c * p.stride_c];
+      for (int c = 0; c < kChannels; ++c) sums[x * kChannels + c] = sum[c];
+    }
+  }
+}
+
+template <int kChannels>
+void shrink_row(const Shrink& p, int64_t n, int64_t y, float* __restrict sums) {
+  const int64_t rows = std::min(p.factor, p.extent[0] - y * p.factor);
+  add_windows<kChannels>(p, p.input + n * p.stride_n + y * p.factor * p.stride[0], rows, sums);
+  uint8_t* __restrict out = p.out + (n * p.size[0] + y) * p.size[1] * kColours;
+  const auto colours = [&](int64_t begin, int64_t end, float count) {
+    for (int64_t x = begin; x < end; ++x)
+      for (int64_t c = 0; c < kColours; ++c) {
+        const int64_t from = kChannels == 1 ? 0 : c;
+        const float mean = sums[x * kChannels + from] / count;
+        out[x * kColours + c] = colour((mean - p.low[from]) * p.scale[from]);
+      }
+  };
+  const int64_t last = p.size[1] - 1;
+  colours(0, last, rows * p.factor);
+  colours(last, last + 1, rows * (p.extent[1] - last * p.factor));
+}
+
+void shrink_colours(Tensor input, int64_t factor, Tensor low, Tensor scale, Tensor out) {
+  Shrink p{};
+  p.input = data<const float>(input), p.out = data<uint8_t>(out);
+  p.low = data<const float>(low), p.scale = data<const float>(scale);
+  p.channels = input.size(1), p.stride_n = input.stride(0), p.stride_c = input.stride(1);
+  p.factor = factor;
+  for (int d = 0; d < 2; ++d) {
+    p.extent[d] = input.size(2 + d), p.stride[d] = input.stride(2 + d);
+    p.size[d] = out.size(1 + d);
+  }
+  const int64_t rows = p.size[0];
+  torch::stable::parallel_for(0, input.size(0) * rows, 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(p.size[1] * kColours);
+    for (int64_t i = begin; i < end; ++i)
+      (p.channels == 1 ? shrink_row<1> : shrink_row<3>)(p, i / rows, i % rows, sums.data());
+  });
+}
+
 }  // namespace
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def("shrink_colours(Tensor input, int factor, Tensor low, Tensor scale, Tensor(a!) out) -> ()");
   m.def(
       "place_patches(Tensor input, Tensor index, Tensor start, Tensor? slot, Tensor? low,"
       " Tensor? scale, int bytes, Tensor(a!) out) -> ()");
@@ -143,4 +208,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
   m.impl("place_patches", TORCH_BOX(&fastconv::place_patches));
+  m.impl("shrink_colours", TORCH_BOX(&fastconv::shrink_colours));
 }

@@ -49,7 +49,8 @@ class ArraySamples(Samples):
             x = self._values(unit)
             rows = self.kept(unit)
             label = None if self.labels is None else self.labels[rows]
-            yield x.clone(), label  # a model that works in place must not change the data
+            # a copy: a model that works in place must not change the data
+            yield x.clone(memory_format=self.layout), label
 
     def _values(self, unit: Unit) -> Tensor:
         rows: slice | list[int] = list(unit)

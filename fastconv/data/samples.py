@@ -36,6 +36,7 @@ class Samples(ABC):
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
+    layout: torch.memory_format = torch.preserve_format  # of batches that are copied anyway
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastconv.geometry import input_boxes
 from fastconv.ops.place_patches import place_patches
+from fastconv.ops.shrink_colours import shrink_colours
 from fastconv.records import LayerInfo
 
 MAX_POINTS = 48 * 48
@@ -44,13 +45,6 @@ class Display:
             return cls((0.0,) * channels, (1.0,) * channels)
         high = torch.where(high > low, high, low + 1)
         return cls(tuple(low.tolist()), tuple(high.tolist()))
-
-    def colours(self, values: Tensor) -> Tensor:
-        """[N, 3, h, w] uint8 of input values [N, 1 or 3, h, w]; 0 where not finite."""
-        low, scale = _low_and_scale(self, values.device)
-        scaled = (values - low.view(-1, 1, 1)).mul_(scale.view(-1, 1, 1))
-        scaled = scaled.nan_to_num_(0.0).clamp_(0, 255).round_()
-        return scaled.to(torch.uint8).expand(-1, 3, -1, -1)
 
 
 @cache
@@ -166,8 +160,8 @@ class PatchSource:
         values = self._inputs.float()
         if factor == 1:
             return values
+        if self._display is not None:
+            low, scale = _low_and_scale(self._display, values.device)
+            return shrink_colours(values, factor, low, scale)
         pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[values.ndim - 3]
-        values = pool(values, factor, ceil_mode=True, count_include_pad=False)
-        if self._display is None:
-            return values
-        return self._display.colours(values).permute(0, 2, 3, 1).contiguous()
+        return pool(values, factor, ceil_mode=True, count_include_pad=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastconv import dispatch
-from fastconv.measure.patches import Display
+from fastconv.backends.reference.shrink_colours import colours
 from fastconv.ops.place_patches import place_patches
 
 BACKENDS = [name for name in ("cpu", "reference") if not isinstance(dispatch.load(name), str)]
@@ -51,15 +51,11 @@ def test_colours(backend, channels, channels_last):
     x[1, 0] = torch.arange(72).view(9, 8) / 255 / 2  # halves: rounded to even
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    display = Display((-0.25,) * channels, (1.5,) * channels)
     index, start = torch.tensor([0, 1, 1]), torch.tensor([[-2, 3], [0, 0], [7, 7]])
     cropped = torch.zeros(3, channels, 5, 6)
     cropped = wanted(x, index, start, torch.arange(3), cropped)
-    expected = display.colours(cropped).permute(0, 2, 3, 1)
-    low, scale = (
-        torch.tensor(display.low),
-        255 / (torch.tensor(display.high) - torch.tensor(display.low)),
-    )
+    low, scale = torch.full((channels,), -0.25), torch.full((channels,), 255 / 1.75)
+    expected = colours(cropped, low, scale)
     out = torch.full((4, 5, 6, 3), 99, dtype=torch.uint8)
     run = dispatch.load(backend).KERNELS["place_patches"].run
     run(x, index, start, torch.tensor([2, 0, -1]), low, scale, out)

@@ -68,6 +68,14 @@ def test_a_filter_without_hits_is_flat():
     assert flat >= 2 * 50 * 50
 
 
+def test_the_patches_are_left_alone():
+    for kernel in (3, 70):  # some grow to a tile, some have about its size
+        made = result(4, 2, kernel=kernel)
+        before = made.patches.copy()
+        overview(made)
+        assert (made.patches == before).all()
+
+
 def test_weights_are_a_picture_when_they_are_colours_or_grey():
     for channels, shown in ((1, True), (3, True), (2, False), (16, False)):
         picture = weights_picture(result(in_channels=channels).weight)

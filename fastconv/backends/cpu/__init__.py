@@ -15,6 +15,7 @@ from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
 from fastconv.backends.cpu.exact_add import exact_add
 from fastconv.backends.cpu.gather_patches import gather_patches, place_patches
 from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
+from fastconv.backends.cpu.shrink_colours import shrink_colours
 from fastconv.backends.cpu.topk_merge import topk_merge
 from fastconv.errors import BackendUnavailableError
 
@@ -58,6 +59,7 @@ KERNELS = {
     "conv_reduce": Kernel(conv_reduce, conv_reduce_supports, lists=True, pack=pack_weight),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "place_patches": Kernel(place_patches, gather_patches_supports),
+    "shrink_colours": Kernel(shrink_colours, lambda *args: None),
     "topk_merge": Kernel(topk_merge, lambda *args: None),
     "exact_add": Kernel(exact_add, lambda *args: None),
 }

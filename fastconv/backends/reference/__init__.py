@@ -9,6 +9,7 @@ from fastconv.backends.reference.conv_reduce import conv_reduce
 from fastconv.backends.reference.exact_add import exact_add
 from fastconv.backends.reference.gather_patches import gather_patches
 from fastconv.backends.reference.place_patches import place_patches
+from fastconv.backends.reference.shrink_colours import shrink_colours
 from fastconv.backends.reference.topk_merge import topk_merge
 
 
@@ -29,6 +30,7 @@ KERNELS = {
         topk_merge,
         gather_patches,
         place_patches,
+        shrink_colours,
         exact_add,
     )
 }

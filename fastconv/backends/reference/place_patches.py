@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fastconv.backends.reference.gather_patches import gather_patches
+from fastconv.backends.reference.shrink_colours import colours
 
 
 def place_patches(
@@ -19,7 +19,5 @@ def place_patches(
     size = out.shape[2:] if low is None else out.shape[1:-1]
     patches = gather_patches(input, index[placed], start[placed], size)
     if low is not None and scale is not None:
-        patches = (patches - low.view(-1, 1, 1)).mul_(scale.view(-1, 1, 1))
-        patches = patches.nan_to_num_(0.0).clamp_(0, 255).round_().to(torch.uint8)
-        patches = patches.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+        patches = colours(patches, low, scale)
     out[slot[placed]] = patches
