@@ -13,8 +13,7 @@ import json
 import re
 import shutil
 import uuid
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +111,22 @@ class PartWriter:
             chunk = codec.chunk_shape(total, rows.itemsize, codec.MAP_ROWS)
             chunk = (min(chunk[0], len(rows)), *chunk[1:])
             group = self._file.require_group(f"maps/{layer}")
-            table = codec.create_chunked(group, f"{first:012d}", rows.shape, rows.dtype.str, chunk)
-            writer = codec.ChunkWriter(table, self._folder.compressor, keepbits=keepbits)
-            writer.append(rows)
-            writer.close()
+            self._add_chunks(group, f"{first:012d}", rows, chunk, keepbits)
+
+    def _add_chunks(
+        self,
+        group: h5py.Group,
+        name: str,
+        values: np.ndarray,
+        chunk: Sequence[int] | None = None,
+        keepbits: int = 23,
+    ) -> None:
+        """Add an array that does not change any more; it is compressed meanwhile."""
+        chunk = chunk or codec.chunk_shape(values.shape, values.itemsize)
+        table = codec.create_chunked(group, name, values.shape, values.dtype.str, chunk)
+        writer = codec.ChunkWriter(table, self._folder.compressor, keepbits=keepbits)
+        writer.append(values)
+        writer.close()
 
     def add_layer(self, index: int, result: LayerResult) -> None:
         """Add the state of one layer; its hits are those whose sample belongs to this part."""
@@ -125,9 +136,7 @@ class PartWriter:
             for name, value in result.stats.items():
                 group[f"stats/{name}"] = value
             if result.histogram is not None:
-                group.create_dataset(
-                    "histogram", data=result.histogram, compression=1, shuffle=True
-                )
+                self._add_chunks(group, "histogram", result.histogram)
             for name, value in result.topk.items():
                 group[f"topk/{name}"] = value
             if result.patches is not None:
@@ -249,5 +258,5 @@ def _crc32(path: Path) -> str:
     crc = 0
     with path.open("rb") as file:
         while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
+            crc = codec.checksum([block], crc)
     return f"{crc:08x}"
