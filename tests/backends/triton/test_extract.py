@@ -110,6 +110,7 @@ def test_hits_from_lists_are_those_of_the_activation(
             )
 
 
+@pytest.mark.slow
 def test_a_fused_convolution_lists_hits_and_writes_nothing(
     tmp_path, device, monkeypatch, on_triton, whole_activations
 ):
