@@ -1,0 +1,124 @@
+"""What the planner's rules rest on: layers of a network run fused beside what that replaces.
+
+    python benchmarks/bench_planner.py [--model resnet18 resnet50] [--threads 1 2] [--rounds 5]
+
+For every shape of convolution that the network reads on through a norm: the time of `conv_reduce`,
+which measures the convolution and writes what norm and activation make of it, over that of the
+convolution, `channel_reduce`, norm and activation, one after the other. Both count histograms, run
+channels last on the activations of real photographs, and keep freed memory, as an extraction does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import models
+import torch
+from bench_extract import photographs
+from results import save
+from torch import Tensor, nn
+
+from fastconv import planner
+from fastconv.backends import cpu
+from fastconv.capture import CaptureTarget, plan_capture
+from fastconv.heap import freed_memory_kept
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.reduction import BINS
+
+SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
+
+
+def layers(model: nn.Module, images: Tensor) -> list[tuple[CaptureTarget, Tensor]]:
+    """Layers of different shapes that norm or activation follow, each with its input."""
+    targets: dict[object, CaptureTarget] = {}
+    for target in plan_capture(model, images[:1]):
+        if target.fusion is not None and target.fusion.onward is not None:
+            assert target.weight is not None
+            shape = (target.weight.shape, target.info.size, target.fusion.onward.activation)
+            targets.setdefault(shape, target)
+    found = {}
+    hooks = [
+        t.module.register_forward_pre_hook(
+            lambda module, args, t=t: found.setdefault(t, args[0].clone())
+        )
+        for t in targets.values()
+    ]
+    with torch.inference_mode():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return list(found.items())
+
+
+def candidates(target: CaptureTarget, x: Tensor) -> dict[str, Callable[[], object]]:
+    """The same work, fused and one after the other."""
+    fusion, counts = target.fusion, torch.zeros(target.info.channels, BINS, dtype=torch.int64)
+    assert fusion is not None and target.weight is not None
+    packed = {target.module: cpu.pack_weight(target.weight, target.info.groups or 1)}
+
+    def separate() -> None:
+        value = target.module(x)
+        channel_reduce(value, histogram=counts)
+        for module, _ in fusion.absorbed:
+            value = module(value)
+
+    def fused() -> None:
+        planner.run_fused(
+            target, x, histogram=counts, return_activation=True, onward=fusion.onward,
+            packed=packed, backend="cpu",
+        )  # fmt: skip
+
+    return {"separate": separate, "fused": fused}
+
+
+def seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def measure(name: str, batch: int, size: int, rounds: int) -> dict[str, dict[str, float]]:
+    model = getattr(models, name)().eval().to(memory_format=torch.channels_last)
+    images = photographs(batch, size).contiguous(memory_format=torch.channels_last)
+    table = {}
+    with torch.inference_mode(), freed_memory_kept():
+        for target, x in layers(model, images):
+            runs = candidates(target, x)
+            for run in runs.values():
+                run()
+            times = [{key: seconds(run) for key, run in runs.items()} for _ in range(rounds)]
+            row = {key: statistics.median(t[key] for t in times) for key in runs}
+            row["ratio"] = statistics.median(t["fused"] / t["separate"] for t in times)
+            row["channels"], row["positions"] = target.info.channels, math.prod(target.info.size)
+            table[target.info.name] = row
+            shape = list(target.weight.shape) if target.weight is not None else None
+            print(f"  {target.info.name:24s} {shape!s:20s} {row['ratio']:.2f}", flush=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", nargs="+", default=["resnet18", "resnet50"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
+    parser.add_argument("--batch", type=int, default=2 if SMOKE else 32)
+    parser.add_argument("--size", type=int, default=64 if SMOKE else 224)
+    parser.add_argument("--rounds", type=int, default=1 if SMOKE else 5)
+    args = parser.parse_args()
+    if reason := cpu.unavailable():
+        parser.exit(message=f"nothing to compare: {reason}\n")
+    result = {}
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        for name in args.model:
+            print(f"{name}, {threads} threads: fused / separate")
+            result[f"{name}, {threads} threads"] = measure(name, args.batch, args.size, args.rounds)
+    save("planner", result)
+
+
+if __name__ == "__main__":
+    main()
