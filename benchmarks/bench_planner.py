@@ -104,7 +104,9 @@ def measure(name: str, batch: int, size: int, rounds: int) -> dict[str, dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["resnet18", "resnet50"])
-    parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=sorted({1, torch.get_num_threads()})
+    )
     parser.add_argument("--batch", type=int, default=2 if SMOKE else 32)
     parser.add_argument("--size", type=int, default=64 if SMOKE else 224)
     parser.add_argument("--rounds", type=int, default=1 if SMOKE else 5)

@@ -117,10 +117,31 @@ def extract(result: dict[str, Any], name: str) -> Iterator[Table]:
     table.add(
         "plain forward", {"seconds": f"{result['forward_s']:.1f}"}, {"s": result["forward_s"]}
     )
+    if "fastest_forward_s" in result:
+        best, plain = result["fastest_forward_s"], result["forward_s"]
+        cells = {"seconds": f"{best:.1f}", "/ forward": f"{best / plain:.2f}"}
+        table.add("channels last, freed memory kept", cells, {"s": best})
     cells = {"seconds": f"{result['extract_s']:.1f}", "/ forward": f"**{result['ratio']:.2f}**"}
     cells["rounds"] = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
     table.add("extraction", cells, {"s": result["extract_s"]})
     yield table
+
+
+def planner(result: dict[str, Any]) -> Iterator[Table]:
+    """Layers run fused, over the same work in turn: a table for every network and threads."""
+    for run, layers in result.items():
+        table = Table(
+            f"planner_{run.replace(',', '').replace(' ', '_')}",
+            f"{run}: a layer fused / the same work in turn (less is better)",
+            ["layer", "channels x positions", "in turn, ms", "fused, ms", "ratio"],
+            bar=1.0,
+        )
+        for name, row in layers.items():
+            cells = {"channels x positions": f"{row['channels']} x {row['positions']}"}
+            cells |= {"in turn, ms": f"{row['separate'] * 1e3:.1f}"}
+            cells |= {"fused, ms": f"{row['fused'] * 1e3:.1f}", "ratio": f"{row['ratio']:.2f}"}
+            table.add(name, cells, {"fused / in turn": row["ratio"]})
+        yield table
 
 
 def maps(result: dict[str, Any]) -> Iterator[Table]:
@@ -141,12 +162,15 @@ def maps(result: dict[str, Any]) -> Iterator[Table]:
         yield table
 
 
+_KNOWN = {"maps": maps, "channel_reduce": channel_reduce, "planner": planner}
+
+
 def tables_of(path: Path) -> Iterator[Table]:
     """The tables of one file of results; none where no table is known for it."""
     result = json.loads(path.read_text())["result"]
     if path.stem.startswith("extract_"):
         yield from extract(result, path.stem)
-    elif (known := {"maps": maps, "channel_reduce": channel_reduce}.get(path.stem)) is not None:
+    elif (known := _KNOWN.get(path.stem)) is not None:
         yield from known(result)
     elif path.stem.startswith("conv_reduce"):
         yield from conv_reduce(result)
