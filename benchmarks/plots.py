@@ -68,7 +68,8 @@ def conv_reduce(result: dict[str, Any]) -> Iterator[Table]:
     for run in result["runs"]:
         half = run["dtype"] == "bfloat16"
         alone = "fused / alone, channels last" if half else "fused / alone"
-        shown = {"/ alone": alone, "packed / alone": "packed / alone", "chain /": "chain / fused"}
+        shown = {"/ alone": alone, "kept": "kept: fused / alone"}
+        shown |= {"packed / alone": "packed / alone", "chain /": "chain / fused"}
         shown["compiled /"] = "compiled chain / fused"
         threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
         table = Table(
