@@ -23,7 +23,7 @@ from fastconv.reduction import Append, Onward, Reduction
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
-WORTH_COUNTING = 512  # positions of a sample; of fewer, adding up histograms costs more than is won
+WORTH_WRITING = 8192  # positions of a sample from which passes of norm and activation count
 
 
 def plan_kernels(
@@ -73,14 +73,14 @@ def _pays(target: CaptureTarget, options: Options) -> bool:
     """Whether the C++ kernel beats the network's own convolution and a read of its output.
 
     Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
-    run with it, which saves their passes over memory; but for small maps and very many channels.
+    run with it on large maps, which saves their passes over memory; but for very many channels.
     """
     fusion, info, weight = target.fusion, target.info, target.weight
     if fusion is None or info.channels > COUNTED_AT_ONCE:
         return False
     if weight is None or weight.dtype != torch.float32:
         return False
-    return not fusion.read or (bool(fusion.absorbed) and math.prod(info.size) >= WORTH_COUNTING)
+    return not fusion.read or (bool(fusion.absorbed) and math.prod(info.size) >= WORTH_WRITING)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -85,7 +85,7 @@ def test_the_deepest_convolution_runs_fused(tmp_path):
 
 
 def test_norm_and_activation_make_it_pay(tmp_path):
-    model, data = residual(), torch.rand(20, 3, 30, 30)
+    model, data = residual(), torch.rand(5, 3, 94, 94)
     for stage in ("conv", "act"):
         with extract(model, tmp_path / f"{stage}.h5", data, stage=stage) as run:
             assert [n for n, op in ops(run).items() if op == FUSED] == ["0", "3.conv", "4"]
