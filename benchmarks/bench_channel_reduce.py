@@ -22,7 +22,7 @@ from results import save
 
 import fastconv
 from fastconv.backends import cpu
-from fastconv.reduction import BINS
+from fastconv.histogram import BINS
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 SHAPES = [(8, 64, 14, 14)] if SMOKE else [

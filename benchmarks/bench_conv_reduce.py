@@ -32,7 +32,7 @@ from results import save
 import fastconv
 from fastconv.backends import cpu
 from fastconv.backends.cpu.conv_reduce import pack_weight
-from fastconv.heap import freed_memory_kept
+from fastconv.run.allocator import freed_memory_kept
 
 Run = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

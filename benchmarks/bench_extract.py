@@ -23,7 +23,7 @@ import torch
 from results import save
 
 import fastconv
-from fastconv.heap import freed_memory_kept
+from fastconv.run.allocator import freed_memory_kept
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 

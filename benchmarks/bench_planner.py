@@ -23,12 +23,12 @@ from bench_extract import photographs
 from results import save
 from torch import Tensor, nn
 
-from fastconv import planner
 from fastconv.backends import cpu
 from fastconv.capture import CaptureTarget, plan_capture
-from fastconv.heap import freed_memory_kept
+from fastconv.histogram import BINS
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.reduction import BINS
+from fastconv.run import plan as planner
+from fastconv.run.allocator import freed_memory_kept
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 

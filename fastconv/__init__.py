@@ -1,17 +1,17 @@
 """See what the convolutions of a trained network have learned."""
 
 from fastconv.dispatch import backends
-from fastconv.merge import merge
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import TopK, topk_merge
-from fastconv.pipeline import extract
 from fastconv.reduction import Reduction, histogram_edges
+from fastconv.run.extract import extract
+from fastconv.run.merge import merge
 from fastconv.store.reader import Layer, Run
 from fastconv.store.reader import open_run as open
-from fastconv.verify import Report, verify
+from fastconv.verification.verify import Report, verify
 from fastconv.version import __version__
 
 __all__ = [

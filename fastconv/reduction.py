@@ -1,4 +1,4 @@
-"""What a reduction is: its fields, its activations, its histogram bins."""
+"""What a reduction is: its fields and its activations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fastconv.histogram import bin_edges
 
 ACTIVATIONS = (
     "relu",
@@ -18,14 +20,6 @@ ACTIVATIONS = (
     "tanh",
     "hardswish",
 )
-
-# A log-linear histogram bin is the float32 bit pattern without its low bits: every octave
-# [2^e, 2^(e+1)) is cut into 32 equal bins. Magnitudes below 2^-20 are zero, from 2^20 on overflow.
-BIN_SHIFT = 18
-FIRST_EXPONENT, LAST_EXPONENT = -20, 20
-BINS_PER_SIGN = (LAST_EXPONENT - FIRST_EXPONENT) * 32
-BINS = 2 * (BINS_PER_SIGN + 1) + 1  # negative overflow and bins, zero, positive bins and overflow
-ZERO_BIN = BINS_PER_SIGN + 1
 
 
 class Reduction(NamedTuple):
@@ -100,8 +94,4 @@ def histogram_edges() -> Tensor:
     Returns:
         [bins + 1] float64, ascending; the first is -inf, the last +inf.
     """
-    octaves = torch.arange(FIRST_EXPONENT, LAST_EXPONENT, dtype=torch.float64)
-    steps = 1 + torch.arange(32, dtype=torch.float64) / 32
-    positive = (torch.exp2(octaves)[:, None] * steps).flatten()
-    positive = torch.cat([positive, torch.tensor([2.0**LAST_EXPONENT, float("inf")]).double()])
-    return torch.cat([-positive.flip(0), positive])
+    return torch.from_numpy(bin_edges())

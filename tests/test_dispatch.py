@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from backend_cases import DEVICES, needs_native
+from helpers.backend_cases import DEVICES, needs_native
 
 import fastconv
 from fastconv import dispatch

@@ -14,11 +14,11 @@ from roofline import LAYERS, Layer, floors, ratios
 
 from device_stages.cases import channels_last, geometry, layer_tensors, set_precision
 from device_stages.common import Suite
-from fastconv import gpu_plan
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import empty_topk, topk_merge
+from fastconv.run import gpu_cost
 
 SHAPE = ("math", "c_in", "c_out", "out_size", "kernel", "groups")
 COMPILED = ("rn50 l1 3x3 64@56", "rn50 l3 3x3 256@14", "1x1 64->256@56", "mbv2 dw3x3 32@112")
@@ -127,7 +127,7 @@ def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
 
 
 def table_of_planner(suite: Suite, layer: Layer, math_type: str, times: dict) -> None:
-    """What `fastconv/gpu_plan.py` reads, once it is kept as fastconv/measured/<device>.json."""
+    """What `fastconv/gpu_cost.py` reads, once it is kept as fastconv/measured/<device>.json."""
     entry = {
         "math": "half" if math_type == "bf16" else math_type,
         "c_in": layer.c_in,
@@ -148,16 +148,16 @@ def keep_table(suite: Suite) -> None:
     name = "smoke" if suite.smoke else torch.cuda.get_device_name()
     known = suite.result["planner"]
     layers = [
-        gpu_plan.Layer(**{k: _fixed(e[k]) for k in SHAPE}, stride=(), written=False, passes=0)
+        gpu_cost.Layer(**{k: _fixed(e[k]) for k in SHAPE}, stride=(), written=False, passes=0)
         for e in known
     ]
-    fused = [gpu_plan.nearest_gain(layer, tuple(known)) > 1 for layer in layers]
+    fused = [gpu_cost.nearest_gain(layer, tuple(known)) > 1 for layer in layers]
     suite.result["would run fused"] = sum(fused) / len(fused)
     if not suite.smoke:
-        path = suite.out / gpu_plan.file_of(name).name
+        path = suite.out / gpu_cost.file_of(name).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(known, indent=1) + "\n")
-        print(f"keep {path} as {gpu_plan.file_of(name)}")
+        print(f"keep {path} as {gpu_cost.file_of(name)}")
 
 
 def _fixed(value: Any) -> Any:

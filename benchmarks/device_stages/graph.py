@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from device_stages.common import Suite, spread
-from fastconv import gpu_plan
+from fastconv.run import gpu_cost
 
 BATCHES = (1, 2, 8, 32, 128)
 GAIN = 1.05  # at least, to be used
@@ -31,7 +31,8 @@ def compare(suite: Suite, batch: int) -> str | None:
     """Extract with and without; the datasets must have the same bytes."""
     import models
 
-    from fastconv import job, planner
+    from fastconv.run import job
+    from fastconv.run import plan as planner
 
     torch.manual_seed(0)
     model = models.resnet18().eval()
@@ -97,7 +98,7 @@ def keep(suite: Suite) -> None:
         largest = int(batch)
     suite.result["up_to_batch"] = largest
     if largest and not suite.smoke:
-        name = gpu_plan.file_of(torch.cuda.get_device_name()).with_suffix(".graph.json")
+        name = gpu_cost.file_of(torch.cuda.get_device_name()).with_suffix(".graph.json")
         suite.out.mkdir(parents=True, exist_ok=True)
         (suite.out / name.name).write_text(json.dumps({"up_to_batch": largest}) + "\n")
         print(f"keep {suite.out / name.name} as {name}")

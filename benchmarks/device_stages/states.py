@@ -14,12 +14,12 @@ import torch
 from device_stages.cases import draw, set_precision
 from device_stages.common import Suite
 from fastconv import dispatch
+from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
 from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.measure.patches import Display, PatchSource
 from fastconv.measure.peaks import listed_peaks, sample_peaks
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.records import LayerInfo
 from fastconv.reduction import Append
 
 ROUNDING = 1e-3  # share of the largest value of a layer, after all layers before it

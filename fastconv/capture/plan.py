@@ -15,8 +15,8 @@ from fastconv.capture.select import Layers, select_calls
 from fastconv.capture.stages import Stage, find_stage
 from fastconv.capture.trace import Call, Trace, trace_forward
 from fastconv.errors import InputError
+from fastconv.format.result import LayerInfo
 from fastconv.geometry import ConvGeometry
-from fastconv.records import LayerInfo
 
 STAGES = ("conv", "norm", "act")
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from fastconv.cli.models import call_factory
+from fastconv.data.image_folder import ImageFolder
 from fastconv.errors import DataError, InputError
-from fastconv.image_folder import ImageFolder
 
 _HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from fastconv.demo.overview import draw
-from fastconv.pipeline import extract
-from fastconv.verify import verify
+from fastconv.run.extract import extract
+from fastconv.verification.verify import verify
 
 _MAPS = 16  # samples whose activation maps are kept
 

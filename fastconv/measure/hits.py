@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.format.result import LayerInfo, Pictures
 from fastconv.geometry import input_boxes
 from fastconv.measure.patches import PatchPlan, PatchSource, Starts
 from fastconv.ops.topk_merge import empty_topk, topk_merge
-from fastconv.records import LayerInfo, Pictures
 
 
 class Hits:

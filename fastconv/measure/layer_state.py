@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fastconv.errors import FastconvError
+from fastconv.format.result import STATUS, LayerInfo, LayerResult
+from fastconv.histogram import BINS
 from fastconv.measure import exact_sum
 from fastconv.measure.hits import Hits, boxes
 from fastconv.measure.patches import PatchPlan, PatchSource
 from fastconv.ops.exact_add import exact_add
-from fastconv.records import STATUS, LayerInfo, LayerResult
-from fastconv.reduction import BINS, Reduction
+from fastconv.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Totals:
         return [value for value in vars(self).values() if value is not None]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As stored: see `fastconv.records.LayerResult.stats`.
+        """As stored: see `fastconv.format.result.LayerResult.stats`.
 
         Raises:
             FastconvError: squares overflowed float64.

@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fastconv.format.result import LayerInfo
 from fastconv.measure.hits import Hits
 from fastconv.measure.peaks import listed_peaks, sample_peaks
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.records import LayerInfo
 from fastconv.reduction import Append, Reduction
 
 SHARE, LEAST, MOST = 64, 256, 4096  # a list holds 1/64 of the values of its channel, within limits

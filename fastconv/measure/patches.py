@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastconv.format.result import LayerInfo
 from fastconv.geometry import input_boxes
 from fastconv.ops.place_patches import place_patches
 from fastconv.ops.shrink_colours import shrink_colours
-from fastconv.records import LayerInfo
 
 MAX_POINTS = 48 * 48
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
-from fastconv.records import LayerInfo
 from fastconv.reduction import Append
 
 _LAST = 2**31 - 1  # positions are below it

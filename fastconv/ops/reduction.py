@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.reduction import ACTIVATIONS, BINS
+from fastconv.histogram import BINS
+from fastconv.reduction import ACTIVATIONS
 
 REDUCED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fastconv.errors import FileFormatError, InputError
+from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, LayerResult, Maps, Rows
 from fastconv.ops.channel_normalize import MODES, channel_normalize
-from fastconv.records import NORMALIZED_ON_READING, LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
 from fastconv.store.guard import Guard, check_root, reading
 from fastconv.store.quantiles import quantiles

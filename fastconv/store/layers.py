@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from h5py import h5g
 
+from fastconv.format.result import LayerInfo, LayerResult, Pictures
+from fastconv.histogram import bin_edges
 from fastconv.measure.exact_sum import mean_and_var
-from fastconv.records import LayerInfo, LayerResult, Pictures
-from fastconv.reduction import histogram_edges
 from fastconv.store import schema
 from fastconv.store.codec import Compressor
 from fastconv.store.montage import overview, weights_picture
@@ -116,7 +116,7 @@ def _write_stats(group: h5g.GroupID, raw: dict[str, np.ndarray], compressor: Com
 
 
 def _write_histogram(group: h5g.GroupID, counts: np.ndarray, compressor: Compressor) -> None:
-    edges = histogram_edges().numpy()
+    edges = bin_edges()
     plot = Plot("counts", ("filter", "value"), interpretation="spectrum")
     made = data_group(
         group,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from h5py import h5g
 
-from fastconv.records import NORMALIZED_ON_READING, LayerInfo, Maps
+from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import MAP_ROWS, Compressor

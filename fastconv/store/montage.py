@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from fastconv.records import LayerResult
+from fastconv.format.result import LayerResult
 
 MAX_FILTERS = 64
 TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5ds, h5f, h5g, h5i
 
-from fastconv.records import Pictures, Rows
+from fastconv.format.result import Pictures, Rows
 from fastconv.store.atomic import reserve
 from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape
 from fastconv.store.objects import new_chunked, new_dataset, new_group, set_attribute

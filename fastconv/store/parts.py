@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from fastconv.errors import FileFormatError, OutputError
-from fastconv.records import LayerInfo, LayerResult
+from fastconv.format.result import LayerInfo, LayerResult
 from fastconv.store import codec, lock
 from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
 from fastconv.store.schema import maps_folder

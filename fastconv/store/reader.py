@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from fastconv.errors import UnknownLayerError
-from fastconv.records import SampleTable
+from fastconv.format.result import SampleTable
 from fastconv.store import schema
 from fastconv.store.codec import checksum, chunks_checksum
 from fastconv.store.guard import Guard, check_root, reading

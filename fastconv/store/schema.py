@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.format.result import STATUS, LayerInfo
 from fastconv.geometry import FieldMap
-from fastconv.records import STATUS, LayerInfo
 
 FORMAT_VERSION = "1.0"
 SPATIAL = {0: (), 1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}

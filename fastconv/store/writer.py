@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from h5py import h5ds, h5g
 
-from fastconv.records import LayerResult, SampleTable
+from fastconv.format.result import LayerResult, SampleTable
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.layers import write_layer

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from capturing import captured
+from helpers.capturing import captured
 from torch import Tensor, nn
 
 from fastconv.capture import capture_forward, graph_signature, plan_capture

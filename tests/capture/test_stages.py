@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from capturing import captured
+from helpers.capturing import captured
 from torch import Tensor, nn
 
 from fastconv.capture import plan_capture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import images, network
+from helpers.networks import images, network
 
 import fastconv
-from fastconv import planner, run_state
 from fastconv.backends import cpu
 from fastconv.dispatch import load
 from fastconv.measure import listing
+from fastconv.run import plan as planner
+from fastconv.run import run_state
 
 pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import images, network
-from waits import Waits
+from helpers.networks import images, network
+from helpers.waits import Waits
 
 import fastconv
-from fastconv.run_state import RunState
+from fastconv.run.run_state import RunState
 
 
 def test_what_is_looked_for_is_found():

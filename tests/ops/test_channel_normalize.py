@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from backend_cases import every_backend, layouts
-from tolerance import U32
+from helpers.backend_cases import every_backend, layouts
+from helpers.tolerance import U32
 
 from fastconv import channel_normalize
 from fastconv.errors import InputError

@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from backend_cases import (
+from helpers.backend_cases import (
     assert_same_bits,
     every_backend,
     every_isa,
@@ -15,13 +15,14 @@ from backend_cases import (
     needs_native,
     threads,
 )
+from helpers.tolerance import assert_reduces, exact_value, transform_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import assert_reduces, exact_value, transform_bound
 
 from fastconv import channel_reduce, histogram_edges
 from fastconv.errors import InputError
-from fastconv.reduction import ACTIVATIONS, BINS
+from fastconv.histogram import BINS
+from fastconv.reduction import ACTIVATIONS
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SHAPES = [

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from backend_cases import FIELDS, every_backend, layouts
+from helpers.backend_cases import FIELDS, every_backend, layouts
+from helpers.tolerance import U32, assert_reduces, conv_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import U32, assert_reduces, conv_bound
 
 import fastconv
 from fastconv import conv_reduce
 from fastconv.errors import InputError
-from fastconv.reduction import ACTIVATIONS, BINS
+from fastconv.histogram import BINS
+from fastconv.reduction import ACTIVATIONS
 
 both_backends = every_backend("conv_reduce")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

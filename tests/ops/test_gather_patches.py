@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backend_cases import every_backend, layouts, needs_native, threads
+from helpers.backend_cases import every_backend, layouts, needs_native, threads
 
 from fastconv import gather_patches
 from fastconv.errors import InputError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backend_cases import DEVICES
+from helpers.backend_cases import DEVICES
 
 import fastconv
+from fastconv.histogram import BINS
 from fastconv.ops.topk_merge import empty_topk
-from fastconv.reduction import BINS
 
 
 def op_arguments(device):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from backend_cases import NATIVE, every_backend, every_isa, needs_native
+from helpers.backend_cases import NATIVE, every_backend, every_isa, needs_native
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,9 +1,8 @@
 import functools
 import shutil
 
-import browser
 import pytest
-import synthetic
+from helpers import browser, synthetic
 
 from fastconv.store import maps
 from fastconv.store.writer import write_run

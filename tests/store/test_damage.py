@@ -9,12 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import synthetic
-from read_all import read_all
+from helpers import synthetic
+from helpers.read_all import read_all
 
 import fastconv
 from fastconv.errors import FastconvError, FileFormatError
-from fastconv.records import LayerResult
+from fastconv.format.result import LayerResult
 from fastconv.store import maps, schema
 from fastconv.store.writer import write_run
 
@@ -42,7 +42,7 @@ def victim(tmp_path):
 def read_many(paths):
     """The outcome of each file, read by another process that may take a minute and must live."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("read_all.py")],
+        [sys.executable, Path(__file__).parents[1] / "helpers" / "read_all.py"],
         input="\n".join(map(str, paths)),
         capture_output=True,
         text=True,
@@ -308,7 +308,7 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
         layer.stats  # noqa: B018
 
 
-ARCHIVE = Path(__file__).parents[1] / "data"
+ARCHIVE = Path(__file__).parents[1] / "archive"
 RELEASED = {  # version: the digest of its file
     "1.0": "59ae827a818d9032e37d04bd9dd4410f3a3cec5e5d87d0bb864340f3ef2ffd99",
 }

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import os, sys
 sys.path.insert(0, {here!r})
-import synthetic
+from helpers import synthetic
 from fastconv.errors import OutputError
 from fastconv.store.writer import write_run
 
@@ -40,7 +40,10 @@ for count in (1, 2, 5, 12):
 def test_a_full_disk_is_a_clean_error(small_disk, size, code):
     folder = small_disk(size)
     script = SCRIPT.format(
-        here=str(Path(__file__).parent), path=str(folder / "run.h5"), folder=str(folder), code=code
+        here=str(Path(__file__).parents[1]),
+        path=str(folder / "run.h5"),
+        folder=str(folder),
+        code=code,
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=os.environ

@@ -3,14 +3,14 @@
 import h5py
 import numpy as np
 import pytest
-import synthetic
 import xarray
+from helpers import synthetic
 from silx.io import nxdata
 from silx.io import open as silx_open
 
 import fastconv
 from fastconv.errors import FileFormatError, InputError, OutputError
-from fastconv.records import LayerResult
+from fastconv.format.result import LayerResult
 from fastconv.store import maps
 from fastconv.store.schema import maps_path
 from fastconv.store.writer import write_run

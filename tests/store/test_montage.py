@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import synthetic
+from helpers import synthetic
 
 from fastconv.store.montage import BACKGROUND, EMPTY, overview, weights_picture
 

@@ -7,8 +7,8 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
-import synthetic
 import xarray
+from helpers import synthetic
 from PIL import Image
 from silx.io import nxdata
 from silx.io import open as silx_open

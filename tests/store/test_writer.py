@@ -3,7 +3,7 @@ import weakref
 import h5py
 import numpy as np
 import pytest
-import synthetic
+from helpers import synthetic
 
 import fastconv
 from fastconv.errors import FastconvError, InputError, OutputError

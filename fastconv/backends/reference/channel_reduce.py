@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastconv.reduction import BIN_SHIFT, BINS, BINS_PER_SIGN, FIRST_EXPONENT, ZERO_BIN
+from fastconv.histogram import BIN_SHIFT, BINS, BINS_PER_SIGN, FIRST_EXPONENT, ZERO_BIN
 
 
 def transform(

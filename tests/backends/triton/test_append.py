@@ -9,9 +9,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from fastconv import conv_reduce
 from fastconv.backends.triton import KERNELS
+from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
 from fastconv.measure.peaks import listed_peaks, sample_peaks
-from fastconv.records import LayerInfo
 from fastconv.reduction import Append
 
 # input shape, C_out, kernel, groups, channels_last: kernel A, B, direct

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from tolerance import conv_bound
+from helpers.tolerance import conv_bound
 
 from fastconv import channel_reduce, conv_reduce
 from fastconv.backends.triton import KERNELS

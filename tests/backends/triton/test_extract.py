@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import images, network
+from helpers.networks import images, network
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 import fastconv
-from fastconv import dispatch, planner, run_state
+from fastconv import dispatch
 from fastconv.measure import listing
+from fastconv.run import plan as planner
+from fastconv.run import run_state
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ FEW = ("tma_3x3_bf16", "pointer_3x3_tf32", "depthwise_nhwc_bf16", "reduce_nhwc_b
 def compiled(family: str, cases: tuple[str, ...]) -> list[dict]:
     """Compile in a process of its own: this one may hold the kernels in interpreted form."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, Path(__file__).with_name("offline.py"), family, *cases]
+    command = [sys.executable, Path(__file__).parents[2] / "helpers" / "offline.py", family, *cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from waits import Waits
+from helpers.waits import Waits
 
 pytest.importorskip("triton", reason="triton is not installed")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastconv import reduction
+from fastconv import histogram
 
-BINS = tl.constexpr(reduction.BINS)
-BINS_PER_SIGN = tl.constexpr(reduction.BINS_PER_SIGN)
-BIN_SHIFT = tl.constexpr(reduction.BIN_SHIFT)
-FIRST_BIN = tl.constexpr((reduction.FIRST_EXPONENT + 127) << (23 - reduction.BIN_SHIFT))
-ZERO_BIN = tl.constexpr(reduction.ZERO_BIN)
+BINS = tl.constexpr(histogram.BINS)
+BINS_PER_SIGN = tl.constexpr(histogram.BINS_PER_SIGN)
+BIN_SHIFT = tl.constexpr(histogram.BIN_SHIFT)
+FIRST_BIN = tl.constexpr((histogram.FIRST_EXPONENT + 127) << (23 - histogram.BIN_SHIFT))
+ZERO_BIN = tl.constexpr(histogram.ZERO_BIN)
 NO_POSITION = tl.constexpr(0x7FFFFFFF)
 HUGE = tl.constexpr(2.0**56)  # rows with larger values are scaled down, lest their squares overflow
 DOWN = tl.constexpr(2.0**-72)

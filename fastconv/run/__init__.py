@@ -1,0 +1,1 @@
+"""One run of a model over a data set: what was asked, the work, and its result."""

@@ -1,0 +1,126 @@
+"""The activation maps that a run keeps: which, how normalised, and how stored."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from fastconv.capture import plan_capture
+from fastconv.errors import InputError
+from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps, Rows
+from fastconv.ops.channel_normalize import channel_normalize
+from fastconv.run.options import Options
+from fastconv.store.codec import to_uint8
+from fastconv.store.parts import Part, PartWriter
+from fastconv.store.schema import MAP_DTYPES
+
+Affine = tuple[Tensor, Tensor]  # scale and shift [C]
+# compressed, of dense maps; those after a ReLU take two thirds
+BYTES_A_VALUE = {"rounded": 1.6, "exact": 3.2, "float16": 1.6, "uint8": 0.9}
+
+
+class KeptMaps:
+    """Writes the maps of the samples asked for into parts, and finds them there again."""
+
+    def __init__(self, options: Options, length: int, affines: Sequence[Affine] | None):
+        self.samples = np.asarray(options.map_samples(length), np.int64)
+        self._mode, self._storage, self._affines = options.normalize, options.maps_dtype, affines
+        rounded = 7 if options.dtype == "bfloat16" else 10  # 7 bits hold all of a bfloat16
+        self._keepbits = rounded if self._storage == "rounded" else 23
+
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        """The rows of a batch whose maps are kept."""
+        return np.flatnonzero(np.isin(samples, self.samples))
+
+    def size(self, infos: Sequence[LayerInfo], samples: np.ndarray) -> tuple[str, float]:
+        """What the maps of `samples` will take, in words, and in bytes on the disk."""
+        count = len(self.rows(samples))
+        values = count * sum(info.channels * math.prod(info.size) for info in infos)
+        raw = values * np.dtype(MAP_DTYPES[self._storage]).itemsize
+        disk = values * BYTES_A_VALUE[self._storage]
+        words = f"maps of {count:,} samples x {len(infos)} layers: {_bytes(raw)} uncompressed"
+        return f"{words}, about {_bytes(disk)} on the disk", disk
+
+    def write(self, writer: PartWriter, layer: int, first: int, values: Tensor) -> None:
+        """Add the maps of one batch, `first` its first sample: float32 [n, C, *spatial]."""
+        rows = self._normalized(values, layer).cpu().numpy()
+        if self._storage == "uint8":
+            rows, scale, offset = _eight_bits(rows)
+            writer.append(f"maps_scale/{layer}", scale)
+            writer.append(f"maps_offset/{layer}", offset)
+        elif self._storage == "float16":
+            with np.errstate(over="ignore"):  # beyond 65504 it is infinite
+                rows = rows.astype(np.float16)
+        total = (len(self.samples), *rows.shape[1:])
+        writer.add_maps(layer, first, rows, total, self._keepbits)
+
+    def of_layer(
+        self, parts: Sequence[Part], layer: int, info: LayerInfo, samples: np.ndarray
+    ) -> Maps:
+        """The maps of one layer, of those of `samples` that are kept."""
+        samples = samples[self.rows(samples)]
+        shape = (len(samples), info.channels, *info.size)
+        blocks = itertools.chain.from_iterable(part.maps(layer) for part in parts)
+        maps = Maps(self._storage, self._keepbits, samples, Rows(shape, blocks))
+        maps.normalize = self._mode
+        if self._storage == "uint8":
+            maps.scale = Rows(shape[:2], _tables(parts, f"maps_scale/{layer}"))
+            maps.offset = Rows(shape[:2], _tables(parts, f"maps_offset/{layer}"))
+        return maps
+
+    def _normalized(self, values: Tensor, layer: int) -> Tensor:
+        if self._mode is None or self._mode in NORMALIZED_ON_READING:
+            return values
+        if self._affines is None:
+            return channel_normalize(values, self._mode)
+        scale, shift = self._affines[layer]
+        return channel_normalize(values, self._mode, scale=scale, shift=shift)
+
+
+def affines_that_follow(model: nn.Module, example: Tensor, layers: object) -> list[Affine]:
+    """Scale and shift of the batch norm after every layer.
+
+    Raises:
+        InputError: a layer that no batch norm with fixed moments follows.
+    """
+    targets = plan_capture(model, example, layers, "norm")  # type: ignore[arg-type]
+    missing = [t.info.name for t in targets if t.scale is None]
+    if missing:
+        raise InputError(
+            f'normalize="batchnorm": no batch norm with fixed moments follows '
+            f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
+        )
+    return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
+
+
+def _bytes(count: float) -> str:
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes"))
+    size, unit = next((u for u in units if count >= u[0]), units[-1])
+    return f"{count / size:.3g} {unit}"
+
+
+def _tables(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+    for part in parts:
+        rows = part.rows(name)
+        if rows is not None:
+            yield rows
+
+
+def _eight_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Infinities become the extrema of their map, NaN the minimum, or NaN where all are."""
+    finite = np.isfinite(maps)
+    if finite.all():
+        return to_uint8(maps)
+    axes = tuple(range(2, maps.ndim))
+    low = np.where(finite, maps, np.inf).min(axes, keepdims=True)
+    high = np.where(finite, maps, -np.inf).max(axes, keepdims=True)
+    clipped = np.clip(np.where(np.isnan(maps), low, maps), low, high)
+    empty = ~finite.any(axes)  # [n, C]
+    clipped[empty] = 0
+    rows, scale, offset = to_uint8(clipped)
+    offset[empty] = np.nan
+    return rows, scale, offset

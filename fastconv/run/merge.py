@@ -1,0 +1,143 @@
+"""`merge`: the results of shards, joined into the result of one run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from fastconv.errors import InputError
+from fastconv.format.result import LayerResult, Maps, Rows, SampleTable
+from fastconv.measure.layer_state import LayerState, Measures
+from fastconv.run.fingerprint import require_equal
+from fastconv.store.reader import Run, open_run
+from fastconv.store.writer import write_run
+
+
+def merge(
+    parts: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Run:
+    """Join finished shards of one run; the result is that of the run in one piece, bit for bit.
+
+    Args:
+        parts: the files that `extract(..., shard=(i, n))` made, all n of them, in any order.
+        out: the file to make.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileFormatError: a part is no complete fastconv file.
+        FingerprintError: parts of different models, data sets or options.
+        InputError: shards that are missing, double, or none at all.
+        OutputError: `out` exists or cannot be written.
+    """
+    with ExitStack() as stack:
+        runs = [stack.enter_context(open_run(path)) for path in parts]
+        runs = _in_order(runs)
+        first = runs[0].config
+        for run in runs[1:]:
+            remedy = "only shards of one run can be merged"
+            for key in ("fingerprint", "made_by"):
+                require_equal(
+                    _unsharded(run.config[key]), _unsharded(first[key]), str(run.path), remedy
+                )
+        config = {**first, "fingerprint": {**first["fingerprint"], "shard": None}}
+        write_run(
+            out,
+            config,
+            (_merged(runs, name) for name in runs[0].layers),
+            samples=_sample_table(runs),
+            overwrite=overwrite,
+            times={
+                "start_time": min(str(r.attributes.get("start_time")) for r in runs),
+                "end_time": max(str(r.attributes.get("end_time")) for r in runs),
+            },
+        )
+    return Run(out)
+
+
+def _unsharded(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "shard"}
+
+
+def _in_order(runs: list[Run]) -> list[Run]:
+    """By shard; every shard once."""
+    if not runs:
+        raise InputError("there is nothing to merge: give the files of all shards")
+    shards = [run.config["fingerprint"].get("shard") for run in runs]
+    for run, shard in zip(runs, shards, strict=True):
+        if shard is None:
+            raise InputError(f"{run.path} is a whole run, not a shard; nothing needs merging")
+    count = shards[0][1]
+    found = sorted((index, of) for index, of in shards)
+    if found != [(i, count) for i in range(count)]:
+        have = ", ".join(f"{i}/{n}" for i, n in found)
+        raise InputError(
+            f"the shards must be 0/{count} to {count - 1}/{count}, each once; got {have}"
+        )
+    return sorted(runs, key=lambda run: run.config["fingerprint"]["shard"])
+
+
+def _merged(runs: list[Run], name: str) -> LayerResult:
+    options = runs[0].config["fingerprint"]
+    measures = Measures(
+        stats=options["stats"],
+        quantiles=options["quantiles"],
+        topk=options["topk"],
+        hits_per_sample=options["hits_per_sample"],
+        largest=options["order"] == "largest",
+        patches=options["patches"],
+    )
+    results = [run[name].result() for run in runs]
+    state = LayerState(results[0].info, measures, tuple(runs[0].config["input_size"]))
+    for part in results:
+        state.merge(part)
+    result = state.result(results[0].weight)
+    result.samples_max = _joined_rows([part.samples_max for part in results])
+    result.samples_mean = _joined_rows([part.samples_mean for part in results])
+    result.maps = _joined_maps([part.maps for part in results])
+    return result
+
+
+def _joined_rows(parts: list[Rows | None]) -> Rows | None:
+    """The rows of all parts, one after the other; None where none has any."""
+    held = [rows for rows in parts if rows is not None]
+    if not held:
+        return None
+    shape = (sum(rows.shape[0] for rows in held), *held[0].shape[1:])
+    return Rows(shape, chain.from_iterable(rows.blocks for rows in held))
+
+
+def _joined_maps(parts: list[Maps | None]) -> Maps | None:
+    held = [maps for maps in parts if maps is not None]
+    activation = _joined_rows([maps.activation for maps in held])
+    if activation is None:
+        return None
+    return replace(
+        held[0],
+        samples=np.concatenate([maps.samples for maps in held]),
+        activation=activation,
+        scale=_joined_rows([maps.scale for maps in held]),
+        offset=_joined_rows([maps.offset for maps in held]),
+    )
+
+
+def _sample_table(runs: list[Run]) -> SampleTable | None:
+    tables = [table for run in runs if (table := run.samples) is not None]
+    if len(tables) < len(runs):
+        return None
+    keys = [table.keys for table in tables if table.keys is not None]
+    labels = [table.labels for table in tables if table.labels is not None]
+    return SampleTable(
+        sum(table.count for table in tables),
+        [key for part in keys for key in part] if keys else None,
+        np.concatenate(labels) if labels else None,
+        [index for table in tables for index in table.skipped],
+    )

@@ -1,0 +1,147 @@
+"""The options of a run, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fastconv import dispatch
+from fastconv.errors import InputError
+from fastconv.format.result import NORMALIZED_ON_READING
+from fastconv.ops.channel_normalize import MODES
+from fastconv.store.schema import MAP_DTYPES
+
+STAGES = ("conv", "norm", "act")
+ORDERS = ("largest", "smallest")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `fastconv.extract` was asked to measure; everything here decides the result."""
+
+    stage: str
+    topk: int
+    hits_per_sample: int
+    order: str
+    stats: bool
+    quantiles: bool
+    patches: bool
+    samples: bool
+    maps: tuple[int, ...] | str | None  # sample indices, "all", or None
+    maps_dtype: str
+    normalize: str | None  # of maps
+    batch_size: int
+    dtype: str | None
+    backend: str
+    shard: tuple[int, int]
+
+    @classmethod
+    def create(cls, *, length: int, **given: Any) -> Options:
+        """Check the arguments of `extract` for a data set of `length` samples.
+
+        Raises:
+            InputError: an argument out of its range; the message says which and what would do.
+        """
+        choices_of = {"stage": STAGES, "order": ORDERS, "maps_dtype": tuple(MAP_DTYPES)}
+        for name, choices in choices_of.items():
+            if given[name] not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, got {given[name]!r}")
+        for name, lowest in (("topk", 0), ("hits_per_sample", 1), ("batch_size", 1)):
+            value = given[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise InputError(f"{name} must be an int of at least {lowest}, got {value!r}")
+        dispatch.check_name(given["backend"])
+        given["quantiles"] = given["quantiles"] and given["stats"]
+        given["patches"] = given["patches"] and given["topk"] > 0
+        given["maps"] = _map_samples(given["maps"], length)
+        _check_normalize(given)
+        given["dtype"] = _dtype_name(given["dtype"])
+        given["shard"] = _shard(given["shard"])
+        options = cls(**given)
+        if not (options.stats or options.topk or options.samples or options.maps):
+            raise InputError("nothing to measure: stats, topk, samples and maps are all off")
+        return options
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; the shard only where there is more than one."""
+        values = asdict(self)
+        if self.maps is not None and not isinstance(self.maps, str):
+            values["maps"] = list(self.maps)
+        values["shard"] = None if self.shard == (0, 1) else list(self.shard)
+        return values
+
+    @property
+    def many_hits(self) -> bool:
+        """Whether hits are taken from the whole activation: several of a sample may count."""
+        return self.topk > 0 and self.hits_per_sample > 1
+
+    def units(self, length: int) -> list[range]:
+        """All batches of a data set of `length` samples, whoever reads them."""
+        size = self.batch_size
+        return [range(a, min(a + size, length)) for a in range(0, length, size)]
+
+    def own_units(self, length: int) -> range:
+        """Numbers of the batches of this shard: consecutive, and as even as can be."""
+        index, count = self.shard
+        total = -(-length // self.batch_size)
+        return range(total * index // count, total * (index + 1) // count)
+
+    def map_samples(self, length: int) -> range | tuple[int, ...]:
+        """The samples whose activation maps are kept, ascending."""
+        if self.maps is None:
+            return ()
+        return range(length) if self.maps == "all" else tuple(self.maps)  # type: ignore[arg-type]
+
+
+def _map_samples(maps: Any, length: int) -> tuple[int, ...] | str | None:
+    if maps is None or maps == "all":
+        return maps
+    if isinstance(maps, slice):
+        maps = range(length)[maps]
+    if isinstance(maps, str) or not isinstance(maps, Sequence | torch.Tensor | range):
+        raise InputError(f"maps must be sample indices, a slice, 'all' or None, got {maps!r}")
+    indices = sorted({int(i) for i in maps})
+    if indices and not 0 <= indices[0] <= indices[-1] < length:
+        wrong = indices[0] if indices[0] < 0 else indices[-1]
+        raise InputError(f"maps: there is no sample {wrong}; the data set has {length}")
+    return tuple(indices) or None
+
+
+def _check_normalize(given: dict[str, Any]) -> None:
+    normalize, stage = given["normalize"], given["stage"]
+    if given["maps"] is None and (normalize is not None or given["maps_dtype"] != "rounded"):
+        raise InputError(
+            "normalize and maps_dtype are of the maps that are kept; give maps=... too"
+        )
+    if normalize is not None and normalize not in MODES:
+        raise InputError(f"normalize must be None or one of {', '.join(MODES)}, got {normalize!r}")
+    if normalize in NORMALIZED_ON_READING and not given["stats"]:
+        raise InputError(f"normalize={normalize!r} needs the statistics: leave stats on")
+    if normalize == "batchnorm" and stage != "conv":
+        raise InputError(
+            f'normalize="batchnorm" is for stage="conv"; stage={stage!r} follows the norm already'
+        )
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    if dtype is None:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype must be None, float32, bfloat16 or float16, got {dtype!r}")
+    return name
+
+
+def _shard(shard: Any) -> tuple[int, int]:
+    if shard is None:
+        return (0, 1)
+    try:
+        index, count = (int(v) for v in shard)
+    except (TypeError, ValueError):
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise InputError(f"shard must be (index, count) with 0 <= index < count, got {shard!r}")
+    return (index, count)

@@ -1,0 +1,1 @@
+"""Recomputing what a file says from the model and the data."""

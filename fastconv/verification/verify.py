@@ -1,0 +1,143 @@
+"""`verify`: recompute what a file says, from the model and the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastconv.data import open_data
+from fastconv.errors import InputError
+from fastconv.measure.exact_sum import mean_and_var
+from fastconv.run.allocator import freed_memory_kept
+from fastconv.run.fingerprint import made_by
+from fastconv.run.job import Job
+from fastconv.run.options import Options
+from fastconv.run.transfer import on_device
+from fastconv.store.layer import Layer
+from fastconv.store.reader import Run, open_run
+from fastconv.verification.hits import Check, HitChecker
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `fastconv.verify` found; true where every check holds."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        lines = [f"{'ok  ' if c.ok else 'FAIL'}  {c.name}: {c.detail}" for c in self.checks]
+        failed = sum(not c.ok for c in self.checks)
+        lines.append(f"{failed} of {len(lines)} checks failed" if failed else "everything holds")
+        return "\n".join(lines)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    data: Any,
+    hits: int | None = None,
+    *,
+    device: torch.device | str | None = None,
+) -> Report:
+    """Check a finished file against the model and the data it was made from.
+
+    Every stored hit is recomputed at its position: the network runs again over the batches that
+    the hits came from; the value and the place of the maximum must be those stored (bit for bit
+    with the software and the threads that made the file); and the convolution at that one position,
+    computed in float64 from its own input, must agree within the bound of its dtype and length.
+    Weights, boxes, pictures, checksums, hashes and the consistency of the statistics are checked
+    as well.
+
+    Args:
+        path: the file.
+        model, data: what it was made from.
+        hits: check that many hits per layer, evenly chosen; default all.
+        device: where the model runs; default where it is.
+
+    Returns:
+        A `Report`, true where everything holds.
+
+    Raises:
+        FileFormatError: no complete fastconv file.
+        InputError: the model or the data set lacks what the file speaks of.
+    """
+    if hits is not None and hits < 1:
+        raise InputError(f"hits must be at least 1, or None for all, got {hits}")
+    with open_run(path) as run, freed_memory_kept(), on_device(model, device) as place:
+        stored = run.config["fingerprint"]
+        source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
+        known = {name: stored[name] for name in Options.__dataclass_fields__}
+        options = Options.create(length=len(source), **known)
+        job = Job(model, source, options, stored["layers"], place)
+        checks = [_same_origin(stored, job.identity), *_stored_checks(run, job)]
+        if options.topk:
+            exact = run.config["made_by"] == made_by() and not _different(
+                stored, job.identity, _COMPUTED
+            )
+            checks += HitChecker(run, job, exact=exact).check(hits)
+    return Report(tuple(checks))
+
+
+# how, not what: elsewhere the same values come out, but for the rounding
+_COMPUTED = ("device", "layout", "kernels")
+
+
+def _different(stored: dict[str, Any], now: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if stored.get(key) != now.get(key)]
+
+
+def _same_origin(stored: dict[str, Any], now: dict[str, Any]) -> Check:
+    """Model, data and options by their hashes."""
+    different = _different(stored, now, sorted(now.keys() - _COMPUTED))
+    detail = f"{', '.join(different)} differ" if different else "model, data and options as stored"
+    return Check("fingerprint", not different, detail)
+
+
+def _stored_checks(run: Run, job: Job) -> Iterator[Check]:
+    """What can be told without running the network."""
+    damaged = run.damaged()
+    yield Check(
+        "checksums", not damaged, f"of {', '.join(damaged)} differ" if damaged else "all agree"
+    )
+    for target in job.targets:
+        layer = run[target.info.name]
+        if target.weight is not None:
+            weight = target.weight.detach().float().cpu().numpy()
+            same = layer.weight is not None and np.array_equal(layer.weight, weight)
+            yield Check(
+                f"{target.info.name} weights", same, "those of the model" if same else "differ"
+            )
+        if job.options.stats:
+            yield _consistent_stats(target.info.name, run, layer)
+
+
+def _consistent_stats(name: str, run: Run, layer: Layer) -> Check:
+    raw = layer.result()
+    mean, var = mean_and_var(raw.stats["sum"], raw.stats["sumsq"], raw.stats["count"])
+    wrong = [
+        what
+        for what, value in (("mean", mean), ("var", var), ("std", np.sqrt(var)))
+        if not np.array_equal(layer.stats[what], value, equal_nan=True)
+    ]
+    if raw.histogram is not None and not np.array_equal(raw.histogram.sum(1), raw.stats["count"]):
+        wrong.append("histogram")
+    if raw.topk and run.config["fingerprint"]["order"] == "largest":
+        best = raw.topk["value"][:, 0]
+        highest = np.where(raw.stats["count"] > 0, raw.stats["max"], np.nan)
+        if not np.array_equal(best, highest, equal_nan=True):
+            wrong.append("max and strongest hit")
+    detail = f"{', '.join(wrong)} disagree" if wrong else "mean, variance, counts and extrema agree"
+    return Check(f"{name} statistics", not wrong, detail)

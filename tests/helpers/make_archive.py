@@ -1,0 +1,27 @@
+"""Keep a file of the format as it is: `PYTHONPATH=tests python tests/helpers/make_archive.py`.
+
+Run it before a release that has a new format version; the tests read what it leaves in
+`tests/archive` for ever.
+"""
+
+from pathlib import Path
+
+from fastconv.store import maps, schema
+from fastconv.store.writer import write_run
+from helpers import synthetic
+
+
+def archive(path):
+    """A run of two layers: maps inside, and 8-bit ones beside that a reader must normalise."""
+    first, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2)
+    synthetic.with_maps(first, values)
+    second, values = synthetic.layer_result(synthetic.layer_info("a/b#1", 4, rank=1, size=9))
+    synthetic.with_maps(second, values, "uint8")
+    second.maps.normalize = "minmax"
+    maps.INSIDE = 4 * 6 * 3 * 3 * 3  # bytes: those of conv1
+    write_run(path, synthetic.CONFIG, [first, second], samples=synthetic.sample_table())
+
+
+if __name__ == "__main__":
+    folder = Path(__file__).parents[1] / "archive"
+    archive(folder / f"run-{schema.FORMAT_VERSION}.h5")

@@ -1,0 +1,136 @@
+"""Layer results made up for tests of the file: no model, no data set."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
+from fastconv.geometry import FieldMap
+from fastconv.histogram import BINS
+from fastconv.measure import exact_sum
+from fastconv.ops.exact_add import exact_add
+from fastconv.reduction import histogram_edges
+from fastconv.store import codec, schema
+
+
+def layer_info(name="conv1", channels=5, rank=2, kernel=3, size=7, kind=None):
+    field = FieldMap(1, (-1,), (kernel - 1,))
+    return LayerInfo(
+        name=name,
+        module_path=name.split("#")[0],
+        kind=kind or f"Conv{rank}d",
+        stage="conv",
+        channels=channels,
+        size=(size,) * rank,
+        fields=(field,) * rank,
+        status="exact",
+        kernel=(kernel,) * rank,
+        stride=(1,) * rank,
+        padding=((1, 1),) * rank,
+        dilation=(1,) * rank,
+        groups=1,
+    )
+
+
+def exact_limbs(values):
+    """The exact sums [C, limbs] of values [C, M] float64."""
+    sums = exact_sum.empty_sums(len(values))
+    exact_add(sums, torch.from_numpy(np.ascontiguousarray(values.T)))
+    return exact_sum.canonical(sums.numpy())
+
+
+def layer_values(info, samples=11, seed=0):
+    """Activations [N, C, *size] float32 with a dead filter, one of NaN only, and some NaN."""
+    rng = np.random.default_rng([seed, info.channels, len(info.size)])
+    values = rng.normal(size=(samples, info.channels, *info.size)).astype(np.float32)
+    values[:, 0] = -np.abs(values[:, 0])
+    if info.channels > 2:
+        values[:, 2] = np.nan
+    values.reshape(samples, info.channels, -1)[1, -1, 0] = np.inf
+    return values
+
+
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+    """Everything that a run may hold of a layer, all of it consistent; and the activations."""
+    values = layer_values(info, samples, seed)
+    rank, channels = len(info.size), info.channels
+    rng = np.random.default_rng(seed)
+    flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
+    finite = np.isfinite(flat)
+    zeroed = np.where(finite, flat, 0)
+    edges = histogram_edges().numpy()
+    histogram = np.zeros((channels, BINS), np.int64)
+    for c in range(channels):
+        bins = np.searchsorted(edges, flat[c, finite[c]], side="right") - 1
+        np.add.at(histogram[c], bins, 1)
+    images = rank == 2 and in_channels in (1, 3) if images is None else images
+    size = tuple(f.size for f in info.fields)
+    if images:
+        patches = rng.integers(0, 256, (channels, k, *size, 3), dtype=np.uint8)
+    else:
+        patches = rng.normal(size=(channels, k, in_channels, *size)).astype(np.float32)
+    result = LayerResult(
+        info,
+        weight=rng.normal(size=(channels, in_channels, *info.kernel)).astype(np.float32),
+        stats={
+            "count": finite.sum(1),
+            "nonfinite": (~finite).sum(1),
+            "positive": (finite & (flat > 0)).sum(1),
+            "min": np.where(finite, flat, np.inf).min(1).astype(np.float32),
+            "max": np.where(finite, flat, -np.inf).max(1).astype(np.float32),
+            "sum": exact_limbs(zeroed),
+            "sumsq": exact_limbs(zeroed**2),
+        },
+        histogram=histogram,
+        topk=_topk(info, values, k),
+        patches=patches,
+    )
+    return result, values
+
+
+def _topk(info, values, k):
+    samples, channels, rank = values.shape[0], info.channels, len(info.size)
+    flat = values.reshape(samples, channels, -1)
+    ranked = np.where(np.isfinite(flat), flat, -np.inf)
+    best, at = ranked.max(2), ranked.argmax(2)  # [N, C]
+    order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
+    value = np.take_along_axis(best.T, order, 1)
+    where = np.take_along_axis(at.T, order, 1)
+    position = np.stack(np.unravel_index(where, info.size), -1).reshape(channels, k, rank)
+    box = np.stack([np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)], -2)
+    empty = ~np.isfinite(value)
+    value = np.where(empty, np.nan, value).astype(np.float32)
+    order, position, box = order.copy(), position.copy(), box.copy()
+    order[empty], position[empty], box[empty] = -1, -1, 0
+    return {
+        "value": value,
+        "sample": order.astype(np.int64),
+        "position": position.astype(np.int64),
+        "box": box.astype(np.int64),
+        "status": np.zeros((channels, k), np.uint8),
+    }
+
+
+def sample_table(count=11):
+    keys = [f"faces/größe_{i:03d}.png" for i in range(count)]
+    return SampleTable(count, keys, np.arange(count) % 3, [4])
+
+
+CONFIG = {"options": {"topk": 3, "stage": "conv"}, "backend": "reference", "versions": {"b": 1}}
+
+
+def with_maps(result, values, storage="rounded", samples=None, keepbits=None):
+    """Adds maps of some samples, cut into two blocks."""
+    samples = np.arange(len(values))[::2] if samples is None else np.asarray(samples)
+    finite = np.nan_to_num(values[samples], posinf=9, neginf=-9)
+    scale = offset = None
+    keepbits = keepbits or {"rounded": 10}.get(storage, 23)
+    if storage == "uint8":
+        stored, *tables = codec.to_uint8(finite)
+        scale, offset = (Rows(table.shape, [table]) for table in tables)
+    else:
+        stored = codec.round_mantissa(finite, keepbits).astype(schema.MAP_DTYPES[storage])
+    blocks = iter([stored[:3], stored[3:]])
+    result.maps = Maps(storage, keepbits, samples, Rows(stored.shape, blocks), scale, offset)
+    return finite

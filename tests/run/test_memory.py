@@ -1,0 +1,42 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, resource, sys
+import torch
+from torch import nn
+import fastconv
+
+torch.set_num_threads(1)
+count, out = int(sys.argv[1]), sys.argv[2]
+
+class Noise(torch.utils.data.Dataset):
+    def __len__(self):
+        return count
+    def __getitem__(self, index):
+        return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(index)), index % 10
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=2))
+fastconv.run.run_state.MIN_SECONDS = 0.2
+fastconv.extract(model, Noise(), out, samples=True, maps=slice(0, 2000, 4), progress=False)
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_number_of_samples(tmp_path):
+    """2,000 and 20,000 samples, with per-sample summaries: equal within 5 %."""
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    peak = {}
+    for count in (2_000, 20_000):
+        command = [sys.executable, "-c", SCRIPT, str(count), str(tmp_path / f"{count}.h5")]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        peak[count] = json.loads(done.stdout)
+    assert peak[20_000] <= 1.05 * peak[2_000], peak
