@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def misfires(run: Any, *, quantile: float = 0.9, of: str = "max") -> pd.DataFram
     for layer in run.layers:
         for block in blocks(summary(run[layer], of)[used]):
             rows = block.samples
-            fires = block.values > np.quantile(block.values, quantile, 0, method="inverted_cdf")
+            fires = block.values > _quantile(block.values, quantile)
             for value, name in zip(mistaken_for, names, strict=True):
                 wrong = ~right[rows] & (said[rows] == value)
                 if wrong.any():
@@ -69,6 +70,12 @@ def misfires(run: Any, *, quantile: float = 0.9, of: str = "max") -> pd.DataFram
     keys = ["p", "lift", "place", "filter"]
     frame = frame.sort_values(keys, ascending=[True, False, True, True], kind="stable")
     return frame.reset_index(drop=True)[list(COLUMNS)]
+
+
+def _quantile(values: np.ndarray, q: float) -> np.ndarray:
+    """[C] of [N, C]: as numpy's "inverted_cdf", at a tenth of its time."""
+    rank = max(math.ceil(q * len(values)) - 1, 0)
+    return np.partition(np.ascontiguousarray(values.T), rank, axis=1)[:, rank]
 
 
 def _against(

@@ -58,19 +58,21 @@ def blocks(values: np.ndarray) -> Iterator[Block]:
     """
     for start in range(0, values.shape[1], COLUMNS):
         part = values[:, start : start + COLUMNS]
-        finite = np.isfinite(part)
-        if finite.all():
-            patterns, which = np.ones((1, len(part)), bool), np.zeros(part.shape[1], np.int64)
-        else:
-            patterns, which = np.unique(finite.T, axis=0, return_inverse=True)
-            which = which.reshape(-1)
-        for number, pattern in enumerate(patterns):
-            rows = np.flatnonzero(pattern)
-            columns = np.flatnonzero(which == number)
-            found = part[np.ix_(rows, columns)]
+        for rows, columns in complete(np.isfinite(part)):
+            found = part[rows][:, columns]
             varied = (found != found[:1]).any(0)
             if varied.any():
                 yield Block(start + columns[varied], rows, found[:, varied])
+
+
+def complete(finite: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(samples, filters) of [N, C] bool: the filters that are finite for the same samples."""
+    if finite.all():
+        yield np.arange(len(finite)), np.arange(finite.shape[1])
+        return
+    patterns, which = np.unique(finite.T, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        yield np.flatnonzero(pattern), np.flatnonzero(which.reshape(-1) == number)
 
 
 class Labels(NamedTuple):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.reading import COLUMNS as AT_ONCE
-from fastconv.insight.reading import Table, kept_samples, sample_count, summary
+from fastconv.insight.reading import Table, complete, kept_samples, sample_count, summary
 from fastconv.insight.statistics import concordance, correlation, paired_change, ranks
 
 COLUMNS = (
@@ -80,11 +80,9 @@ def _compared(
 ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """(filters [c], their columns) of arrays [N, C]; filters of the same finite samples at once."""
     finite = np.isfinite(high) & np.isfinite(high_after)
-    patterns, which = np.unique(finite.T, axis=0, return_inverse=True)
     found = []
-    for number, rows in enumerate(patterns):
-        columns = np.flatnonzero(which.reshape(-1) == number)
-        if rows.sum() < 2:
+    for rows, columns in complete(finite):
+        if len(rows) < 2:
             continue
         a, b = high[rows][:, columns], high_after[rows][:, columns]
         varied = ((a != a[:1]) | (b != b[:1])).any(0)

@@ -196,16 +196,16 @@ class Detector(NamedTuple):
 
 def best_detector(values: np.ndarray, positive: np.ndarray) -> Detector:
     """The threshold with the largest F1 for samples `positive` [N] bool; of ties, the highest."""
-    order = np.argsort(-values, axis=0, kind="stable")
-    ordered = np.take_along_axis(values, order, 0)
-    found = np.cumsum(positive[order], 0)  # true positives from each value on
-    called = np.arange(1, len(values) + 1)[:, None]
-    f1 = 2 * found / (called + positive.sum())
-    f1[:-1][ordered[1:] == ordered[:-1]] = -1  # a threshold takes all that tie
-    best = f1.argmax(0)
-    at = np.arange(values.shape[1])
-    hits = found[best, at]
-    return Detector(hits / (best + 1), hits / positive.sum(), ordered[best, at])
+    rows = np.ascontiguousarray(-values.T)  # [C, N], so that the highest come first
+    order = np.argsort(rows, axis=1)
+    ordered = np.take_along_axis(rows, order, 1)
+    found = np.cumsum(positive[order], 1, dtype=np.int32)  # true positives from each value on
+    f1 = 2 * found / (np.arange(1, len(values) + 1) + positive.sum())
+    f1[:, :-1][ordered[:, 1:] == ordered[:, :-1]] = -1  # a threshold takes all that tie
+    best = f1.argmax(1)
+    at = np.arange(len(rows))
+    hits = found[at, best]
+    return Detector(hits / (best + 1), hits / positive.sum(), -ordered[at, best])
 
 
 def risk_ratio(tables: list[tuple[np.ndarray, int, np.ndarray, int]]) -> np.ndarray:
