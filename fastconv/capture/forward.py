@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,9 @@ def capture_forward(
     on_output: Callable[[int, Tensor], None],
     fused: Container[int] = (),
     on_input: Callable[[int, Tensor], Tensor | None] | None = None,
-) -> None:
+    *,
+    to_output: bool = False,
+) -> Any:
     """Run the model up to the deepest target, handing over each output as it appears.
 
     `on_output(i, tensor)` gets what the hooked call of targets[i] returned, [N, C, *spatial],
@@ -38,12 +41,14 @@ def capture_forward(
 
     The calls of the targets in `fused` do not run: `on_input(i, input)` does their work, and
     returns what the network goes on with, as `targets[i].fusion` says, if `targets[i].fusion.read`.
+
+    With `to_output` the model runs to its end, and its output is returned; else None.
     """
     missing = set(range(len(targets)))
 
     def finished(i: int) -> None:
         missing.discard(i)
-        if not missing:
+        if not missing and not to_output:
             raise _Done
 
     def receive(i: int, output: object) -> None:
@@ -75,15 +80,16 @@ def capture_forward(
             torch.inference_mode(),
             explained(inputs),
         ):
-            model(inputs)
+            output = model(inputs)
     except _Done:
-        pass
+        output = None
     if missing:
         name = targets[min(missing)].info.name
         raise FastconvError(
             f"layer {name!r} ran in the probe forward but not now: the model chooses its path by "
             "the data; leave the layer out"
         )
+    return output if to_output else None
 
 
 @contextmanager

@@ -11,8 +11,9 @@ subtracted and divided by where the model's input is normalised. Pixels of 0 ...
 
 from fastconv.perturb.adversarial import fgsm, pgd
 from fastconv.perturb.appearance import blur, brightness, contrast, frequency, hue, jpeg, noise
+from fastconv.perturb.describe import describe, from_description
 from fastconv.perturb.parse import parse
-from fastconv.perturb.perturbation import Perturbation, describe
+from fastconv.perturb.perturbation import Perturbation
 from fastconv.perturb.placement import flip, rotate, scale, translate
 from fastconv.perturb.sequence import drop_frames, shuffle_frames, stretch, time_shift
 from fastconv.perturb.structure import occlude, shuffle_patches, silhouette
@@ -20,6 +21,7 @@ from fastconv.perturb.structure import occlude, shuffle_patches, silhouette
 __all__ = [
     "Perturbation",
     "describe",
+    "from_description",
     "parse",
     "rotate",
     "translate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,28 +47,10 @@ class Perturbation:
 
     def describe(self) -> dict[str, Any]:
         """Name and parameters as plain values; arrays by their shape and hash."""
-        return {"name": self.name} | {k: _plain(v) for k, v in self.parameters.items()}
+        return {"name": self.name} | {k: plain(v) for k, v in self.parameters.items()}
 
 
-def describe(change: Callable[..., Tensor]) -> dict[str, Any]:
-    """Plain values that identify a perturbation, or any callable that is used as one.
-
-    A callable describes itself by a method `describe`; else it is known by its module and name,
-    the arguments of a `functools.partial` included. Code is not looked into: give a changed
-    function another name.
-    """
-    own = getattr(change, "describe", None)
-    if callable(own):
-        return dict(own())
-    if isinstance(change, functools.partial):
-        given = {f"argument_{i}": _plain(v) for i, v in enumerate(change.args)}
-        given |= {k: _plain(v) for k, v in change.keywords.items()}
-        return describe(change.func) | given
-    named = change if hasattr(change, "__qualname__") else type(change)
-    return {"name": f"{named.__module__}.{named.__qualname__}"}
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
@@ -79,7 +60,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value if isinstance(value, int | float | str | bool | None) else repr(value)
 
 
