@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture.plan import CaptureTarget
+from fastconv.capture.targets import CaptureTarget
 from fastconv.capture.trace import evaluation, explained, single_tensor
 from fastconv.errors import FastconvError
 

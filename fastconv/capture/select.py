@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from fastconv.capture.reach import Reach
+from fastconv.capture.receptive_field import Reach
 from fastconv.capture.trace import Call, Trace, module_names
 from fastconv.errors import LayerError
 

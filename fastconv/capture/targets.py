@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from fastconv.capture.fusion import Fusion, find_fusion
-from fastconv.capture.reach import Reach, layer_fields
-from fastconv.capture.receptive_field import propagate
+from fastconv.capture.receptive_field import Reach, layer_fields, propagate
 from fastconv.capture.select import Layers, select_calls
 from fastconv.capture.stages import Stage, find_stage
 from fastconv.capture.trace import Call, Trace, trace_forward
