@@ -1,23 +1,20 @@
-"""What to capture of a model."""
+"""What to capture of a model: one target per layer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from fastconv.capture.fusion import Fusion, find_fusion
-from fastconv.capture.receptive_field import Reach, layer_fields, propagate
-from fastconv.capture.select import Layers, select_calls
+from fastconv.capture.receptive_field import Reach, layer_fields
+from fastconv.capture.select import instances_a_sample
 from fastconv.capture.stages import Stage, find_stage
-from fastconv.capture.trace import Call, Trace, trace_forward
-from fastconv.errors import InputError
+from fastconv.capture.trace import CONVOLUTION_OPS, Call, Op, Trace
 from fastconv.format.result import LayerInfo
 from fastconv.geometry import ConvGeometry
-
-STAGES = ("conv", "norm", "act")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,97 +28,98 @@ class CaptureTarget:
     activation: str | None
     module: nn.Module  # whose call `index` is hooked
     index: int
+    function: str | None = None  # "conv2d": the convolution of that name and index in `module`
+    instances: int = 1  # rows of the output a sample
     fusion: Fusion | None = None  # how that call could run fused with what is measured of it
 
 
-def plan_capture(
-    model: nn.Module, example: Tensor, layers: Layers = None, stage: str = "conv"
+def make_targets(
+    trace: Trace, reaches: dict[Call, Reach], calls: dict[Call, str], stage: str
 ) -> list[CaptureTarget]:
-    """Choose layers and find their shapes, stages and receptive fields by one probe forward.
-
-    Args:
-        model: any module that takes one tensor; it is left as it was found.
-        example: [N, C, *spatial], one or two samples, on the device and in the dtype of the model.
-        layers: names ("layer1.0.conv1", "relu#1"), globs and module types, one or several; None
-            for every convolution module, transposed ones too.
-        stage: of convolutions: "conv" their output, "norm" after the normalisation that follows,
-            "act" after the activation that follows. Where none follows, `info.stage` says which
-            stage was taken; rules in `fastconv/capture/stages.py`. Other layers are taken as is.
-
-    Returns:
-        One target per layer, in forward order. `info.fields` and `info.status` hold for inputs
-        of the spatial size of `example`.
-
-    Raises:
-        LayerError: a layer that does not exist, is never called, or does not return
-            [N, C, *spatial]; no convolution in the model.
-        InputError: an example of the wrong shape, a model with uninitialised lazy modules.
-    """
-    if stage not in STAGES:
-        raise InputError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
-    if example.ndim < 2 or len(example) == 0:
-        raise InputError(f"the example must be [N, C, *spatial], got {list(example.shape)}")
-    trace = trace_forward(model, example)
-    reaches = propagate(trace)
-    calls = select_calls(model, trace, reaches, layers)
-    stages = [
-        find_stage(trace, call, stage) if isinstance(call.module, _ConvNd) else Stage(call, "conv")
-        for call in calls
-    ]
+    """Targets of the calls chosen, under the names given."""
+    stages = [find_stage(trace, call, stage if call.is_conv else "conv") for call in calls]
     captured = [found.call for found in stages]
     return [
-        _target(trace, reaches, call, found, find_fusion(trace, call, found, captured))
-        for call, found in zip(calls, stages, strict=True)
+        _target(trace, reaches, call, name, found, captured)
+        for (call, name), found in zip(calls.items(), stages, strict=True)
     ]
 
 
 def _target(
-    trace: Trace, reaches: dict[Call, Reach], call: Call, found: Stage, fusion: Fusion | None
+    trace: Trace,
+    reaches: dict[Call, Reach],
+    call: Call,
+    name: str,
+    found: Stage,
+    captured: Sequence[Call],
 ) -> CaptureTarget:
-    module: Any = call.module
-    is_conv = isinstance(module, _ConvNd)
     tensor = found.call.tensor
     assert tensor is not None  # selected, or found to have the shape of the selected one
-    sizes = trace.example.shape[2:]
-    fields, status = layer_fields(reaches[found.call], tensor.shape, sizes)
-    geometry: dict[str, Any] = {}
-    if is_conv:
-        shape = ConvGeometry.create(
-            module.kernel_size, module.stride, module.padding, module.dilation, module.groups
-        )
-        geometry = vars(shape) | {"transposed": isinstance(module, _ConvTransposeNd)}
+    instances = instances_a_sample(tensor, len(trace.example))
+    folded = (instances,) if instances > 1 else ()
+    fields, status = layer_fields(
+        reaches[found.call], tensor.shape, trace.sizes, folded=bool(folded)
+    )
+    used = _convolution_of(trace, call) if call.is_conv else None
     info = LayerInfo(
-        name=call.name,
+        name=name,
         module_path=call.path,
-        kind=type(module).__name__,
+        kind=call.function or type(call.module).__name__,
         stage=found.taken,
         channels=tensor.shape[1],
-        size=tuple(tensor.shape[2:]),
+        size=(*folded, *tensor.shape[2:]),
         fields=fields,
         status=status,
-        **geometry,
+        **_geometry(call, used),
     )
     return CaptureTarget(
         info=info,
-        weight=_weight(trace, call) if is_conv else None,
+        weight=_weight(call, used) if call.is_conv else None,
         scale=found.scale,
         shift=found.shift,
         activation=found.activation,
         module=found.call.module,
         index=found.call.index,
-        fusion=fusion,
+        function=found.call.function,
+        instances=instances,
+        fusion=None if folded or call.function else find_fusion(trace, call, found, captured),
     )
 
 
-def _weight(trace: Trace, call: Call) -> Tensor:
-    """The weight that the call used, which a parametrisation may have computed."""
-    used = [
-        op.arguments for op in trace.ops[call.first_op : call.end_op] if op.name == "convolution"
-    ]
+def _convolution_of(trace: Trace, call: Call) -> Op | None:
+    """The last convolution of a call."""
+    inside = trace.ops[call.first_op : call.end_op]
+    return next((op for op in reversed(inside) if op.name in CONVOLUTION_OPS), None)
+
+
+def _geometry(call: Call, used: Op | None) -> dict[str, Any]:
+    if not call.is_conv:
+        return {}
     module: Any = call.module
-    weight = module.weight.detach()
-    if used and used[-1]["weight"].dtype == weight.dtype:  # else autocast made a copy
-        weight = used[-1]["weight"].detach()
-    if isinstance(module, _ConvTransposeNd):  # [C_in, C_out/groups, *kernel]
-        weight = weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
+    if call.function is None:
+        m, transposed = module, module.transposed
+        shape = ConvGeometry.create(m.kernel_size, m.stride, m.padding, m.dilation, m.groups)
+    else:
+        assert used is not None
+        a = used.arguments
+        transposed, kernel = a["transposed"], a["weight"].shape[2:]
+        shape = ConvGeometry.create(kernel, a["stride"], a["padding"], a["dilation"], a["groups"])
+    return vars(shape) | {"transposed": transposed}
+
+
+def _weight(call: Call, used: Op | None) -> Tensor:
+    """The weight that the call used, which a parametrisation may have computed."""
+    module: Any = call.module
+    weight = None if used is None else used.arguments["weight"].detach()
+    if call.function is None:
+        own = module.weight.detach()
+        if weight is None or weight.dtype != own.dtype:  # autocast made a copy
+            weight = own
+        groups, transposed = module.groups, module.transposed
+    else:
+        assert used is not None
+        groups, transposed = used.arguments["groups"], used.arguments["transposed"]
+    assert weight is not None
+    if transposed:  # [C_in, C_out/groups, *kernel]
+        weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return weight

@@ -312,7 +312,7 @@ def test_shuffled_channels_crops_and_strided_slices():
         lambda m, x: m.conv(x).roll((1, 2), (2, 3)),
         lambda m, x: m.conv(x).flip(2, 3),
         lambda m, x: torch.fft.ifft2(torch.fft.fft2(m.conv(x))).real,
-        lambda m, x: m.conv(x)[:, :, torch.randperm(7)][..., torch.randperm(8)],
+        lambda m, x: m.conv(x)[:, :, [3, 1, 0, 2, 6, 4, 5]][..., [7, 1, 0, 4, 2, 3, 6, 5]],
     ],
 )
 def test_what_mixes_positions_is_global(function):

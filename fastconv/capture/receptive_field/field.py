@@ -27,6 +27,7 @@ class Axis:
     field: FieldMap
     starts: np.ndarray  # [positions] int64
     stops: np.ndarray  # [positions] int64
+    folded: bool = False  # into the batch dimension: the positions once for every sample
 
     @classmethod
     def of_input(cls, source: int, size: int) -> Axis:
@@ -49,7 +50,7 @@ class Axis:
 
     def same(self, other: Axis) -> bool:
         return (
-            (self.source, self.field) == (other.source, other.field)
+            (self.source, self.field, self.folded) == (other.source, other.field, other.folded)
             and np.array_equal(self.starts, other.starts)
             and np.array_equal(self.stops, other.stops)
         )
@@ -58,11 +59,12 @@ class Axis:
         """The positions of both; None where no rule holds the boxes of both."""
         if self is other:
             return self
-        field = self.field.union(other.field) if self.source == other.source else None
+        alike = (self.source, self.folded) == (other.source, other.folded)
+        field = self.field.union(other.field) if alike else None
         if field is None:
             return None
         starts, stops = np.minimum(self.starts, other.starts), np.maximum(self.stops, other.stops)
-        return Axis(self.source, self.size, field, starts, stops)
+        return replace(self, field=field, starts=starts, stops=stops)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +212,7 @@ def gather(
         if axis is None:
             continue
         axes[d] = None
-        if window is not None and window.box.period <= MAX_PERIOD:
+        if window is not None and window.box.period <= MAX_PERIOD and not axis.folded:
             field = window.box.through(axis.field)
             if field is not None:
                 seen = window.seen(axis, out.shape[d])
@@ -219,17 +221,18 @@ def gather(
 
 
 def layer_fields(
-    reach: Reach, shape: Sequence[int], sizes: Sequence[int]
+    reach: Reach, shape: Sequence[int], sizes: Sequence[int], *, folded: bool = False
 ) -> tuple[tuple[FieldMap, ...], str]:
     """Receptive field per spatial dimension of the input, for an output of `shape`, and status.
 
     "exact": clipped to the image, the box of a position is the bounding box of the pixels that it
-    depends on; "bound": it contains them; "global": it is the whole image.
+    depends on; "bound": it contains them; "global": it is the whole image. With `folded`, the
+    instances of a sample (frames or crops in the batch dimension) are the first position.
     """
     fields, local, exact = [], False, reach.exact and not reach.uneven
-    for source, size in enumerate(sizes):
-        d = 2 + source  # the stored position of a hit is read dimension by dimension
-        axis = reach.axes[d] if d < len(shape) else None
+    dims = [*([0] if folded else []), *range(2, len(shape))]
+    for source, size in enumerate(sizes):  # the stored position is read dimension by dimension
+        axis = reach.axes[dims[source]] if source < len(dims) else None
         if axis is None or axis.source != source:
             fields.append(FieldMap.whole(size))
             exact = exact and source in reach.whole
@@ -237,4 +240,6 @@ def layer_fields(
         fields.append(axis.field)
         local = True
         exact = exact and axis.tight
-    return tuple(fields), ("exact" if exact else "bound") if local else "global"
+    if not local:
+        return tuple(fields), "bound" if folded else "global"
+    return tuple(fields), "exact" if exact else "bound"

@@ -15,7 +15,7 @@ from fastconv.capture.trace import Call, Op, Trace
 class _Propagation:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.sizes = tuple(trace.example.shape[2:])
+        self.sizes = trace.sizes
         self.reach: dict[int, Reach] = {}
         self.aliases: dict[int, dict[int, Tensor]] = defaultdict(dict)  # by storage
         axes = [Axis.of_input(i, size) for i, size in enumerate(self.sizes)]

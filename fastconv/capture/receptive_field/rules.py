@@ -24,7 +24,7 @@ from fastconv.capture.receptive_field.field import (
     mix,
     settle,
 )
-from fastconv.capture.trace import Op
+from fastconv.capture.trace import CONVOLUTION_OPS, Op
 from fastconv.geometry import FieldMap, adaptive_window, resize_window, transposed_window
 
 
@@ -91,7 +91,7 @@ def _spread(values: int | Sequence[int], rank: int) -> list[int]:
     return values * rank if len(values) == 1 else values
 
 
-@rule("convolution")
+@rule("convolution", "_convolution")
 def _convolution(c: Context) -> Reach:
     x = c.first
     rank = x.ndim - 2
@@ -217,7 +217,7 @@ def _mirror_pad(c: Context) -> Reach:
 
 def _extent(op: Op, dim: int) -> int:
     """Positions along a dimension that an unpadded convolution spans; 0 for everything else."""
-    if op.name != "convolution" or op.arguments["transposed"] or any(op.arguments["padding"]):
+    if op.name not in CONVOLUTION_OPS or op.arguments["transposed"] or any(op.arguments["padding"]):
         return 0
     rank = op.inputs[0].ndim - 2
     dilation = _spread(op.arguments["dilation"], rank)[dim - 2]
@@ -277,7 +277,10 @@ def _stack(c: Context) -> Reach:
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze")
 def _view(c: Context) -> Reach:
-    """Dimensions that keep their size and their place between the others keep their axis."""
+    """Dimensions that keep their size and their place between the others keep their axis.
+
+    So does the one after the batch dimension that is folded into it, and unfolded later.
+    """
     reach, old, new = c.look(c.first), list(c.first.shape), list(c.out.shape)
     if 0 in old:
         return settle(reach, [None] * len(new))
@@ -286,6 +289,13 @@ def _view(c: Context) -> Reach:
         if axis is None:
             continue
         before, size = math.prod(old[:d]), old[d]
+        if d == 1 and new and size > 1 and old[0] * size == new[0]:
+            axes[0] = replace(axis, folded=True)
+            continue
+        if axis.folded and new[:1] != old[:1]:
+            if len(new) > 1 and new[1] == len(axis.starts) and new[0] * new[1] == old[0]:
+                axes[1] = replace(axis, folded=False)
+            continue
         places = [e for e in range(len(new)) if new[e] == size and math.prod(new[:e]) == before]
         if len(places) == 1 or (places and size > 1):
             axes[places[0]] = axis
