@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from fastconv.capture.stages import Stage, find_stage
 from fastconv.capture.trace import Call, Trace
-from fastconv.reduction import Onward
+from fastconv.reduction import PostOps
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 IDEMPOTENT = ("relu", "relu6")
@@ -36,13 +36,13 @@ class Fusion:
 
     absorbed: Absorbed  # up to the stage that is measured, and beyond
     read: bool  # the network reads the value, else it is wanted only reduced
-    onward: Onward | None = None  # what is done to the measured value before the network reads it
+    post_ops: PostOps | None = None  # applied to the measured value before the network reads it
     beyond: int = 0  # how many of `absorbed` do that
 
     def up_to_the_stage(self) -> Fusion:
         """The same without what comes after the measured value."""
         inner = self.absorbed[: len(self.absorbed) - self.beyond]
-        return replace(self, absorbed=inner, onward=None, beyond=0)
+        return replace(self, absorbed=inner, post_ops=None, beyond=0)
 
 
 def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]) -> Fusion | None:
@@ -57,7 +57,7 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
     if full.call is not call:
         full = stage
     absorbed: list[Call] = []
-    onward, beyond = Onward(), 0
+    post_ops, beyond = PostOps(), 0
     end = call.end_op
     if full.scale is not None:
         norm = _only_reader(trace, value, end)
@@ -71,17 +71,17 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
         absorbed.append(norm)
         value, end = norm.tensor, norm.end_op
         if stage.scale is None:
-            onward, beyond = Onward(full.scale, full.shift), 1
+            post_ops, beyond = PostOps(full.scale, full.shift), 1
     if full.activation is not None:
         activation = _only_reader(trace, value, end)
         if activation is not None and activation not in captured:
             absorbed.append(activation)
             if stage.activation is None:
-                onward, beyond = onward._replace(activation=full.activation), beyond + 1
+                post_ops, beyond = post_ops._replace(activation=full.activation), beyond + 1
         elif stage.activation is not None and (activation or full.activation not in IDEMPOTENT):
             return None
     calls = tuple((one.module, one.index) for one in absorbed)
-    return Fusion(calls, read=True, onward=onward if beyond else None, beyond=beyond)
+    return Fusion(calls, read=True, post_ops=post_ops if beyond else None, beyond=beyond)
 
 
 def _plain(call: Call) -> bool:
