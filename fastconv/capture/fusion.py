@@ -5,7 +5,7 @@ the convolution's output what norm and activation make of it; the calls of the n
 modules then pass their input on. That is possible where
 
 - the module is exactly a `torch.nn.Conv1d/2d/3d` in float32, float16 or bfloat16 with zero padding,
-  and nothing else hooks it or has replaced its forward;
+  and nothing else hooks it (or every module) or has replaced its forward;
 - nothing but the norm reads the output of the convolution, and nothing but the activation that of
   the norm; both are plain modules of torch (up to the stage, a functional ReLU may stay, as doing
   it twice changes nothing); and no layer that is captured lies between.
@@ -88,7 +88,8 @@ def _plain(call: Call) -> bool:
     """A convolution of torch as it is, which reads one batch of the type of its weights."""
     module = call.module
     return (
-        type(module) in CONVOLUTIONS
+        call.function is None
+        and type(module) in CONVOLUTIONS
         and module.padding_mode == "zeros"
         and _untouched(module)
         and len(call.inputs) == 1
@@ -101,7 +102,12 @@ def _plain(call: Call) -> bool:
 
 
 def _untouched(module: nn.Module) -> bool:
-    return "forward" not in vars(module) and not module._forward_hooks
+    hooks = (
+        module._forward_hooks,
+        torch.nn.modules.module._global_forward_hooks,
+        torch.nn.modules.module._global_forward_pre_hooks,
+    )
+    return "forward" not in vars(module) and not any(hooks)
 
 
 def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:
@@ -110,7 +116,9 @@ def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:
     if len(readers) != 1:
         return None
     for call in trace.calls:
-        if call.first_op <= readers[0] < call.end_op and not any(call.module.children()):
+        if call.function or any(call.module.children()):
+            continue
+        if call.first_op <= readers[0] < call.end_op:
             ours = type(call.module).__module__.startswith("torch.nn.modules.")
             same = len(call.inputs) == 1 and call.inputs[0] is value
             seen = _untouched(call.module) and not call.module._forward_pre_hooks

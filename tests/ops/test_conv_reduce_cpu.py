@@ -77,17 +77,6 @@ def make(case, dtype=torch.float32, seed=0):
     return x, w, {**options, **rest}
 
 
-@pytest.fixture
-def isa(request):
-    level = request.param
-    if level not in cpu.supported_isas():
-        pytest.skip(f"this machine has no {level}")
-    before = cpu.isa()
-    cpu.set_isa(level)
-    yield level
-    cpu.set_isa(before)
-
-
 every_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
 
 
