@@ -12,6 +12,7 @@ from torch import Tensor
 from fastconv.errors import InputError
 
 Output = str | int | Callable[[Any], Tensor] | None  # which part of the output has the scores
+_FUNCTION = "function "
 MISSING = {"label": -1, "prediction": -1, "confidence": np.nan, "correct": 0}  # if skipped
 
 
@@ -68,7 +69,28 @@ def describe_output(which: Output) -> str | int | None:
     if not callable(which):
         raise InputError(f"output must be a name, an index or a function, got {which!r}")
     named: Any = which if hasattr(which, "__qualname__") else type(which)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{_FUNCTION}{named.__module__}.{named.__qualname__}"
+
+
+def rebuilt_output(stored: str | int | None, given: Output) -> Output:
+    """Where a file's outcomes came from: as given, or as stored.
+
+    Raises:
+        InputError: it was a function, and none is given.
+    """
+    if given is not None:
+        return given
+    if isinstance(stored, str) and stored.startswith(_FUNCTION):
+        raise InputError(f"the scores came from a {stored}, which no file holds; give it: output=")
+    return stored
+
+
+def class_probabilities(scores: Tensor) -> Tensor:
+    """[n, K] float64 of scores [n, K], or [n, 2] of one logit, on the host."""
+    scores = scores.detach().double().cpu()
+    if scores.shape[1] > 1:
+        return scores.softmax(1)
+    return torch.cat(((-scores).sigmoid(), scores.sigmoid()), 1)
 
 
 def outcomes_of(scores: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
@@ -77,13 +99,9 @@ def outcomes_of(scores: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     Raises:
         InputError: a label that the scores have no class for.
     """
-    scores = scores.detach().double().cpu()
-    if scores.shape[1] == 1:
-        yes = scores[:, 0].sigmoid()
-        prediction, confidence = (yes > 0.5).long(), torch.maximum(yes, 1 - yes)
-    else:
-        confidence, prediction = scores.softmax(1).max(1)
-    count = max(2, scores.shape[1])
+    probabilities = class_probabilities(scores)
+    confidence, prediction = probabilities.max(1)
+    count = probabilities.shape[1]
     if labels is None:
         labels = torch.full_like(prediction, -1)
     if len(labels) and int(labels.max()) >= count:

@@ -142,7 +142,8 @@ class Recording:
         keys = None if keys is None else keys[own.start : own.stop]
         table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
         if self._job.options.outcomes:
-            table.outcomes = {name: self._joined(f"outcomes/{name}") for name in MISSING}
+            found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
+            table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
         return table
 
     def _joined(self, name: str) -> np.ndarray | None:
