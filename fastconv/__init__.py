@@ -1,6 +1,10 @@
 """See what the convolutions of a trained network have learned."""
 
+from fastconv import insight
 from fastconv.dispatch import backends
+from fastconv.insight.ablate import ablate
+from fastconv.insight.compare import compare
+from fastconv.insight.overlap import overlap
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
@@ -19,6 +23,10 @@ __all__ = [
     "open",
     "merge",
     "verify",
+    "insight",
+    "ablate",
+    "compare",
+    "overlap",
     "Run",
     "Layer",
     "Report",

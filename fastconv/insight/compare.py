@@ -30,8 +30,8 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
 
     Layers of one name are compared. Where both runs saw the same data with `samples=True`, filters
     are matched so that the sum of their response correlations is largest, else by the cosine of
-    their weights as they stand, which is of use for networks that come from one another (fine-tuned,
-    pruned, quantised): filters of networks trained apart are permuted.
+    their weights as they stand. That is of use for networks that come from one another
+    (fine-tuned, pruned, quantised); the filters of networks trained apart are permuted.
 
     Args:
         a, b: runs with statistics.

@@ -48,7 +48,9 @@ def centred_products(
         rows: [N] bool, the samples that count.
     """
     number = np.flatnonzero(rows)
-    means = [sum(block.sum(0) for block in _blocks(a, number)) / max(1, len(number)) for a in (x, y)]
+    means = [
+        sum(block.sum(0) for block in _blocks(a, number)) / max(1, len(number)) for a in (x, y)
+    ]
     products = np.zeros((x.shape[1], y.shape[1]))
     squares = [np.zeros(x.shape[1]), np.zeros(y.shape[1])]
     for a, b in zip(_blocks(x, number), _blocks(y, number), strict=True):

@@ -40,7 +40,8 @@ def design(run: Run) -> pd.DataFrame:
         - rim_energy: share of that energy in the outermost taps alone (0 where the kernel has
           fewer than three).
         - next_stride: by how much the output is thinned out before the next layer reads it: the
-          stride of the layer itself times that of a pooling behind it; 1 for none.
+          stride of the layer itself times that of a pooling behind it (average or maximum: the
+          file does not know); 1 for none.
         - above_nyquist: share of the energy of the kernels above 1 / (2 next_stride) cycles per
           position, which folds back as aliasing if the input has a flat spectrum (an upper bound
           for smooth inputs); 0 without thinning.
@@ -111,7 +112,7 @@ def thinning(info: LayerInfo, after: LayerInfo | None) -> tuple[float, ...]:
 
 
 def rim_energies(weight: np.ndarray) -> list[float]:
-    """Share of the layer's energy in the outermost 1, 2, ... taps on every side, centre excluded."""
+    """Share of the layer's energy in the outermost 1, 2, ... taps on every side."""
     energy = np.square(weight, dtype=np.float64).sum((0, 1))  # [*kernel]
     total = energy.sum()
     rims = []
@@ -131,7 +132,7 @@ def _redundant(layer: Layer, weight: np.ndarray) -> np.ndarray:
     same = weight_similarity(weight, layer.info.groups or 1) >= SAME_WEIGHTS
     if "samples" in layer.holds:
         same |= response_correlation(layer, layer) >= SAME_RESPONSES
-    return np.tril(same, -1).any(1)
+    return np.asarray(np.tril(same, -1).any(1))
 
 
 def _advice(row: dict[str, Any], kernel: tuple[int, ...], rims: list[float]) -> list[str]:
@@ -144,13 +145,13 @@ def _advice(row: dict[str, Any], kernel: tuple[int, ...], rims: list[float]) -> 
             "energy of the weights"
         )
     if row["above_nyquist"] > ALIASING:
+        factor, share = row["next_stride"], row["above_nyquist"]
         found.append(
-            f"blur before thinning out by {row['next_stride']:g}: {row['above_nyquist']:.0%} of the "
-            f"energy lies above the Nyquist limit of {1 / (2 * row['next_stride']):.3g} cycles"
+            f"blur before thinning out by {factor:g}: {share:.0%} of the energy lies above the "
+            f"Nyquist limit of {1 / (2 * factor):.3g} cycles"
         )
     for what in ("redundant", "dead"):
         if row[what]:
             left = row["filters"] - row[what]
             found.append(f"{row[what]} of {row['filters']} filters are {what}: {left} would do")
     return found
-

@@ -7,19 +7,18 @@ one signal of several channels: energies and correlations are added over them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+_WEIGHTS = 2**20  # of which spectra are held at a time
 FREQUENCIES = {1: 512, 2: 64, 3: 32}  # per dimension, over one cycle per tap, by rank
 
 
 def autocorrelation(weight: np.ndarray) -> np.ndarray:
     """[C, *(2 kernel - 1)]: sum over positions of w(x) w(x + lag), lag 0 in the middle."""
-    axes, size = _axes(weight), [2 * k - 1 for k in weight.shape[2:]]
-    spectrum = np.fft.fftn(weight, size, axes)
-    found = np.fft.ifftn((np.abs(spectrum) ** 2).sum(1), axes=[a - 1 for a in axes]).real
-    return np.fft.fftshift(found, [a - 1 for a in axes])
+    found = _products(weight, lambda spectrum: np.abs(spectrum) ** 2)
+    return np.fft.fftshift(found, range(1, found.ndim))
 
 
 def effective_size(weight: np.ndarray) -> np.ndarray:
@@ -104,7 +103,7 @@ def separability(weight: np.ndarray) -> np.ndarray:
     """[C] in [0, 1]: share of the energy in the best separable kernel of every input channel.
 
     The largest squared singular value of the kernel over their sum; of three dimensions the
-    smallest over their unfoldings. 1 if and only if the kernel is a product of one-dimensional ones.
+    smallest over their unfoldings. 1 for products of one-dimensional kernels, and only for them.
     """
     weight = weight.astype(np.float64)
     total = (weight**2).reshape(len(weight), -1).sum(1)
@@ -123,10 +122,7 @@ def symmetry(weight: np.ndarray) -> np.ndarray:
     sum w(x) w(2 c - x) / sum w^2 at the tap, or half-way point, c where its magnitude is largest,
     the same for all input channels.
     """
-    axes, size = _axes(weight), [2 * k - 1 for k in weight.shape[2:]]
-    spectrum = np.fft.fftn(weight.astype(np.float64), size, axes)
-    mirrored = np.fft.ifftn((spectrum**2).sum(1), axes=[a - 1 for a in axes]).real
-    flat = mirrored.reshape(len(weight), -1)
+    flat = _products(weight, np.square).reshape(len(weight), -1)
     total = (weight.astype(np.float64) ** 2).reshape(len(weight), -1).sum(1)
     best = flat[np.arange(len(flat)), np.abs(flat).argmax(1)]
     return np.clip(best / np.where(total > 0, total, 1), -1, 1)
@@ -159,5 +155,13 @@ def energy_above(
     return np.where(total > 0, np.clip(share, 0, 1), 0)
 
 
-def _axes(weight: np.ndarray) -> list[int]:
-    return list(range(2, weight.ndim))
+def _products(weight: np.ndarray, square: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """[C, *(2 kernel - 1)] float64: squared spectra, summed over channels and transformed back."""
+    size = [2 * k - 1 for k in weight.shape[2:]]
+    step = max(1, _WEIGHTS * len(weight) // max(1, weight.size))
+    blocks = []
+    for first in range(0, len(weight), step):
+        block = weight[first : first + step].astype(np.float64)
+        spectrum = np.fft.fftn(block, size, range(2, weight.ndim))
+        blocks.append(np.fft.ifftn(square(spectrum).sum(1), axes=range(1, weight.ndim - 1)).real)
+    return np.concatenate(blocks)
