@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, capture_forward
 from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
-from fastconv.insight.extras import library
 from fastconv.insight.passes import batches, check_filters, check_labels, plan
 from fastconv.insight.quality import Answers, changes
 from fastconv.insight.replay import Recording
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.run.transfer import on_device
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VALUES = ("zero", "mean")
 
@@ -105,7 +102,6 @@ def ablate(
             for ablation, answers in zip(ablations, without, strict=True):
                 answers.add(recording.replay(_changes(ablation, instead)), None)
             counts += recording.replayed, recording.rerun
-    pd = library("pandas")
     tables = [
         pd.DataFrame({"layer": a.layer, "filter": a.filter, **changes(whole, answers)})
         for a, answers in zip(ablations, without, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
 
 from fastconv.errors import InputError
 from fastconv.insight.correlation import (
@@ -14,11 +16,8 @@ from fastconv.insight.correlation import (
     response_correlation,
     summaries,
 )
-from fastconv.insight.extras import library
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastconv.store.layer import Layer
     from fastconv.store.reader import Run
 
@@ -58,7 +57,6 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
         raise InputError(
             f"{a.path} and {b.path} have no layer in common: {_some(a.layers)}; {_some(b.layers)}"
         )
-    pd = library("pandas")
     same_data = _same_data(a, b)
     tables, alignment = [], {}
     for name in common:
@@ -94,7 +92,7 @@ def _kept_samples(*layers: Layer) -> bool:
 
 def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
     similarity = response_correlation(a, b) if by_responses else _weights(a, b)
-    filters, match = library("scipy.optimize").linear_sum_assignment(similarity, maximize=True)
+    filters, match = linear_sum_assignment(similarity, maximize=True)
     before, after = a.stats, b.stats
     return {
         "layer": a.name,

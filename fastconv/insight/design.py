@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight import spectra
 from fastconv.insight.correlation import response_correlation
-from fastconv.insight.extras import library
 from fastconv.insight.redundancy import weight_similarity
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastconv.format.result import LayerInfo
     from fastconv.store.layer import Layer
     from fastconv.store.reader import Run
@@ -64,7 +62,7 @@ def design(run: Run) -> pd.DataFrame:
     ]
     if not rows:
         raise InputError(f"no layer of {run.path} has spatial kernels; extract convolutions")
-    return library("pandas").DataFrame(rows)
+    return pd.DataFrame(rows)
 
 
 def _row(layer: Layer, after: LayerInfo | None) -> dict[str, Any] | None:

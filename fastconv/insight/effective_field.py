@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +15,8 @@ from fastconv.capture.trace import evaluation, single_tensor
 from fastconv.data import open_data
 from fastconv.data.samples import prepared
 from fastconv.errors import InputError
-from fastconv.insight.extras import library
 from fastconv.insight.passes import plan
 from fastconv.run.transfer import on_device
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FLOOR = 1 - 0.9545  # of the largest gradient: two standard deviations of a Gaussian
 
@@ -36,8 +33,8 @@ def effective_field(
     """Measure how much of the theoretical receptive field a layer really looks at.
 
     The root mean square, over samples and filters, of the gradient of the central output position
-    with respect to every input pixel; filters enter with random signs (one seed), so that they do
-    not cancel.
+    with respect to every input pixel; filters enter with random signs, other ones for every sample
+    (one seed), so that they do not cancel.
 
     Args:
         model, data: as for `fastconv.extract`; the model must let gradients through.
@@ -74,20 +71,23 @@ def effective_field(
         targets = [t for t in plan(model, source, place, layers) if t.info.size]
         if not targets:
             raise InputError("none of the layers has spatial dimensions; name convolutions")
-        signs = _signs(targets, place)
+        signs = _signs(targets, len(chosen), place)
         squares = [np.zeros(source.sample_shape[1:]) for _ in targets]
+        done = 0
         for x, _ in source.batches(units):
-            for total, gradient in zip(
-                squares, _gradients(model, targets, signs, prepared(x).to(place)), strict=True
-            ):
+            rows = [sign[done : done + len(x)] for sign in signs]
+            done += len(x)
+            found = _gradients(model, targets, rows, prepared(x).to(place))
+            for total, gradient in zip(squares, found, strict=True):
                 total += gradient.double().square().sum((0, 1)).cpu().numpy()
     rows = [_row(t, np.sqrt(square)) for t, square in zip(targets, squares, strict=True)]
-    return library("pandas").DataFrame(rows)
+    return pd.DataFrame(rows)
 
 
-def _signs(targets: Sequence[CaptureTarget], place: torch.device) -> list[Tensor]:
+def _signs(targets: Sequence[CaptureTarget], count: int, place: torch.device) -> list[Tensor]:
+    """[count, C] of -1 and 1 for each layer."""
     random = torch.Generator().manual_seed(0)
-    draws = [torch.randint(0, 2, (t.info.channels,), generator=random) for t in targets]
+    draws = [torch.randint(0, 2, (count, t.info.channels), generator=random) for t in targets]
     return [(2 * draw - 1).float().to(place) for draw in draws]
 
 
@@ -145,8 +145,8 @@ def _row(target: CaptureTarget, gradient: np.ndarray) -> dict[str, Any]:
     """Figures of one field [*spatial]; zeros where no sample has a gradient."""
     rank = gradient.ndim
     sides = [min(f.size, n) for f, n in zip(target.info.fields, gradient.shape, strict=True)]
-    theoretical = float(np.prod(sides) ** (1 / rank))
-    size = float((gradient > FLOOR * gradient.max()).sum() ** (1 / rank))
+    theoretical = round(float(np.prod(sides) ** (1 / rank)), 9)
+    size = round(float((gradient > FLOOR * gradient.max()).sum() ** (1 / rank)), 9)
     return {
         "layer": target.info.name,
         "size": size,

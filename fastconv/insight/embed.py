@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.manifold import trustworthiness
 
 from fastconv.errors import InputError
 from fastconv.insight.correlation import complete_rows
@@ -107,5 +108,4 @@ _METHODS = {"pca": _pca, "tsne": _tsne, "umap": _umap}
 
 def _trustworthiness(responses: np.ndarray, points: np.ndarray) -> float:
     rows = np.unique(np.linspace(0, len(points) - 1, min(len(points), _JUDGED)).round().astype(int))
-    judge = library("sklearn.manifold").trustworthiness
-    return float(judge(responses[rows], points[rows], n_neighbors=5))
+    return float(trustworthiness(responses[rows], points[rows], n_neighbors=5))

@@ -1,4 +1,4 @@
-"""Libraries that only the analyses need."""
+"""Libraries that only some analyses need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fastconv.errors import InputError
 
 
-def library(name: str, extra: str = "insight") -> Any:
+def library(name: str, extra: str) -> Any:
     """An optional library, imported when it is first needed.
 
     Raises:

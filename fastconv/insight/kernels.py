@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight import spectra
-from fastconv.insight.extras import library
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastconv.store.reader import Run
 
 ORIENTED = 0.6  # coherence of the structure tensor from which a kernel has one direction
@@ -59,7 +57,6 @@ def kernels(run: Run) -> pd.DataFrame:
         tables.append({"layer": name, "filter": range(len(weight)), **describe(weight, dilation)})
     if not tables:
         raise InputError(f"no layer of {run.path} has spatial kernels; extract convolutions")
-    pd = library("pandas")
     return pd.concat([pd.DataFrame(table) for table in tables], ignore_index=True)
 
 

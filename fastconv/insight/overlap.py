@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from fastconv.capture import CaptureTarget, capture_forward
 from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
-from fastconv.insight.extras import library
 from fastconv.insight.passes import batches, plan
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.reduction import histogram_edges
@@ -23,8 +23,6 @@ from fastconv.run.transfer import on_device
 from fastconv.store.quantiles import quantiles
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastconv.store.reader import Run
 
 _VALUES = 2**23  # of upsampled maps at a time
@@ -103,7 +101,6 @@ def overlap(
                 tallies[i].add(stage_value(output, targets[i]), inside)
 
             capture_forward(model, targets, x, take)
-    pd = library("pandas")
     tables = [
         pd.DataFrame({"layer": t.info.name, **tally.columns(mask.names)})
         for t, tally in zip(targets, tallies, strict=True)

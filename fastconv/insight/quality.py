@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.insight.extras import library
 
 DRAWS = 2000  # of the bootstrap
 LEVEL = 0.95
@@ -129,7 +129,6 @@ def _confidences(
     label: np.ndarray, before: np.ndarray, after: np.ndarray, classes: np.ndarray
 ) -> Paired:
     """Means over the samples of a class, with the paired t interval; one sample has -1 to 1."""
-    student = library("scipy.stats").t
     rows = []
     for number in classes:
         of_class = label == number
@@ -138,7 +137,7 @@ def _confidences(
         reach = 2.0
         if count > 1:
             spread = change.std(ddof=1) / np.sqrt(count)
-            reach = student.ppf((1 + LEVEL) / 2, count - 1) * spread
+            reach = stats.t.ppf((1 + LEVEL) / 2, count - 1) * spread
         middle = change.mean()
         ends = max(-1.0, middle - reach), min(1.0, middle + reach)
         rows.append((before[of_class].mean(), after[of_class].mean(), *ends))

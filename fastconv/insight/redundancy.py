@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.correlation import cosine, response_correlation
-from fastconv.insight.extras import library
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastconv.store.layer import Layer
     from fastconv.store.reader import Run
 
@@ -36,14 +34,13 @@ def redundancy(run: Run) -> pd.DataFrame:
         - response_correlation: mean of the Pearson correlations of their per-sample means and
           maxima, in [-1, 1]; 0 where one is constant.
         - dead: never above 0.
-        - saturated: 90 % of its values lie within one histogram bin (3 %) of its maximum or, if it
-          is below 0, of its minimum.
+        - saturated: 90 % of its values lie in the histogram bin (3 %) of its maximum or, if that
+          is below 0, of its minimum. Only at the stage "act": before, nothing is bounded.
         - near_constant: standard deviation at most 1 % of the magnitude of the mean.
 
     Raises:
         InputError: the run kept no samples, statistics or quantiles, or no layer has weights.
     """
-    pd = library("pandas")
     tables = []
     for name in run.layers:
         layer = run[name]
@@ -86,6 +83,8 @@ def _saturated(layer: Layer) -> np.ndarray:
     """[C] bool, from the histogram."""
     counts, edges = layer.histogram
     stats = layer.stats
+    if layer.info.stage != "act":
+        return np.zeros(len(counts), bool)
     each = np.arange(len(counts))
     top = np.clip(np.searchsorted(edges, stats["max"], "right") - 1, 0, counts.shape[1] - 1)
     bottom = np.clip(np.searchsorted(edges, stats["min"], "left") - 1, 0, counts.shape[1] - 1)

@@ -94,7 +94,7 @@ def peak_frequency(weight: np.ndarray) -> np.ndarray:
     length = np.sqrt(sum(axis**2 for axis in grid)).ravel()
     found = np.empty(len(lags))
     for i, lag in enumerate(lags):  # one at a time: the grids of a layer may not fit
-        power = np.abs(np.fft.fftn(lag, size)).ravel()
+        power = np.abs(np.fft.fftn(lag, size, range(rank))).ravel()
         found[i] = length[power >= power.max() * (1 - 1e-9)].min()
     return found
 
