@@ -75,9 +75,9 @@ def effective_field(
         squares = [np.zeros(source.sample_shape[1:]) for _ in targets]
         done = 0
         for x, _ in source.batches(units):
-            rows = [sign[done : done + len(x)] for sign in signs]
+            own = [sign[done : done + len(x)] for sign in signs]
             done += len(x)
-            found = _gradients(model, targets, rows, prepared(x).to(place))
+            found = _gradients(model, targets, own, prepared(x).to(place))
             for total, gradient in zip(squares, found, strict=True):
                 total += gradient.double().square().sum((0, 1)).cpu().numpy()
     rows = [_row(t, np.sqrt(square)) for t, square in zip(targets, squares, strict=True)]
