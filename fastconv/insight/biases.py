@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.reading import (
@@ -19,6 +18,9 @@ from fastconv.insight.reading import (
     summary,
 )
 from fastconv.insight.statistics import benjamini_hochberg, effect, rank_test
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("layer", "filter", "group", "effect", "auroc", "q")
 _GROUPS = 100  # more are no groups but a quantity

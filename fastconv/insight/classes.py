@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.insight.reading import Table, blocks, in_order, kept_samples, labels_of, summary
 from fastconv.insight.statistics import benjamini_hochberg, effect, rank_test
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("layer", "filter", "class", "mean", "effect", "auroc", "selectivity", "q")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.reading import COLUMNS as AT_ONCE
 from fastconv.insight.reading import Table, in_order, kept_samples, sample_count, summary
 from fastconv.insight.responses import topk_overlap
 from fastconv.insight.statistics import correlation, ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("layer", "filter", "stage", "rank_correlation", "topk_overlap", "pass_variance")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.reading import (
@@ -19,6 +18,9 @@ from fastconv.insight.reading import (
     summary,
 )
 from fastconv.insight.statistics import RankSums, benjamini_hochberg, risk_ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("layer", "filter", "class", "rate", "lift", "q")
 

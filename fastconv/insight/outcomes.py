@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.insight.reading import (
     Table,
@@ -18,6 +17,9 @@ from fastconv.insight.reading import (
     summary,
 )
 from fastconv.insight.statistics import benjamini_hochberg, best_detector, correlation, rank_test
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "layer",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from fastconv.errors import InputError
+from fastconv.insight.extras import library
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = 256  # filters that are worked on at once
 SUMMARIES = ("max", "mean")
@@ -130,6 +133,7 @@ def encode(values: Any, count: int, what: str) -> Labels:
     Raises:
         InputError: not one value a sample.
     """
+    pd = library("pandas", "insight")
     array = values if isinstance(values, pd.Series) else np.asarray(values)
     if array.shape != (count,):
         raise InputError(f"{what} must be one a sample, {count}, got shape {list(array.shape)}")
@@ -178,6 +182,7 @@ class Table:
 
     def frame(self, *names: str) -> pd.DataFrame:
         """All rows, without an index of their own; of these columns, by default all."""
+        pd = library("pandas", "insight")
         columns = self._columns + names
         if not self._parts:
             return pd.DataFrame({name: [] for name in columns})

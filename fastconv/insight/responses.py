@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight.reading import COLUMNS as AT_ONCE
 from fastconv.insight.reading import Table, complete, kept_samples, sample_count, summary
 from fastconv.insight.statistics import concordance, correlation, paired_change, ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "layer",

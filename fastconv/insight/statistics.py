@@ -6,12 +6,17 @@ Sources and formulas: docs/insight.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+
+from fastconv.insight.extras import library
 
 LEVEL = 0.95  # of every interval
+
+
+def _stats() -> Any:
+    return library("scipy.stats", "insight")
 
 
 class RankTest(NamedTuple):
@@ -23,12 +28,12 @@ class RankTest(NamedTuple):
     @property
     def p(self) -> np.ndarray:
         """Two-sided p-values [G, C]."""
-        return 2 * stats.norm.sf(np.abs(self.z))
+        return 2 * _stats().norm.sf(np.abs(self.z))
 
     @property
     def p_above(self) -> np.ndarray:
         """One-sided p-values [G, C]: the group lies above the others."""
-        return stats.norm.sf(self.z)
+        return _stats().norm.sf(self.z)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -144,7 +149,7 @@ def effect(values: np.ndarray, members: np.ndarray, strata: np.ndarray | None = 
         left = within - difference**2 * weights
         left = np.where(left > 1e-12 * within, left, 0)  # less is rounding
         size = difference / np.sqrt(left / freedom)
-        margin = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(1 / weights + size**2 / (2 * freedom))
+        margin = _stats().norm.ppf((1 + LEVEL) / 2) * np.sqrt(1 / weights + size**2 / (2 * freedom))
         known = np.isfinite(size)  # infinite where neither side varies
         return Effect(
             size, np.where(known, size - margin, size), np.where(known, size + margin, size)
@@ -177,13 +182,13 @@ def paired_change(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, ..
     change = after.astype(np.float64) - before
     count = len(change)
     mean = change.mean(0)
-    margin = stats.t.ppf((1 + LEVEL) / 2, count - 1) * change.std(0, ddof=1) / np.sqrt(count)
+    margin = _stats().t.ppf((1 + LEVEL) / 2, count - 1) * change.std(0, ddof=1) / np.sqrt(count)
     return mean, mean - margin, mean + margin
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """q-values: the false discovery rate at which each row is called."""
-    return stats.false_discovery_control(p) if len(p) else p
+    return _stats().false_discovery_control(p) if len(p) else p
 
 
 class Detector(NamedTuple):
