@@ -169,7 +169,7 @@ class Reader(Collator, Dataset):
         try:
             return self.dataset[index]
         except Exception as error:
-            why = one_line(error)
+            why = str(error) if isinstance(error, DataError) else one_line(error)
             if self._keys is not None and self._keys[index] not in why:
                 why += f" ({self._keys[index]})"
             raise DataError(f"sample {index} cannot be read: {why}") from error

@@ -15,7 +15,8 @@ from fastconv.data.formats import File, ReadAs, Stored, full_range
 from fastconv.data.formats.pictures import stored
 from fastconv.errors import DataError
 
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_WHITE_IS_ZERO = 0
 _COLOUR_BITS = 8  # that Pillow keeps of colour; a grey page has its own mode for more
 
 
@@ -25,19 +26,27 @@ def count(file: File) -> int:
         with Image.open(file) as image:
             return getattr(image, "n_frames", 1)
     except UnidentifiedImageError:
-        return len(_by_tifffile(file).pages)
+        with _by_tifffile(file) as opened:
+            return len(opened.pages)
 
 
 def read(file: File, index: int, how: ReadAs) -> Stored:
     """One page."""
     try:
-        image = _opened(Image.open, file)
+        # Pillow turns a page as it is loaded, and forgets how it was
+        image = _opened(_by_pillow, file) if how.upright else _by_pillow(file)
         image.seek(index)
         if _at_full_depth(image):
-            return stored(image, how)
+            orientation = image.tag_v2.get(_ORIENTATION, 1)
+            found = stored(image, how)
+            if image.mode[0] in "IF":  # elsewhere Pillow does it
+                found = _white_is_high(found, image.tag_v2.get(_PHOTOMETRIC))
+            return found if how.upright else _turned_back(found, orientation)
     except UnidentifiedImageError:
         pass
-    return _page(_opened(_by_tifffile, file).pages[index])
+    page = _opened(_by_tifffile, file).pages[index]
+    orientation = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
+    return _upright(_page(page), orientation) if how.upright else _page(page)
 
 
 def _at_full_depth(image: Image.Image) -> bool:
@@ -57,9 +66,36 @@ def _page(page: Any) -> Stored:
     if values.ndim == 2:
         values = values[None]
     alpha = len(values) in (2, 4) and page.extrasamples
-    found = full_range(values[:-1] if alpha else values)
-    inverted = page.photometric.name == "MINISWHITE"
-    return found._replace(low=found.high, high=found.low) if inverted else found
+    return _white_is_high(full_range(values[:-1] if alpha else values), page.photometric)
+
+
+def _white_is_high(found: Stored, photometric: int | None) -> Stored:
+    if photometric != _WHITE_IS_ZERO:
+        return found
+    return found._replace(low=found.high, high=found.low)
+
+
+def _upright(found: Stored, orientation: int) -> Stored:
+    """A page as stored, turned as its tag says (TIFF 6.0, section 8)."""
+    values = found.values
+    if orientation >= 5:
+        values = np.swapaxes(values, 1, 2)
+    if orientation in (3, 4, 7, 8):
+        values = values[:, ::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, :, ::-1]
+    return found._replace(values=values)
+
+
+def _turned_back(found: Stored, orientation: int) -> Stored:
+    inverse = {6: 8, 8: 6}
+    return _upright(found, inverse.get(orientation, orientation))
+
+
+def _by_pillow(file: File) -> Any:
+    image = Image.open(file)
+    image.filename = ""  # so that it is not mapped: Pillow 13 garbles mapped pages it has to turn
+    return image
 
 
 def _by_tifffile(file: File) -> Any:
@@ -78,14 +114,15 @@ def _opened(how: Callable[[File], Any], file: File) -> Any:
     if not isinstance(file, Path):
         return how(file)
     state = file.stat()  # another file of this name, or another process, opens anew
-    key = (how, file, state.st_mtime_ns, state.st_size, os.getpid())
-    if key not in _kept:
+    this = (file, state.st_mtime_ns, state.st_size, os.getpid())
+    if any(kept != this for kept, _ in _kept):
         _close()
-        _kept[key] = how(file)
-    return _kept[key]
+    if (this, how) not in _kept:
+        _kept[this, how] = how(file)
+    return _kept[this, how]
 
 
-_kept: dict[Any, Any] = {}  # the last file
+_kept: dict[Any, Any] = {}  # the last file, by Pillow and by tifffile
 
 
 @atexit.register
