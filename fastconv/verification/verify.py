@@ -97,7 +97,7 @@ def verify(
             conditions=rebuilt(options.conditions, conditions),
             output=rebuilt_output(options.output, output),
         )
-        checks = [_same_origin(stored, job.identity), *_stored_checks(run, job)]
+        checks = [_same_origin(run.config, job), *_stored_checks(run, job)]
         if options.topk or options.outcomes:
             exact = run.config["made_by"] == job.made_by() and not _different(
                 stored, job.identity, _COMPUTED
@@ -114,9 +114,17 @@ def _different(stored: dict[str, Any], now: dict[str, Any], keys: Iterable[str])
     return [key for key in keys if stored.get(key) != now.get(key)]
 
 
-def _same_origin(stored: dict[str, Any], now: dict[str, Any]) -> Check:
-    """Model, data and options by their hashes."""
-    different = _different(stored, now, sorted(now.keys() - _COMPUTED))
+def _same_origin(config: dict[str, Any], job: Job) -> Check:
+    """Compare model, data and layers by their hashes; the options are those of the file.
+
+    The graph is compared where the same versions traced it: others may name its operations
+    otherwise.
+    """
+    made_by = job.made_by()
+    keys = job.identity.keys() - _COMPUTED - job.options.as_dict().keys()
+    if _different(config["made_by"], made_by, ("fastconv", "torch")):
+        keys -= {"graph"}
+    different = _different(config["fingerprint"], job.identity, sorted(keys))
     detail = f"{', '.join(different)} differ" if different else "model, data and options as stored"
     return Check("fingerprint", not different, detail)
 
