@@ -60,7 +60,7 @@ class Recording:
     def take(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
         """Measure one unit: the batch [n, C, ...] of its samples that could be read."""
         if self._units and number != self._units.stop:
-            self._save()
+            self.save()
         if not self._units:
             self._units = range(number, number)
         self._torn = True
@@ -85,7 +85,12 @@ class Recording:
         self._units = range(self._units.start, number + 1)
         self._torn = False
         if self._clock.due():
-            self._save()
+            self.save()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was measured that no part holds yet."""
+        return bool(self._units)
 
     # -- saving ------------------------------------------------------------------------------
 
@@ -98,10 +103,10 @@ class Recording:
             if kind is None:
                 self._recorder.settle()
                 if options.samples or options.maps is not None:  # rows are in the part
-                    self._save()
+                    self.save()
             elif self._units and not self._torn:
                 with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
-                    self._save()
+                    self.save()
         finally:
             if self._writer is not None:
                 self._writer.discard()
@@ -112,7 +117,7 @@ class Recording:
             self._writer = PartWriter(self._folder, self._units.start)
         return self._writer
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a part of the units since the last one."""
         if not self._units:
             return
