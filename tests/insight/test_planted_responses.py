@@ -1,9 +1,7 @@
 """Planted responses to change: an invariant and an oriented filter, texture and shape."""
 
 import numpy as np
-import pytest
 import torch
-import torch.nn.functional as F
 from helpers.planted import centre_surround, convolution, gabor
 from sklearn.datasets import load_sample_image
 from torch import nn
@@ -66,7 +64,10 @@ def test_a_net_of_textures_and_a_net_of_shapes(tmp_path):
     images, shape, texture = pictures(600, 0)
     unseen, unseen_shape, unseen_texture = pictures(120, 1)
     kept = {}
-    for name, seen, labels in (("shape", shape, unseen_shape), ("texture", texture, unseen_texture)):
+    for name, seen, labels in (
+        ("shape", shape, unseen_shape),
+        ("texture", texture, unseen_texture),
+    ):
         torch.manual_seed(0)
         model = network()
         train(model, images, seen, epochs=6)
