@@ -1,24 +1,66 @@
-"""See what the convolutions of a trained network have learned."""
+"""See what the convolutions of a trained network have learned.
 
-from fastconv.dispatch import backends
-from fastconv.ops.channel_normalize import channel_normalize
-from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.ops.conv_reduce import conv_reduce
-from fastconv.ops.gather_patches import gather_patches
-from fastconv.ops.topk_merge import TopK, topk_merge
-from fastconv.reduction import Reduction, histogram_edges
-from fastconv.run.extract import extract
-from fastconv.run.merge import merge
-from fastconv.store.reader import Layer, Run
-from fastconv.store.reader import open_run as open
-from fastconv.verification.verify import Report, verify
+Names are imported when they are first used, so that reading a file needs numpy and h5py alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastconv.version import __version__
+
+if TYPE_CHECKING:
+    from fastconv import export, insight, perturb
+    from fastconv.dispatch import backends
+    from fastconv.export import report
+    from fastconv.insight import ablate, compare, overlap
+    from fastconv.ops.channel_normalize import channel_normalize
+    from fastconv.ops.channel_reduce import channel_reduce
+    from fastconv.ops.conv_reduce import conv_reduce
+    from fastconv.ops.gather_patches import gather_patches
+    from fastconv.ops.topk_merge import TopK, topk_merge
+    from fastconv.reduction import Reduction, histogram_edges
+    from fastconv.run.extract import extract
+    from fastconv.run.merge import merge
+    from fastconv.store.read_layer import Layer
+    from fastconv.store.reader import Run
+    from fastconv.store.reader import open_run as open
+    from fastconv.verification.verify import Report, verify
+
+_HOMES = {  # public name: module, and its name there where it differs
+    "extract": ("fastconv.run.extract",),
+    "open": ("fastconv.store.reader", "open_run"),
+    "merge": ("fastconv.run.merge",),
+    "verify": ("fastconv.verification.verify",),
+    "report": ("fastconv.export",),
+    "compare": ("fastconv.insight",),
+    "ablate": ("fastconv.insight",),
+    "overlap": ("fastconv.insight",),
+    "Run": ("fastconv.store.reader",),
+    "Layer": ("fastconv.store.read_layer",),
+    "Report": ("fastconv.verification.verify",),
+    "Reduction": ("fastconv.reduction",),
+    "TopK": ("fastconv.ops.topk_merge",),
+    "backends": ("fastconv.dispatch",),
+    "channel_normalize": ("fastconv.ops.channel_normalize",),
+    "channel_reduce": ("fastconv.ops.channel_reduce",),
+    "conv_reduce": ("fastconv.ops.conv_reduce",),
+    "gather_patches": ("fastconv.ops.gather_patches",),
+    "histogram_edges": ("fastconv.reduction",),
+    "topk_merge": ("fastconv.ops.topk_merge",),
+}
+_SUBPACKAGES = ("perturb", "insight", "export")
 
 __all__ = [
     "extract",
     "open",
     "merge",
     "verify",
+    "report",
+    "compare",
+    "ablate",
+    "overlap",
     "Run",
     "Layer",
     "Report",
@@ -31,5 +73,24 @@ __all__ = [
     "gather_patches",
     "histogram_edges",
     "topk_merge",
+    "perturb",
+    "insight",
+    "export",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        module, *alias = _HOMES[name]
+        value = getattr(importlib.import_module(module), *alias or (name,))
+    elif name in _SUBPACKAGES:
+        value = importlib.import_module(f"fastconv.{name}")
+    else:
+        raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.geometry import FieldMap
+
+if TYPE_CHECKING:
+    from fastconv.format.patch_plan import PatchPlan
 
 STATUS = ("exact", "bound", "global")  # stored as its index
 NORMALIZED_ON_READING = ("zscore", "minmax")  # they need statistics of the whole data set
@@ -61,6 +64,9 @@ class Pictures:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
     def __getitem__(self, which: Any) -> np.ndarray:
         places = self._places[which]
         taken = self._pictures.take(np.maximum(places, 0), axis=0)
@@ -83,12 +89,18 @@ class Maps:
 
 @dataclass
 class SampleTable:
-    """What is known of the samples of a data set."""
+    """What is known of the samples of a data set, `count` = N of them."""
 
     count: int
     keys: Sequence[str] | None = None  # file names and the like
-    labels: np.ndarray | None = None  # [count] integers
+    labels: np.ndarray | None = None  # [N] integers
     skipped: Sequence[int] = ()  # samples that could not be read, with skipping allowed
+    # label and prediction int64, confidence float32, correct uint8, each [N]; label, prediction and
+    # correct -1, -1 and 0, confidence NaN where a sample was skipped
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray | Sequence[str]] = field(default_factory=dict)  # numbers, text
+    classes: Sequence[str] | None = None  # the name of each label
+    thumbnails: Mapping[int, np.ndarray] = field(default_factory=dict)  # sample: uint8 [h, w, 3]
 
 
 @dataclass
@@ -104,8 +116,11 @@ class LayerResult:
     # topk: value float32 [C, k]; sample int64 [C, k]; position int64 [C, k, D];
     # box int64 [C, k, D_in, 2]; status uint8 [C, k]. Empty slots: NaN, -1, -1, 0.
     topk: dict[str, np.ndarray] = field(default_factory=dict)
-    # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]
-    patches: np.ndarray | Pictures | None = None
+    # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]; Pictures, or what a reader
+    # has: indexed as an array is in its first two dimensions
+    patches: Any = None
     samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
     samples_mean: Rows | None = None
     maps: Maps | None = None
+    patch_plan: PatchPlan | None = None  # where patches lie in the inputs, when that is known
+    conditions: dict[str, LayerResult] = field(default_factory=dict)  # by name; they have no weight

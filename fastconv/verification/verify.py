@@ -19,7 +19,7 @@ from fastconv.run.fingerprint import made_by
 from fastconv.run.job import Job
 from fastconv.run.options import Options
 from fastconv.run.transfer import on_device
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run, open_run
 from fastconv.verification.hits import Check, HitChecker
 
