@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastconv.errors import InputError
 from fastconv.version import __version__
 
 if TYPE_CHECKING:
     from fastconv import export, insight, perturb
     from fastconv.dispatch import backends
     from fastconv.export import report
-    from fastconv.insight import ablate, compare, overlap
+    from fastconv.insight.ablate import ablate
+    from fastconv.insight.compare import compare
+    from fastconv.insight.overlap import overlap
     from fastconv.ops.channel_normalize import channel_normalize
     from fastconv.ops.channel_reduce import channel_reduce
     from fastconv.ops.conv_reduce import conv_reduce
@@ -83,13 +86,23 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         module, *alias = _HOMES[name]
-        value = getattr(importlib.import_module(module), *alias or (name,))
+        value = getattr(_imported(module), *alias or (name,))
     elif name in _SUBPACKAGES:
-        value = importlib.import_module(f"fastconv.{name}")
+        value = _imported(f"fastconv.{name}")
     else:
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if module != "fastconv.insight" or package == "fastconv":
+            raise
+        raise InputError(f"{package} is missing: pip install 'fastconv[insight]'") from error
 
 
 def __dir__() -> list[str]:

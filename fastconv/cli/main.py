@@ -23,6 +23,8 @@ COMMANDS = {
     "inspect": "show what is in a file",
     "verify": "check a file against its model and its data",
     "merge": "join the files of all shards into one",
+    "compare": "match the filters of two runs",
+    "ablate": "measure a classifier without some filters",
     "doctor": "say what runs on this machine, and what does not",
 }
 DONE, CHECK_FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130

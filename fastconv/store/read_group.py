@@ -69,7 +69,9 @@ class ArrayGroup(Mapping[str, np.ndarray]):
 
     def held(self, name: str) -> np.ndarray | None:
         """An array, or None where the group lacks it."""
-        return self[name] if name in self else None
+        if name not in self:
+            return None
+        return self[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)

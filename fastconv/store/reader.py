@@ -67,7 +67,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = OpenFile(path)
-        self.path: Path | str = self._file.place
+        self.path: Any = self._file.place  # Path, or the URL as text
         self._file.check_path()
 
     @cached_property

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastconv.format.result import LayerResult, SampleTable
+from fastconv.format.result import LayerInfo, LayerResult, SampleTable
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.low_level import new_group, put_text, set_attribute
@@ -27,7 +27,6 @@ def write_run(
     *,
     samples: SampleTable | None = None,
     graph: Iterable[tuple[str, str]] = (),
-    conditions: Sequence[str] = (),
     overwrite: bool = False,
     times: Mapping[str, str] | None = None,
 ) -> Path:
@@ -42,7 +41,6 @@ def write_run(
         layers: in forward order.
         samples: keys, labels, outcomes and columns of the data set.
         graph: edges of the network, (from, to) by names of layers.
-        conditions: names of the conditions, which every result holds in `conditions`.
         overwrite: replace an existing file.
         times: `start_time` and `end_time` as ISO 8601 text; kept as attributes only, so that two
             runs of the same work have equal datasets.
@@ -72,9 +70,9 @@ def write_run(
             write_samples(run, samples, output)
         if edges := [list(edge) for edge in graph]:
             put_text(run, "graph_json", to_json(edges))
-        if conditions:
-            put_text(run, "conditions_json", to_json(list(conditions)))
-        patches, infos = PatchWriter(output), []
+        patches = PatchWriter(output)
+        infos: list[LayerInfo] = []
+        conditions: dict[str, None] = {}
         maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), output)
         group, default = new_group(run, "layers", ordered=True), ""
         set_attribute(group, "NX_class", "NXcollection")
@@ -82,6 +80,7 @@ def write_run(
             name = escape(result.info.name)
             layer = new_group(group, name, ordered=True)
             infos.append(result.info)
+            conditions |= dict.fromkeys(result.conditions)
             shown = write_layer(layer, result, output, patches)
             if result.maps is not None:
                 inside = maps.write(layer, result.info, result.maps)
@@ -93,6 +92,8 @@ def write_run(
                     set_attribute(run, "default", default)
         patches.finish(run)
         put_text(run, "layers_json", infos_to_json(infos))
+        if conditions:
+            put_text(run, "conditions_json", to_json(list(conditions)))
         compressor.drain()
         finish(file.id, times.get("end_time"))
     return path

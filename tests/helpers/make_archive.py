@@ -28,7 +28,6 @@ def archive(path):
         [first, second],
         samples=synthetic.described_samples(),
         graph=[("conv1", "a/b#1")],
-        conditions=["rot/15"],
     )
 
 

@@ -65,11 +65,9 @@ def test_the_command_line_answers_without_numpy_or_torch():
 
 
 def test_every_public_name_is_there_and_nothing_else():
-    import importlib.util
-
     for name in fastconv.__all__:
-        home = fastconv._HOMES.get(name, (f"fastconv.{name}",))[0]
-        if name == "__version__" or importlib.util.find_spec(home) is not None:
+        home = fastconv._HOMES.get(name, (f"fastconv.{name}",))[0].split(".")
+        if any(Path(fastconv.__file__).parent.glob(f"{home[1]}*")):
             assert getattr(fastconv, name) is not None
     assert set(fastconv.__all__) <= set(dir(fastconv))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -218,7 +216,7 @@ def test_a_condition_is_read_as_a_layer_is(tmp_path):
     noisy, _ = synthetic.layer_result(synthetic.layer_info("conv1", 5), seed=3)
     noisy.weight, noisy.samples_mean = None, np.ones((11, 5), np.float32)
     plain.conditions["noise/0.1"] = noisy
-    write_run(tmp_path / "run.h5", {}, [plain], conditions=["noise/0.1"])
+    write_run(tmp_path / "run.h5", {}, [plain])
     with fastconv.open(tmp_path / "run.h5") as run:
         assert run.conditions == run["conv1"].conditions == ("noise/0.1",)
         layer = run["conv1"].condition("noise/0.1")
@@ -229,7 +227,7 @@ def test_a_condition_is_read_as_a_layer_is(tmp_path):
         assert layer.quantile(1.0)[0, 0] == layer.stats["max"][0]
         np.testing.assert_array_equal(layer.samples.mean, noisy.samples_mean)
         again = run["conv1"].result()
-        write_run(tmp_path / "again.h5", {}, [again], conditions=run.conditions)
+        write_run(tmp_path / "again.h5", {}, [again])
         with fastconv.open(tmp_path / "again.h5") as copy:
             assert copy.digest() == run.digest()
 
