@@ -1,6 +1,7 @@
 """See what the convolutions of a trained network have learned."""
 
 from fastconv.dispatch import backends
+from fastconv.export.report import report
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
@@ -19,6 +20,7 @@ __all__ = [
     "open",
     "merge",
     "verify",
+    "report",
     "Run",
     "Layer",
     "Report",
