@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastconv.store.reader import Layer
-from fastconv.store.reader import Run
+from fastconv.store.reader import Layer, Run
 
 PICTURE_BYTES = 40e6  # of patches, about, before base64 adds a third
 WEIGHT_VALUES = 8e6  # one byte each; deflate takes some off

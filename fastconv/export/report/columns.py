@@ -34,7 +34,11 @@ KNOWN = {
     "effective_size": ("effective size", "extent of the kernel's energy, in pixels", "number"),
     "orientation": ("orientation", "of the kernel, in degrees", "number"),
     "frequency": ("frequency", "dominant spatial frequency, in cycles a pixel", "number"),
-    "separability": ("separability", "share of the kernel that a product of lines explains", "number"),
+    "separability": (
+        "separability",
+        "share that a product of lines explains",
+        "number",
+    ),
     "symmetry": ("symmetry", "1: even, -1: odd", "number"),
     "kind": ("kind", "what the kernel looks like", "text"),
     "twin": ("twin", "the filter most like it", "integer"),

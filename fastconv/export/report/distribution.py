@@ -10,7 +10,15 @@ from fastconv.store.reader import Layer
 
 BINS = 48  # of the histogram of a filter, between its least and its greatest value
 RIBBON = 64  # columns of the ribbon of a layer
-QUANTILES = {"q01": 0.01, "q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
+QUANTILES = {
+    "q01": 0.01,
+    "q05": 0.05,
+    "q25": 0.25,
+    "q50": 0.5,
+    "q75": 0.75,
+    "q95": 0.95,
+    "q99": 0.99,
+}
 SPARSE = 0.05  # a filter above 0 at fewer positions than this share is sparse
 SELECTIVE = 8.0  # a filter whose maximum is so many standard deviations above its mean
 

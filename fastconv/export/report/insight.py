@@ -79,9 +79,7 @@ def gather(run: Run) -> Insight:
 def ask(name: str, *arguments: Any, **options: Any) -> tuple[Any, str]:
     """Call a function of `fastconv.insight`: its result, or None and the reason."""
     try:
-        function: Callable | None = getattr(
-            importlib.import_module("fastconv.insight"), name, None
-        )
+        function: Callable | None = getattr(importlib.import_module("fastconv.insight"), name, None)
     except ImportError as error:
         return None, f"{error.name or 'a package'} is not installed: {_PANDAS}"
     if function is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from fastconv.export.report.budget import Budget
 from fastconv.export.report.chunks import PER_CHUNK, Chunks
 from fastconv.store.reader import Layer
+
+_SLICES = 6  # of a volume
 
 
 def maps(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any] | None:
@@ -21,7 +24,10 @@ def maps(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any] | None:
     samples = [int(s) for s in layer.map_samples[: budget.map_samples]]
     if not samples:
         return None
-    values = np.stack([shrink(layer.map(s), budget.map_side) for s in samples], axis=1)
+    sides = [budget.map_side] * len(layer.info.size)
+    if len(sides) == 3:
+        sides[0] = min(sides[0], _SLICES)
+    values = np.stack([shrink(layer.map(s), sides) for s in samples], axis=1)
     packs = [
         chunks.arrays(_levels(values[start : start + PER_CHUNK]))
         for start in range(0, len(values), PER_CHUNK)
@@ -29,9 +35,9 @@ def maps(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any] | None:
     return {"samples": samples, "shape": list(values.shape[2:]), "packs": packs}
 
 
-def shrink(values: np.ndarray, side: int) -> np.ndarray:
-    """[C, *spatial] with each axis at most `side` long, by the maximum over equal parts."""
-    for axis in range(1, values.ndim):
+def shrink(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """[C, *spatial] with each axis at most so long, by the maximum over equal parts."""
+    for axis, side in enumerate(sides, start=1):
         size = values.shape[axis]
         if size > side:
             values = np.maximum.reduceat(values, np.arange(side) * size // side, axis=axis)

@@ -22,7 +22,7 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     """Add the patches of a layer.
 
     Returns:
-        {"kind": "picture", "width", "height", "ranks", "chunks"}, or of 1-D layers and vectors
+        {"kind": "picture", "frames", "width", "height", "ranks", "chunks"}, or of 1-D layers and vectors
         {"kind": "wave", "ranks", "packs"}: a chunk for every `PER_CHUNK` filters.
     """
     stored = layer.patches
@@ -30,7 +30,9 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     if stored.dtype != np.uint8 and stored.ndim <= 4:
         packs = [chunks.arrays(_waves(block[:, :ranks])) for block in _blocks(stored)]
         return {"kind": "wave", "ranks": ranks, "packs": packs}
-    numbers, size = [], (1, 1)
+    numbers, size, frames = [], (1, 1), 1
+    if stored.dtype != np.uint8 and stored.ndim == 6:
+        frames = min(stored.shape[3], FRAMES)
     span = None if stored.dtype == np.uint8 else _span(_spread(stored, ranks))
     for block in _blocks(stored):
         tiles = block[:, :ranks] if span is None else _frames(block[:, :ranks], span)
@@ -38,6 +40,7 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
         numbers.append(chunks.pictures([strip(filter_, size) for filter_ in tiles]))
     return {
         "kind": "picture",
+        "frames": frames,
         "height": size[0],
         "width": size[1],
         "ranks": ranks,

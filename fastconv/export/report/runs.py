@@ -129,7 +129,9 @@ def _number(value: Any) -> float | None:
 def _lacks(run: Run, *, has_pictures: bool) -> list[list[str]]:
     """What no layer holds, and the call that keeps it."""
     held = {what for name in run.layers for what in run[name].holds}
-    lacks = [[name, f"fastconv.extract(..., {call})"] for what, name, call in _KEPT if what not in held]
+    lacks = [
+        [name, f"fastconv.extract(..., {call})"] for what, name, call in _KEPT if what not in held
+    ]
     if not has_pictures:
         lacks.append(["whole pictures", "fastconv.extract(..., thumbnails=True)"])
     return lacks

@@ -68,9 +68,7 @@ def _by_rank(hits: list[np.ndarray]) -> np.ndarray:
     return order[order >= 0]
 
 
-def _thumbnails(
-    run: Run, wanted: np.ndarray, chunks: Chunks
-) -> tuple[dict[int, int], list[int]]:
+def _thumbnails(run: Run, wanted: np.ndarray, chunks: Chunks) -> tuple[dict[int, int], list[int]]:
     """The number of each sample's picture, and the chunks that hold `PER_CHUNK` pictures each."""
     files: list[bytes] = []
     numbers: dict[int, int] = {}

@@ -39,6 +39,7 @@ def weights(weight: np.ndarray, chunks: Chunks, budget: Budget) -> dict[str, Any
     return {
         "shape": list(weight.shape[2:]),
         "of": inputs,
+        "shown": shown,
         "over_channels": over_channels,
         "packs": packs,
     }

@@ -6,7 +6,16 @@ import { bars } from "./charts.js";
 import { patchBlock, weightPicture } from "./draw.js";
 import { href } from "./route.js";
 
-const WIDTH = 168; // CSS pixels of a block of patches
+/** The side of a block of patches, in CSS pixels: two of them beside each other on a phone. */
+function blockWidth() {
+  return innerWidth < 720 ? 132 : 168;
+}
+
+/** The least width of a card. */
+export function cardWidth() {
+  return (blockWidth() + 8) * (index.comparison ? 2 : 1) + 18;
+}
+
 const WEIGHTS = 40;
 
 /** The address of a filter. */
@@ -19,7 +28,12 @@ export function filterName(layer, filter) {
   return `${layer.name} / ${filter}`;
 }
 
-/** A link to a filter with its pictures; `note` is a line below its name. */
+/** Cards that do not need the grid because they are few. */
+export function cardList(cards) {
+  return el("div", { class: "near", vars: { "--least": `${cardWidth()}px` } }, cards);
+}
+
+/** A link to a filter with its pictures, of both runs where there are two; `note` is a line below its name. */
 export function filterCard(run, layer, filter, note = null) {
   const pair = index.comparison && index.comparison.layers.includes(layer.name) ? index.runs : [index.runs[run]];
   const sides = pair.map((one) => one.layers.find((found) => found.name === layer.name));
@@ -38,8 +52,8 @@ function cardSide(layer, filter) {
   const weights = el("span", { class: "card-weights" });
   const spark = el("span", { class: "card-spark" });
   side.append(patches, el("span", { class: "card-foot" }, layer.weights ? weights : null, spark));
-  if (layer.patches) place(patches, patchBlock(layer, filter, WIDTH));
-  else if (layer.weights) place(patches, weightPicture(layer, filter, WIDTH));
+  if (layer.patches) place(patches, patchBlock(layer, filter, blockWidth()));
+  else if (layer.weights) place(patches, weightPicture(layer, filter, blockWidth()));
   if (layer.weights) place(weights, weightPicture(layer, filter, WEIGHTS));
   if (layer.histogram) place(spark, sparkline(layer, filter));
   return side;

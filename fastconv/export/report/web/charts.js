@@ -58,7 +58,7 @@ export function bars(heights, low, high, width, height, label) {
 
 /** The distribution of a filter with its axis, and a tick for each of its hits. */
 export function distribution(heights, tallest, low, high, hits, label) {
-  const [width, height, foot] = [640, 150, 34];
+  const [width, height, foot] = [innerWidth < 720 ? 340 : 640, 150, 34];
   const chart = chartSvg(width, height + foot, label);
   chart.classList.add("wide");
   chart.append(...bars(heights, low, high, width, height).childNodes);
@@ -68,12 +68,10 @@ export function distribution(heights, tallest, low, high, hits, label) {
     if (Number.isFinite(value)) chart.append(svg("path", { class: "tick", d: `M${x(value)} ${height + 2}v8` }));
   }
   const marks = high > low ? [low, ...(low < 0 && high > 0 ? [0] : []), high] : [low];
-  let last = -Infinity;
   for (const value of marks) {
     const at = x(value);
     const anchor = at < 20 ? "start" : at > width - 20 ? "end" : "middle";
-    if (at - last < 60 && value !== high) continue;
-    last = at;
+    if (value === 0 && (at < 60 || at > width - 60) && value !== low && value !== high) continue;
     chart.append(svg("text", { class: "label", x: at, y: height + 28, "text-anchor": anchor }, number(value)));
   }
   chart.append(svg("text", { class: "label", x: 0, y: 12 }, `tallest bar: ${percent(tallest)} of the values`));
@@ -88,7 +86,7 @@ export function intervals(rows, label) {
   const x = (value) => left + ((value + reach) / (2 * reach)) * (width - left);
   const height = rows.length * step + 24;
   const chart = chartSvg(width, height, label, svg("path", { class: "zero", d: `M${x(0)} 0V${height - 20}` }));
-  chart.classList.add("wide");
+  chart.classList.add("wide", "narrow");
   rows.forEach((row, i) => {
     const y = i * step + step / 2;
     chart.append(svg("text", { class: "label", x: left - 8, y: y + 4, "text-anchor": "end" }, row.name));

@@ -50,7 +50,7 @@ export async function patchPicture(layer, filter, rank, width, label) {
   const { patches } = layer;
   if (patches.kind === "wave") {
     const wave = await waves(patches, filter);
-    return waveLines(wave, rank, width, width * 0.5, label);
+    return waveLines(wave, rank, width, width * 0.4, label);
   }
   const strip = await picture(patches.chunks[Math.floor(filter / PER_CHUNK)], filter % PER_CHUNK);
   const high = (width * patches.height) / patches.width;
@@ -63,7 +63,15 @@ export async function patchPicture(layer, filter, rank, width, label) {
 function drawTile(pen, strip, patches, rank, x, y, width, height) {
   pen.imageSmoothingEnabled = patches.width > 40;
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(strip, rank * patches.width, 0, patches.width, patches.height, x, y, width, height);
+  const gap = patches.frames > 1 ? 2 : 0; // between the slices of a volume
+  const wide = (width - gap * (patches.frames - 1)) / patches.frames;
+  const source = patches.width / patches.frames;
+  pen.strokeStyle = "rgb(128 128 128 / 35%)"; // a white patch on a white page
+  for (let z = 0; z < patches.frames; z++) {
+    const left = x + z * (wide + gap);
+    pen.drawImage(strip, rank * patches.width + z * source, 0, source, patches.height, left, y, wide, height);
+    pen.strokeRect(left + 0.5, y + 0.5, wide - 1, height - 1);
+  }
 }
 
 async function waves(patches, filter) {
@@ -78,7 +86,8 @@ async function waves(patches, filter) {
 async function waveBlock(layer, filter, width, label) {
   const wave = await waves(layer.patches, filter);
   const rows = Math.min(layer.patches.ranks, 4);
-  const lines = Array.from({ length: rows }, (_, rank) => waveLines(wave, rank, width, width / 4));
+  const height = (width - 2 * (rows - 1)) / rows;
+  const lines = Array.from({ length: rows }, (_, rank) => waveLines(wave, rank, width, Math.min(height, width / 2)));
   return el("div", { class: "waves", role: "img", "aria-label": label }, lines);
 }
 

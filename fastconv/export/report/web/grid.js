@@ -10,7 +10,7 @@ const SPARE_ROWS = 2; // above and below the window
  *
  * All cards are equally high: the first one is measured. The arrow keys go from card to card.
  */
-export function cardGrid(items, make, { minimum = 196, label }) {
+export function cardGrid(items, make, { minimum, label }) {
   const list = el("ul", { class: "cards", "aria-label": label });
   let [columns, rowHeight, first, last] = [1, 0, 0, -1];
 

@@ -2,7 +2,7 @@
 
 import { index, plain } from "./data.js";
 import { el, later } from "./dom.js";
-import { filterCard } from "./card.js";
+import { cardList, filterCard } from "./card.js";
 import { boxedPicture } from "./draw.js";
 import { count, number, percent, plural } from "./format.js";
 import { href } from "./route.js";
@@ -56,7 +56,7 @@ export async function classView({ parts, query }) {
 }
 
 function section(title, cards, otherwise) {
-  return el("section", {}, el("h2", {}, title), cards.length ? el("div", { class: "near" }, cards) : el("p", { class: "missing" }, otherwise));
+  return el("section", {}, el("h2", {}, title), cards.length ? cardList(cards) : el("p", { class: "missing" }, otherwise));
 }
 
 /** Samples with their pictures where the file has them, else by name. */
@@ -78,7 +78,7 @@ function classMisfires(run) {
   const shown = plain(run.misfires).then((rows) => {
     const named = (row) => (run.classes.find((found) => found.name === row.class) ? row.class : `class ${row.class}`);
     const cards = rows.slice(0, 24).map((row) => filterCard(index.runs.indexOf(run), run.layers[row.layer], row.filter, `${named(row)}: lift ${number(row.lift)}, rate ${percent(row.rate)}`));
-    return cards.length ? el("div", { class: "near" }, cards) : el("p", { class: "empty" }, "None.");
+    return cards.length ? cardList(cards) : el("p", { class: "empty" }, "None.");
   });
   return el("section", {}, el("h2", {}, "Filters that fire on wrong outcomes, worst first"), later(shown));
 }

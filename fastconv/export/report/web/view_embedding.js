@@ -2,7 +2,7 @@
 
 import { arrays, index } from "./data.js";
 import { el } from "./dom.js";
-import { filterCard } from "./card.js";
+import { cardList, filterCard } from "./card.js";
 import { classColour } from "./colours.js";
 import { number, percent, plural } from "./format.js";
 import { className, sampleLookup } from "./samples.js";
@@ -134,7 +134,7 @@ function brushed(run, layer, found, known, chosen, lookup) {
   return [
     el("h2", {}, plural(samples.length, "sample")),
     el("p", {}, words, wrong ? ` · ${percent(wrong / samples.length)} wrong` : ""),
-    found.response ? el("div", {}, el("h3", {}, "Filters that answer more to them than to the rest"), el("div", { class: "near" }, telling(run, layer, found.response, chosen))) : null,
+    found.response ? el("div", {}, el("h3", {}, "Filters that answer more to them than to the rest"), cardList(telling(run, layer, found.response, chosen))) : null,
     el("h3", {}, "Some of them"),
     sampleList(run, samples.slice(0, 24).map((one) => one.sample), lookup),
   ].filter(Boolean);

@@ -2,7 +2,7 @@
 
 import { arrays, column, index, plain } from "./data.js";
 import { el, later } from "./dom.js";
-import { filterCard, filterHref, filterName } from "./card.js";
+import { cardList, filterCard, filterHref, filterName } from "./card.js";
 import { distribution, intervals, meter } from "./charts.js";
 import { boxedPicture, isColour, kernelPicture, mapPicture, patchPicture, weightPicture, weightsOf } from "./draw.js";
 import { count, formatted, number, percent, plural, times } from "./format.js";
@@ -59,19 +59,30 @@ async function filterBody(run, layer, filter, named) {
     layer.hits ? hitsOf(layer, filter) : [],
     sampleLookup(run),
   ]);
-  const panels = [
+  const left = [
     strongest(run, layer, filter, hits, lookup),
-    spread(layer, filter, table, hits),
     layer.weights && kernel(layer, filter),
-    layer.maps && heatMaps(run, layer, filter, lookup),
     layer.responses && responses(run, layer, filter),
+  ];
+  const right = [
+    spread(layer, filter, table, hits),
     layer.classes && classes(run, layer, filter),
     run.misfires !== null && misfires(run, layer, filter),
-    layer.nearest && nearest(run, layer, filter),
     statistics(layer, filter, table),
+  ];
+  const whole = [
+    layer.maps && heatMaps(run, layer, filter, lookup),
+    layer.nearest && nearest(run, layer, filter),
     lacking(run, layer),
   ];
-  return el("div", { class: "panels" }, named && el("p", { class: "run-name" }, run.file), panels.filter(Boolean));
+  return el(
+    "div",
+    { class: "panels" },
+    named && el("p", { class: "run-name" }, run.file),
+    el("div", { class: "column" }, left.filter(Boolean)),
+    el("div", { class: "column" }, right.filter(Boolean)),
+    whole.filter(Boolean),
+  );
 }
 
 function panel(title, className_, ...content) {
@@ -119,7 +130,7 @@ function wide(layer) {
 function hitButton(run, layer, filter, hit, lookup, choose) {
   const known = lookup(hit.sample);
   const label = className(run, known.label);
-  const size = wide(layer) ? 240 : 104;
+  const size = wide(layer) ? 168 : 104;
   return el(
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
@@ -161,7 +172,7 @@ function spread(layer, filter, table, hits) {
     const words = `Histogram from ${number(low)} to ${number(high)}; ${percent(table.positive[filter])} of the values are above 0`;
     return distribution(height.subarray(filter * bins, (filter + 1) * bins), tallest[filter], low, high, hits.map((hit) => hit.value), words);
   });
-  const legend = el("p", { class: "note" }, "Over all positions of all samples, on a square-root scale; coloured above 0. Ticks: the hits at the left.");
+  const legend = el("p", { class: "note" }, "Over all positions of all samples, on a square-root scale; blue above 0. Ticks: its hits.");
   return panel("How its values are spread", "spread", later(drawn), legend);
 }
 
@@ -177,7 +188,7 @@ function kernel(layer, filter) {
     const scale = el("p", { class: "note scale" }, el("span", {}, number(-found.peak)), el("span", { class: "ramp diverging", "aria-hidden": "true" }), el("span", {}, number(found.peak)));
     return el("div", {}, el("div", { class: "tiles" }, colour, each), shape.length > 1 && scale);
   });
-  const note = of > layer.weights.of || over_channels ? null : of > 3 ? el("p", { class: "note" }, `The input channels it weighs most, of ${of}.`) : null;
+  const note = layer.weights.shown < of && !over_channels ? el("p", { class: "note" }, `The ${layer.weights.shown} input channels it weighs most, of ${of}.`) : null;
   return panel("Its weights", "kernel", later(drawn), note);
 }
 
@@ -252,7 +263,7 @@ function nearest(run, layer, filter) {
       const at = filter * shown + i;
       return filterCard(index.runs.indexOf(run), layer, found.filter[at], `${number(found.similarity[at])} alike`);
     });
-    return el("div", { class: "near" }, cards);
+    return cardList(cards);
   });
   const by = layer.nearest.by === "responses" ? "correlation of the samples' maxima" : "cosine of the weights";
   return panel("Filters most like it", "nearest", later(drawn), el("p", { class: "note" }, `By the ${by}.`));

@@ -2,7 +2,7 @@
 
 import { arrays, column, index } from "./data.js";
 import { announce, el } from "./dom.js";
-import { filterCard, filterName } from "./card.js";
+import { cardWidth, filterCard, filterName } from "./card.js";
 import { formatted, plural } from "./format.js";
 import { cardGrid } from "./grid.js";
 import { go, href } from "./route.js";
@@ -33,7 +33,7 @@ export async function filtersView({ query }) {
   };
   const heading = query.layer || "All layers";
   const grid = cardGrid(found, (item) => filterCard(number_, item.layer, item.filter, note(item)), {
-    minimum: index.comparison ? 376 : 196,
+    minimum: cardWidth(),
     label: `filters of ${heading}`,
   });
   announce(`${plural(found.length, "filter")} shown`);

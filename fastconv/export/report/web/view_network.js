@@ -85,7 +85,8 @@ function strip(number_, run, layer) {
 
 export function about(layer) {
   const kernel = layer.kernel ? `${times(layer.kernel)} ` : "";
-  const field = layer.field.length ? `, each sees ${times(layer.field)}` : "";
+  const unit = layer.field.length === 2 ? " px" : "";
+  const field = layer.field.length ? `, each sees ${times(layer.field)}${unit}` : "";
   return `${kernel}${layer.kind} · ${plural(layer.filters, "filter")}${field}`;
 }
 
