@@ -59,7 +59,7 @@ def classes(
     return found
 
 
-def _told(insight: Insight, layers: list[str]) -> dict[str, list[list[float]]]:
+def _told(insight: Insight, layers: list[str]) -> dict[str, list[list[Any]]]:
     """The filters with the highest AUROC of each class."""
     frame = insight.tables.get("classes")
     if frame is None or "auroc" not in frame:
@@ -77,11 +77,11 @@ def _told(insight: Insight, layers: list[str]) -> dict[str, list[list[float]]]:
 
 def _seen(
     labels: np.ndarray | None, layers: list[str], hits: list[np.ndarray], count: int
-) -> dict[int, list[list[float]]]:
+) -> dict[int, list[list[Any]]]:
     """The filters at least half of whose hits are of one class, the purest first."""
     if labels is None or not layers:
         return {}
-    found: dict[int, list[list[float]]] = {}
+    found: dict[int, list[list[Any]]] = {}
     for layer, samples in enumerate(hits):
         held = (samples >= 0) & (samples < len(labels))
         label = np.where(held, np.asarray(labels)[np.where(held, samples, 0)], -1)

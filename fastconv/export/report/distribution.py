@@ -10,15 +10,7 @@ from fastconv.store.reader import Layer
 
 BINS = 48  # of the histogram of a filter, between its least and its greatest value
 RIBBON = 64  # columns of the ribbon of a layer
-QUANTILES = {
-    "q01": 0.01,
-    "q05": 0.05,
-    "q25": 0.25,
-    "q50": 0.5,
-    "q75": 0.75,
-    "q95": 0.95,
-    "q99": 0.99,
-}
+QUANTILES = {f"q{share:02d}": share / 100 for share in (1, 5, 25, 50, 75, 95, 99)}
 SPARSE = 0.05  # a filter above 0 at fewer positions than this share is sparse
 SELECTIVE = 8.0  # a filter whose maximum is so many standard deviations above its mean
 

@@ -22,8 +22,8 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     """Add the patches of a layer.
 
     Returns:
-        {"kind": "picture", "frames", "width", "height", "ranks", "chunks"}, or of 1-D layers and vectors
-        {"kind": "wave", "ranks", "packs"}: a chunk for every `PER_CHUNK` filters.
+        {"kind": "picture", "frames", "width", "height", "ranks", "chunks"}, or of 1-D layers and
+        vectors {"kind": "wave", "ranks", "packs"}: a chunk for every `PER_CHUNK` filters.
     """
     stored = layer.patches
     ranks = min(stored.shape[1], budget.ranks)

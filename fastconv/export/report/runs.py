@@ -85,14 +85,14 @@ def _facts(run: Run, count: int | None) -> list[list[str]]:
     config, made_by = run.config, run.config.get("made_by", {})
     filters = sum(run[name].info.channels for name in run.layers)
     stages = sorted({run[name].info.stage for name in run.layers})
-    facts = [["model", config.get("model")], ["layers", f"{len(run.layers):,}"]]
+    facts: list[list[Any]] = [["model", config.get("model")], ["layers", f"{len(run.layers):,}"]]
     facts += [["filters", f"{filters:,}"], ["stage", ", ".join(stages)]]
     facts += [["samples", None if count is None else f"{count:,}"]]
     correct = outcomes(run).get("correct")
     if correct is not None and correct.size:
         facts.append(["accuracy", f"{np.mean(correct == 1):.1%}"])
     size = config.get("input_size")
-    facts.append(["input", None if not size else " × ".join(map(str, size))])
+    facts.append(["input", None if not size else " x ".join(map(str, size))])
     facts += [[key, made_by.get(key)] for key in ("fastconv", "torch")]
     facts.append(["finished", run.attributes.get("end_time")])
     return [[key, str(value)] for key, value in facts if value is not None]
@@ -129,9 +129,7 @@ def _number(value: Any) -> float | None:
 def _lacks(run: Run, *, has_pictures: bool) -> list[list[str]]:
     """What no layer holds, and the call that keeps it."""
     held = {what for name in run.layers for what in run[name].holds}
-    lacks = [
-        [name, f"fastconv.extract(..., {call})"] for what, name, call in _KEPT if what not in held
-    ]
+    lacks = [(name, call) for what, name, call in _KEPT if what not in held]
     if not has_pictures:
-        lacks.append(["whole pictures", "fastconv.extract(..., thumbnails=True)"])
-    return lacks
+        lacks.append(("whole pictures", "thumbnails=True"))
+    return [[name, f"fastconv.extract(..., {call})"] for name, call in lacks]

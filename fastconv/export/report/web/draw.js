@@ -88,7 +88,7 @@ async function waveBlock(layer, filter, width, label) {
   const rows = Math.min(layer.patches.ranks, 4);
   const height = (width - 2 * (rows - 1)) / rows;
   const lines = Array.from({ length: rows }, (_, rank) => waveLines(wave, rank, width, Math.min(height, width / 2)));
-  return el("div", { class: "waves", role: "img", "aria-label": label }, lines);
+  return el("div", label ? { class: "waves", role: "img", "aria-label": label } : { class: "waves" }, lines);
 }
 
 /** The lines of one patch, with zero where it is in range. */
@@ -140,7 +140,11 @@ export function isColour(layer) {
 export async function weightPicture(layer, filter, width, label) {
   const found = await weightsOf(layer, filter);
   if (isColour(layer)) return colourKernel(found, layer.weights.shape, width, label);
-  return kernelPicture(found.level[0], layer.weights.shape, width, label);
+  const { shape } = layer.weights;
+  if (shape.length < 3 || width > 60) return kernelPicture(found.level[0], shape, width, label);
+  const slice = shape[1] * shape[2]; // of a volume in little room: its middle
+  const middle = Math.floor(shape[0] / 2) * slice;
+  return kernelPicture(found.level[0].subarray(middle, middle + slice), shape.slice(1), width, label);
 }
 
 /** One input channel of a kernel: a line, a heat map, or a film strip of heat maps. */

@@ -70,8 +70,13 @@ function restoreScroll() {
     entry = `${Date.now()}-${Math.random()}`;
     history.replaceState({ entry }, "");
   }
-  const top = scrolled.get(entry) ?? 0;
-  requestAnimationFrame(() => scrollTo(0, top));
+  scrollDown(scrolled.get(entry) ?? 0, turn);
+}
+
+/** Scroll as soon as the page is long enough: a grid grows when it has been laid out. */
+function scrollDown(top, mine, tries = 30) {
+  scrollTo(0, top);
+  if (Math.abs(scrollY - top) > 1 && tries && mine === turn) requestAnimationFrame(() => scrollDown(top, mine, tries - 1));
 }
 
 history.scrollRestoration = "manual";

@@ -120,7 +120,7 @@ function strongest(run, layer, filter, hits, lookup) {
   }
   choose(hits[0]);
   const more = layer.patches && layer.kept_ranks > layer.patches.ranks ? el("p", { class: "note" }, `The file has ${layer.kept_ranks} patches of each filter; the strongest ${layer.patches.ranks} are in this page.`) : null;
-  return panel(title, "hits", el("div", { class: "hits-body" }, el("div", { class: wide(layer) ? "hit-list wide" : "hit-list" }, buttons), detail), more);
+  return panel(title, "hits", el("div", { class: "hits-body" }, el("div", { class: wide(layer) && layer.patches.kind === "picture" ? "hit-list wide" : "hit-list" }, buttons), detail), more);
 }
 
 function wide(layer) {
@@ -130,7 +130,7 @@ function wide(layer) {
 function hitButton(run, layer, filter, hit, lookup, choose) {
   const known = lookup(hit.sample);
   const label = className(run, known.label);
-  const size = wide(layer) ? 168 : 104;
+  const size = layer.patches?.kind === "wave" ? 112 : wide(layer) ? 168 : 104;
   return el(
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
@@ -180,7 +180,7 @@ function kernel(layer, filter) {
   const { shape, of, over_channels } = layer.weights;
   const drawn = weightsOf(layer, filter).then(async (found) => {
     if (over_channels) return el("figure", {}, kernelPicture(found.level[0], shape, 420, `weights over ${of} input channels`), el("figcaption", {}, `over ${plural(of, "input channel")}`));
-    const size = shape.length === 3 ? 220 : shape.length === 1 ? 200 : 92;
+    const size = shape.length === 3 ? 220 : shape.length === 1 ? 150 : 92;
     const colour = isColour(layer) ? [el("figure", {}, await weightPicture(layer, filter, size, "weights in colour"), el("figcaption", {}, "in colour"))] : [];
     const each = found.level.map((level, i) =>
       el("figure", {}, kernelPicture(level, shape, size, `weights of input channel ${found.channel[i]}`), el("figcaption", {}, of === 1 ? `${times(shape)}` : `channel ${found.channel[i]}`)),
