@@ -77,7 +77,8 @@ def stand_in(classes=3, conditions=("rot15", "noise")):
 
     def embed(run, layer, method="pca", seed=0):
         points = np.random.default_rng(0).normal(size=(run.samples.count, 2))
-        return points + 3 * (run.samples.labels[:, None] % 3), 0.93, {"method": method}
+        parameters = {"method": method, "layer": layer, "warning": ""}
+        return points + 3 * (run.samples.labels[:, None] % 3), 0.93, parameters
 
     return SimpleNamespace(
         responses=responses,

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from fastconv.store.reader import Layer, Run
 
-PICTURE_BYTES = 40e6  # of patches, about, before base64 adds a third
+PICTURE_BYTES = 40e6  # of patches, about, before base64 adds a third: photographs take as much
 WEIGHT_VALUES = 8e6  # one byte each; deflate takes some off
 MAP_VALUES = 12e6
 SAMPLE_VALUES = 6e6  # of the layer whose embedding is shown
 THUMBNAIL_BYTES = 8e6
 NAMED_SAMPLES = 50_000
 EMBEDDED_SAMPLES = 20_000
+INSIGHT_VALUES = 1e9  # responses of all samples and filters that tables are made of
 NEAREST_OPERATIONS = 2e13  # multiplications for the nearest filters of all layers
 
-_BYTES_PER_PIXEL, _BYTES_PER_TILE = 0.4, 30
-_TILES = ((16, 96), (9, 96), (9, 64), (9, 48), (4, 48), (4, 32), (2, 32), (1, 32), (1, 24))
+_EXACT_FILTERS = 10_000
+_BYTES_PER_PIXEL, _BYTES_PER_FILTER = 0.2, 180
+_TILES = ((16, 96), (9, 96), (9, 64), (9, 48), (9, 32), (4, 48), (4, 32), (2, 32), (1, 32))
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Budget:
 
     ranks: int  # patches of a filter
     side: int  # greatest side of a patch in pixels
+    exact: bool  # small patches are kept losslessly
     channels: int  # input channels of a filter's weights
     map_samples: int
     map_side: int  # greatest side of an activation map
@@ -35,7 +38,8 @@ class Budget:
         """The most that fits, for all runs of a page together."""
         layers = [run[name] for run in runs for name in run.layers]
         ranks, side = _tiles(layers)
-        return cls(ranks, side, _channels(layers), *_maps(layers))
+        exact = sum(layer.info.channels for layer in layers) <= _EXACT_FILTERS
+        return cls(ranks, side, exact, _channels(layers), *_maps(layers))
 
 
 def _tiles(layers: Sequence[Layer]) -> tuple[int, int]:
@@ -43,8 +47,8 @@ def _tiles(layers: Sequence[Layer]) -> tuple[int, int]:
     for ranks, side in _TILES:
         size = 0.0
         for filters, k, *rest in shapes:
-            pixels = min(side, max(rest, default=1)) ** 2
-            size += filters * min(k, ranks) * (pixels * _BYTES_PER_PIXEL + _BYTES_PER_TILE)
+            pixels = min(k, ranks) * min(side, max(rest, default=1)) ** 2
+            size += filters * (_BYTES_PER_FILTER + pixels * _BYTES_PER_PIXEL)
         if size <= PICTURE_BYTES:
             break
     return ranks, side

@@ -14,7 +14,7 @@ from fastconv.export.report.chunks import Chunks
 from fastconv.export.report.columns import KNOWN, describe
 from fastconv.export.report.compare import changes, differences, shared_layers
 from fastconv.export.report.page import page
-from fastconv.export.report.runs import run_entry
+from fastconv.export.report.runs import file_name, run_entry
 from fastconv.store.reader import Run, open_run
 
 _START = b"<!doctype html>"
@@ -51,12 +51,12 @@ def report(
             for given in (run, other)
             if given is not None
         ]
-        empty = [given.path.name for given in runs if not given.layers]
+        empty = [file_name(given) for given in runs if not given.layers]
         if empty:
             raise InputError(f"{empty[0]} has no layers to show")
         chunks = Chunks()
         index = _index(runs, chunks)
-        title = " and ".join(given.path.name for given in runs)
+        title = " and ".join(file_name(given) for given in runs)
         _write(out, page(f"{title} · fastconv", index, chunks))
     return out
 

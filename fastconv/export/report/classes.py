@@ -8,19 +8,22 @@ import numpy as np
 
 from fastconv.export.report.chunks import Chunks
 from fastconv.export.report.insight import Insight
+from fastconv.export.report.insight import classes as known
+from fastconv.store.reader import Run
 
 _FILTERS = 60  # of a class
 _SAMPLES = 24
 _MOST_CLASSES = 2000
 
 
-def class_names(labels: np.ndarray | None, insight: Insight, names: Any) -> list[str]:
-    """What each class is called, by the number of the class where it is one."""
-    if names is not None:
-        return [str(name) for name in names]
-    if labels is not None and labels.size:
-        return [str(i) for i in range(min(int(labels.max()) + 1, _MOST_CLASSES))]
-    return insight.keys("classes", "class")[:_MOST_CLASSES]
+def class_names(run: Run, labels: np.ndarray | None, insight: Insight) -> list[str]:
+    """What each class is called, by its label where it has one."""
+    names = known(run)
+    if names is None and labels is not None and labels.size:
+        names = [str(label) for label in range(int(labels.max()) + 1)]
+    names = [str(name) for name in names or []]
+    further = [name for name in insight.keys("classes", "class") if name not in set(names)]
+    return (names + further)[:_MOST_CLASSES]
 
 
 def classes(
@@ -51,7 +54,7 @@ def classes(
         mine = np.zeros(0, int) if labels is None else np.flatnonzero(labels == number)
         spread = mine[np.linspace(0, len(mine) - 1, min(len(mine), _SAMPLES)).round().astype(int)]
         chunk = {
-            "told": told.get(name, told.get(str(number), [])),
+            "told": told.get(name, []),
             "seen": seen.get(number, []),
             "samples": spread.tolist(),
         }

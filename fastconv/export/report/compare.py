@@ -10,6 +10,7 @@ import numpy as np
 from fastconv.errors import InputError
 from fastconv.export.report import insight
 from fastconv.export.report.distribution import statistics
+from fastconv.export.report.runs import file_name
 from fastconv.store.reader import Run
 
 
@@ -22,7 +23,7 @@ def shared_layers(a: Run, b: Run) -> list[str]:
     found = [n for n in a.layers if n in b and a[n].info.channels == b[n].info.channels]
     if not found:
         raise InputError(
-            f"{a.path.name} and {b.path.name} do not fit: no layer of the same name has the same "
+            f"{file_name(a)} and {file_name(b)} do not fit: no layer of the same name has the same "
             f"number of filters; {'; '.join(differences(a, b)[:3])}"
         )
     return found
@@ -35,7 +36,7 @@ def differences(a: Run, b: Run) -> list[str]:
         only = [name for name in mine.layers if name not in other]
         if only:
             more = f" and {len(only) - 5} more" if len(only) > 5 else ""
-            lines.append(f"only in {mine.path.name}: {', '.join(only[:5])}{more}")
+            lines.append(f"only in {file_name(mine)}: {', '.join(only[:5])}{more}")
     for name in a.layers:
         if name in b and a[name].info.channels != b[name].info.channels:
             sizes = a[name].info.channels, b[name].info.channels
@@ -58,11 +59,10 @@ def changes(a: Run, b: Run) -> dict[str, dict[str, np.ndarray]]:
             for key in ("mean", "max", "positive")
             if key in before and key in after
         }
-        if table is not None and {"layer", "filter", "similarity"} <= set(table):
-            rows = table[table["layer"] == name]
-            similarity = np.full(a[name].info.channels, np.nan)
-            similarity[rows["filter"].to_numpy()] = rows["similarity"].to_numpy(np.float64)
-            columns["other_similarity"] = similarity
+        rows = insight.rows_of(table, name)
+        for key in () if rows is None else ("match", "similarity"):
+            columns[key] = np.full(a[name].info.channels, np.nan)
+            columns[key][rows["filter"].to_numpy()] = rows[key].to_numpy(np.float64)
         found[name] = columns
     return found
 

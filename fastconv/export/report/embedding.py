@@ -15,34 +15,36 @@ _MOST_SAMPLES = 50_000  # that are embedded for a page
 
 
 def embedding(run: Run, chunks: Chunks) -> tuple[dict[str, Any] | None, np.ndarray, str]:
-    """Add the embedding of the last layer whose responses the run kept.
+    """Add the embedding that was kept beside the run, else one of its last layer.
 
     Returns:
-        {"layer", "trustworthiness", "points"} or None; the samples [n] that are shown; and where
-        there is none, why. The chunk has sample [n], point [n, 2] and, where it fits, response
-        uint8 [n, C]: the maxima in 255ths of each filter's range.
+        {"layer", "method", "warning", "trustworthiness", "points"} or None; the samples [n] that
+        are shown; and where there is none, why. The chunk has sample [n], point [n, 2] and, where
+        it fits, response uint8 [n, C]: the maxima in 255ths of each filter's range.
     """
     none = np.zeros(0, np.int64)
     kept = [name for name in run.layers if "samples" in run[name].holds]
     if not kept:
         return None, none, "the run kept no samples; extract it with samples=True"
-    layer = run[kept[-1]]
-    maxima = layer.samples.max
-    if maxima is None or len(maxima) > _MOST_SAMPLES:
+    if run.samples is not None and run.samples.count > _MOST_SAMPLES:
         return None, none, f"more than {_MOST_SAMPLES:,} samples: call fastconv.insight.embed"
-    made, why = insight.embedding(run, layer.name)
+    made, why = insight.embedding(run, kept)
     if made is None:
         return None, none, why
-    points = made["points"]
+    points, trust, parameters = made
+    layer = run[parameters["layer"]]
     usable = np.flatnonzero(np.isfinite(points).all(axis=1))
     step = -(-len(usable) // EMBEDDED_SAMPLES) or 1
     chosen = usable[::step]
     arrays = {"sample": chosen, "point": points[chosen]}
-    if len(chosen) * maxima.shape[1] <= SAMPLE_VALUES:
+    maxima = layer.samples.max
+    if maxima is not None and len(chosen) * maxima.shape[1] <= SAMPLE_VALUES:
         arrays["response"] = _levels(maxima[chosen])
     found = {
         "layer": layer.name,
-        "trustworthiness": made["trustworthiness"] and float(made["trustworthiness"]),
+        "method": str(parameters.get("method", "pca")),
+        "warning": str(parameters.get("warning", "")),
+        "trustworthiness": float(trust),
         "points": chunks.arrays(arrays),
     }
     return found, chosen, ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastconv.errors import FastconvError
+from fastconv.export.report.budget import INSIGHT_VALUES
 from fastconv.store.reader import Run
 
 TABLES = ("kernels", "redundancy", "responses", "classes", "outcomes", "misfires")
+FROM_STATISTICS = ("kernels", "responses")  # they do not read every sample
 _KEYS = ("layer", "filter", "class", "condition")
 _PANDAS = "pip install 'fastconv[insight]'"
 
@@ -36,11 +39,7 @@ class Insight:
 
     def rows(self, table: str, layer: str) -> Any:
         """The rows of one layer; None where there are none."""
-        frame = self.tables.get(table)
-        if frame is None:
-            return None
-        rows = frame[frame["layer"] == layer]
-        return rows if len(rows) else None
+        return rows_of(self.tables.get(table), layer)
 
     def grid(
         self, table: str, layer: str, key: str, keys: list[str], filters: int
@@ -50,7 +49,8 @@ class Insight:
         if rows is None:
             return {}
         number = {name: i for i, name in enumerate(keys)}
-        at = rows["filter"].to_numpy(), rows[key].astype(str).map(number).to_numpy()
+        rows = rows[rows[key].astype(str).isin(keys)]
+        at = rows["filter"].to_numpy(), rows[key].astype(str).map(number).to_numpy(int)
         found = {}
         for name in rows.columns.difference(_KEYS, sort=False):
             values = np.full((filters, len(keys)), np.nan, np.float32)
@@ -64,10 +64,23 @@ class Insight:
         return [] if frame is None else [str(name) for name in frame[key].unique()]
 
 
+def rows_of(frame: Any, layer: str) -> Any:
+    """The rows of one layer; None where there are none, or no table."""
+    if frame is None:
+        return None
+    rows = frame[frame["layer"] == layer]
+    return rows if len(rows) else None
+
+
 def gather(run: Run) -> Insight:
     """Ask for every table; what a run lacks is told in words."""
     insight = Insight()
+    samples = 1 if run.samples is None else run.samples.count
+    values = samples * sum(run[name].info.channels for name in run.layers)
     for name in TABLES:
+        if values > INSIGHT_VALUES and name not in FROM_STATISTICS:
+            insight.missing[name] = f"a large run: call fastconv.insight.{name}(run) for it"
+            continue
         made, why = ask(name, run)
         if made is None:
             insight.missing[name] = why
@@ -85,7 +98,9 @@ def ask(name: str, *arguments: Any, **options: Any) -> tuple[Any, str]:
     if function is None:
         return None, f"this version has no fastconv.insight.{name}"
     try:
-        return function(*arguments, **options), ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the result says the same
+            return function(*arguments, **options), ""
     except ImportError as error:
         return None, f"{error.name or 'a package'} is not installed: {_PANDAS}"
     except FastconvError as error:
@@ -110,14 +125,22 @@ def thumbnail(run: Run, sample: int) -> np.ndarray | None:
         return None
 
 
-def embedding(run: Run, layer: str) -> tuple[dict[str, Any] | None, str]:
-    """The samples of a layer in the plane: points [N, 2] and what is known of them."""
-    made, why = ask("embed", run, layer, method="pca")
-    if made is None:
-        return None, why
-    points, *rest = made if isinstance(made, tuple) else (made,)
-    trust = rest[0] if rest and np.ndim(rest[0]) == 0 else None
-    return {"points": np.asarray(points, np.float32), "trustworthiness": trust}, ""
+def embedding(run: Run, layers: list[str]) -> tuple[Any, str]:
+    """The samples in the plane by the last of these layers: points, trustworthiness, parameters.
+
+    One that was kept beside the run comes before one that is made here.
+    """
+    for layer in reversed(layers):
+        for method in ("umap", "tsne", "pca"):
+            made, _ = ask("load_embedding", run, layer, method)
+            if made is not None:
+                return made, ""
+    return ask("embed", run, layers[-1], method="pca")
+
+
+def classes(run: Run) -> list[str] | None:
+    """The names of the labels, when they are known."""
+    return getattr(run, "classes", None)
 
 
 def comparison(a: Run, b: Run) -> Any:
@@ -127,7 +150,7 @@ def comparison(a: Run, b: Run) -> Any:
         found = None if compare is None else compare(a, b)
     except (ImportError, FastconvError):
         return None
-    return getattr(found, "filters", found)
+    return found
 
 
 def _spread(filters: Any, values: Any, count: int) -> np.ndarray:

@@ -27,12 +27,14 @@ def entry(
     chunks: Chunks,
     budget: Budget,
     insight: Insight,
+    names: list[str],
     extra: dict[str, np.ndarray],
     layers: int,
 ) -> dict[str, Any]:
     """Add one layer.
 
     Args:
+        names: of the classes.
         extra: further columns [C].
         layers: how many layers the page has.
     """
@@ -57,7 +59,7 @@ def entry(
     if columns and "histogram" in holds:
         heights = distribution.histograms(layer, columns["min"], columns["max"])
         found["histogram"] = chunks.arrays(heights)
-    found |= _class_lists(layer, insight, columns, chunks)
+    found |= _class_lists(layer, insight, names, columns, chunks)
     found |= _responses(layer, insight, columns, chunks)
     columns |= insight.columns(info.name, info.channels) | extra
     arrays, texts = encode(columns)
@@ -90,17 +92,21 @@ def _hits(hits: Any, budget: Budget) -> dict[str, np.ndarray]:
 
 
 def _class_lists(
-    layer: Layer, insight: Insight, columns: dict[str, np.ndarray], chunks: Chunks
+    layer: Layer,
+    insight: Insight,
+    names: list[str],
+    columns: dict[str, np.ndarray],
+    chunks: Chunks,
 ) -> dict[str, Any]:
     """The classes that each filter tells best from the others, and two columns more."""
-    names = insight.keys("classes", "class")
     grid = insight.grid("classes", layer.name, "class", names, layer.info.channels)
     if "auroc" not in grid:
         return {}
     ranked = np.argsort(-np.nan_to_num(grid["auroc"], nan=-1), axis=1, kind="stable")
     kept = ranked[:, :_CLASSES]
     best = np.take_along_axis(grid["auroc"], kept[:, :1], axis=1)[:, 0]
-    columns["best_class"] = np.array(names, dtype=object)[kept[:, 0]]
+    known = np.array(names, dtype=object)[kept[:, 0]]
+    columns["best_class"] = np.where(np.isnan(best), "", known)
     columns["class_auroc"] = best
     if "selectivity" in grid:
         with np.errstate(invalid="ignore"):

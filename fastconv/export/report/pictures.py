@@ -27,17 +27,19 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     """
     stored = layer.patches
     ranks = min(stored.shape[1], budget.ranks)
-    if stored.dtype != np.uint8 and stored.ndim <= 4:
+    if stored.dtype != np.uint8 and len(stored.shape) <= 4:
         packs = [chunks.arrays(_waves(block[:, :ranks])) for block in _blocks(stored)]
         return {"kind": "wave", "ranks": ranks, "packs": packs}
     numbers, size, frames = [], (1, 1), 1
-    if stored.dtype != np.uint8 and stored.ndim == 6:
+    if stored.dtype != np.uint8 and len(stored.shape) == 6:
         frames = min(stored.shape[3], FRAMES)
     span = None if stored.dtype == np.uint8 else _span(_spread(stored, ranks))
     for block in _blocks(stored):
         tiles = block[:, :ranks] if span is None else _frames(block[:, :ranks], span)
         size = fitting(tiles.shape[2:4], budget.side)  # type: ignore[assignment]
-        numbers.append(chunks.pictures([strip(filter_, size) for filter_ in tiles]))
+        numbers.append(
+            chunks.pictures([strip(filter_, size, exact=budget.exact) for filter_ in tiles])
+        )
     return {
         "kind": "picture",
         "frames": frames,
@@ -48,19 +50,19 @@ def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     }
 
 
-def strip(tiles: np.ndarray, size: tuple[int, int]) -> bytes:
+def strip(tiles: np.ndarray, size: tuple[int, int], *, exact: bool = True) -> bytes:
     """[k, h, w, 3] uint8 pictures side by side as WebP, each of this height and width."""
     if tiles.shape[1:3] != size:
         scaled = [Image.fromarray(t).resize(size[::-1], Image.Resampling.BOX) for t in tiles]
         tiles = np.stack([np.asarray(picture) for picture in scaled])
     side_by_side = np.concatenate(list(tiles), axis=1)
-    return webp(side_by_side, exact=max(size) <= _EXACT_SIDE)
+    return webp(side_by_side, exact=exact and max(size) <= _EXACT_SIDE)
 
 
 def webp(picture: np.ndarray, *, exact: bool = False) -> bytes:
     """[h, w, 3] uint8 as a WebP file."""
     file = io.BytesIO()
-    options = {"lossless": True, "quality": 20} if exact else {"quality": 80}
+    options = {"lossless": True, "quality": 20} if exact else {"quality": 75}
     Image.fromarray(picture).save(file, "WEBP", method=1, **options)
     return file.getvalue()
 

@@ -36,21 +36,21 @@ def run_entry(
         extra: further columns [C] by layer.
     """
     insight = gather(run)
+    labels = labels_of(run)
+    names = class_names(run, labels, insight)
     layers = [
-        entry(run[name], chunks, budget, insight, extra.get(name, {}), len(run.layers))
+        entry(run[name], chunks, budget, insight, names, extra.get(name, {}), len(run.layers))
         for name in run.layers
     ]
     hits = [_hit_samples(run, name) for name in run.layers]
     scatter, shown, why = embedding(run, chunks)
-    labels = labels_of(run)
-    names = class_names(labels, insight, getattr(run.samples, "classes", None))
     found = classes(names, labels, run.layers, hits, insight, chunks)
     mapped = [np.array(found_["maps"]["samples"]) for found_ in layers if found_.get("maps")]
     also = [np.asarray(s, np.int64) for s in (shown, *mapped, _class_samples(labels, names))]
     missing = insight.missing | ({} if scatter else {"embedding": why})
     table = samples(run, [h[:, : budget.ranks] for h in hits], np.concatenate(also), chunks)
     return {
-        "file": run.path.name,
+        "file": file_name(run),
         "facts": _facts(run, table["count"]),
         "input_size": run.config.get("input_size"),
         "order": _order(run),
@@ -63,6 +63,11 @@ def run_entry(
         "missing": missing,
         "lacks": _lacks(run, has_pictures=bool(table["pictures"])),
     }
+
+
+def file_name(run: Run) -> str:
+    """What the page calls a run: the last part of its path or address."""
+    return str(run.path).replace("\\", "/").rstrip("/").split("/")[-1]
 
 
 def _hit_samples(run: Run, name: str) -> np.ndarray:

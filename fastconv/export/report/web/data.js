@@ -3,7 +3,7 @@
 export const index = JSON.parse(document.getElementById("index").textContent);
 
 export const PER_CHUNK = 64;
-const KEPT_BYTES = 48e6;
+const KEPT_BYTES = 24e6;
 const TYPES = {
   uint8: Uint8Array,
   int8: Int8Array,

@@ -9,6 +9,7 @@ import { className, sampleLookup } from "./samples.js";
 import { sampleList } from "./view_classes.js";
 
 const MARGIN = 18;
+const METHODS = { pca: "first two principal axes", tsne: "t-SNE", umap: "UMAP" };
 
 export async function embeddingView({ query }) {
   const run = index.runs[Number(query.run) || 0] ?? index.runs[0];
@@ -25,7 +26,7 @@ export async function embeddingView({ query }) {
     title: "Embedding",
     leave: scatter.leave,
     nodes: [
-      head(el("p", { class: "about" }, `${plural(known.length, "sample")} by the maxima of the ${plural(layer.filters, "filter")} of ${layer.name}, first two principal axes${trust ? `; trustworthiness ${number(trust)}` : ""}`)),
+      head(el("p", { class: "about" }, `${plural(known.length, "sample")} by how the ${plural(layer.filters, "filter")} of ${layer.name} answer to them; ${METHODS[run.embedding.method] ?? run.embedding.method}; trustworthiness ${number(trust)}`), run.embedding.warning && el("p", { class: "missing" }, run.embedding.warning)),
       el("div", { class: "embedding" }, el("div", { class: "plane" }, scatter.node, key(run, known, (label) => scatter.choose(known.map((one) => one.label === label)))), detail),
     ],
   };
