@@ -56,8 +56,14 @@ def bare_file(tmp_path):
     return tmp_path / "bare.h5"
 
 
+@pytest.fixture(autouse=True)
+def no_insight(monkeypatch):
+    """As where the extra is not installed; the same tables on every machine else."""
+    monkeypatch.setitem(sys.modules, "fastconv.insight", None)
+
+
 @pytest.fixture
-def insight(monkeypatch):
+def insight(monkeypatch, no_insight):
     """Tables, outcomes and whole pictures for any run."""
     monkeypatch.setitem(sys.modules, "fastconv.insight", stand_in())
 

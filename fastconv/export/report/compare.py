@@ -50,7 +50,7 @@ def differences(a: Run, b: Run) -> list[str]:
 
 def changes(a: Run, b: Run) -> dict[str, dict[str, np.ndarray]]:
     """Columns of the first run's layers [C]: what the second has more, and how well they match."""
-    table = insight.comparison(a, b)
+    table, _ = insight.ask("compare", a, b)
     found = {}
     for name in shared_layers(a, b):
         before, after = statistics(a[name]), statistics(b[name])

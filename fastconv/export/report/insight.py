@@ -143,16 +143,6 @@ def classes(run: Run) -> list[str] | None:
     return getattr(run, "classes", None)
 
 
-def comparison(a: Run, b: Run) -> Any:
-    """The table of `fastconv.compare`, or None."""
-    compare = getattr(importlib.import_module("fastconv"), "compare", None)
-    try:
-        found = None if compare is None else compare(a, b)
-    except (ImportError, FastconvError):
-        return None
-    return found
-
-
 def _spread(filters: Any, values: Any, count: int) -> np.ndarray:
     """Values of some filters as [count]."""
     at, values = filters.to_numpy(), values.to_numpy()
