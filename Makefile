@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
 help:
-	@echo "make demo    the digits demo: trains, extracts, verifies; writes demo/digits.h5, overview.png"
+	@echo "make demo    the digits demo: trains, extracts, verifies; shows: demo/report.html, overview.png"
 	@echo "make test    lint, types and every test, the wheel's included"
 	@echo "make fuzz    property tests on random cases, until one fails or Ctrl-C"
 	@echo "make bench   the benchmarks (FASTCONV_BENCH_SMOKE=1: small sizes)"
