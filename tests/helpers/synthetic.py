@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
-from fastconv.geometry import FieldMap
+from fastconv.geometry import FieldMap, input_boxes
 from fastconv.histogram import BINS
 from fastconv.measure import exact_sum
 from fastconv.ops.exact_add import exact_add
@@ -51,9 +51,9 @@ def layer_values(info, samples=11, seed=0):
     return values
 
 
-def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None):
     """Everything that a run may hold of a layer, all of it consistent; and the activations."""
-    values = layer_values(info, samples, seed)
+    values = layer_values(info, samples, seed) if values is None else values
     rank, channels = len(info.size), info.channels
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
@@ -97,8 +97,9 @@ def _topk(info, values, k):
     order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
     value = np.take_along_axis(best.T, order, 1)
     where = np.take_along_axis(at.T, order, 1)
-    position = np.stack(np.unravel_index(where, info.size), -1).reshape(channels, k, rank)
-    box = np.stack([np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)], -2)
+    position = np.stack([*np.unravel_index(where.ravel(), info.size or (1,))], -1)[:, :rank]
+    position = position.reshape(channels, k, rank)
+    box = input_boxes(info.fields, position)
     empty = ~np.isfinite(value)
     value = np.where(empty, np.nan, value).astype(np.float32)
     order, position, box = order.copy(), position.copy(), box.copy()
