@@ -13,8 +13,9 @@ from torch import nn
 from fastconv.data import open_data
 from fastconv.errors import InputError, OutputError
 from fastconv.run.allocator import freed_memory_kept
-from fastconv.run.fingerprint import made_by, require_equal
-from fastconv.run.job import Job, refuse_skipped
+from fastconv.run.fingerprint import require_equal
+from fastconv.run.job import Job
+from fastconv.run.loop import measure, refuse_skipped
 from fastconv.run.options import Options
 from fastconv.run.transfer import on_device
 from fastconv.store.parts import PartsFolder, remove_parts
@@ -129,8 +130,8 @@ def extract(
     out = Path(out)
     if not out.parent.is_dir():
         raise OutputError(f"there is no folder {out.parent}; make it first")
-    with freed_memory_kept(), on_device(model, device) as place:
-        job = Job(model, source, options, layers, place)
+    with freed_memory_kept(), on_device(model, device) as where:
+        job = Job(model, source, options, layers, where)
         if out.exists() and not overwrite:
             return _finished(out, job)
         with PartsFolder(out) as folder:
@@ -139,13 +140,13 @@ def extract(
                 return _finished(out, job)
             _start(folder, job, resume=resume and not overwrite)
             started = _now()
-            job.run(folder, num_workers, progress=progress)
+            recording = measure(job, folder, num_workers, progress=progress)
             times = {"start_time": started, "end_time": _now()}
             write_run(
                 out,
                 job.config(),
-                job.state.results([t.weight for t in job.targets]),
-                samples=job.state.sample_table(source.keys()),
+                recording.results(),
+                samples=recording.sample_table(source.keys()),
                 overwrite=overwrite,
                 times=times,
             )
@@ -170,7 +171,7 @@ def _finished(out: Path, job: Job) -> Run:
 
 def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
     """Leave the folder with a manifest of this job, keeping only parts that belong to it."""
-    wanted = {**job.identity, "made_by": made_by()}
+    wanted = {**job.identity, "made_by": job.made_by()}
     manifest = folder.manifest()
     if manifest is not None and resume:
         remedy = "run the same call as before, or start anew (resume=False, --no-resume)"

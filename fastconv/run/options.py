@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
 
 from fastconv import dispatch
-from fastconv.errors import InputError
+from fastconv.errors import FileFormatError, InputError
 from fastconv.format.result import NORMALIZED_ON_READING
 from fastconv.ops.channel_normalize import MODES
 from fastconv.store.schema import MAP_DTYPES
@@ -64,6 +64,23 @@ class Options:
         if not (options.stats or options.topk or options.samples or options.maps):
             raise InputError("nothing to measure: stats, topk, samples and maps are all off")
         return options
+
+    @classmethod
+    def from_stored(cls, stored: dict[str, Any], length: int) -> Options:
+        """Read the options back that a file's fingerprint holds; later ones have their default.
+
+        Raises:
+            FileFormatError: an option is missing, or has a value that cannot be.
+        """
+        given = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        try:
+            return cls.create(length=length, **{**defaults, **given})
+        except (TypeError, KeyError) as error:
+            raise FileFormatError(
+                f"the fingerprint of the file does not tell how it was made ({error}); "
+                "extract it anew"
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the shard only where there is more than one."""

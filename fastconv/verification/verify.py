@@ -15,13 +15,13 @@ from fastconv.data import open_data
 from fastconv.errors import InputError
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.run.allocator import freed_memory_kept
-from fastconv.run.fingerprint import made_by
 from fastconv.run.job import Job
 from fastconv.run.options import Options
 from fastconv.run.transfer import on_device
 from fastconv.store.layer import Layer
 from fastconv.store.reader import Run, open_run
-from fastconv.verification.hits import Check, HitChecker
+from fastconv.verification.hits import check_hits
+from fastconv.verification.layer_check import Check
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,17 @@ def verify(
     """
     if hits is not None and hits < 1:
         raise InputError(f"hits must be at least 1, or None for all, got {hits}")
-    with open_run(path) as run, freed_memory_kept(), on_device(model, device) as place:
+    with open_run(path) as run, freed_memory_kept(), on_device(model, device) as where:
         stored = run.config["fingerprint"]
         source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
-        known = {name: stored[name] for name in Options.__dataclass_fields__}
-        options = Options.create(length=len(source), **known)
-        job = Job(model, source, options, stored["layers"], place)
+        options = Options.from_stored(stored, len(source))
+        job = Job(model, source, options, stored["layers"], where)
         checks = [_same_origin(stored, job.identity), *_stored_checks(run, job)]
         if options.topk:
-            exact = run.config["made_by"] == made_by() and not _different(
+            exact = run.config["made_by"] == job.made_by() and not _different(
                 stored, job.identity, _COMPUTED
             )
-            checks += HitChecker(run, job, exact=exact).check(hits)
+            checks += check_hits(run, job, hits, exact=exact)
     return Report(tuple(checks))
 
 
@@ -112,11 +111,11 @@ def _stored_checks(run: Run, job: Job) -> Iterator[Check]:
     yield Check(
         "checksums", not damaged, f"of {', '.join(damaged)} differ" if damaged else "all agree"
     )
-    for target in job.targets:
+    for target in (planned.target for planned in job.layers):
         layer = run[target.info.name]
         if target.weight is not None:
-            weight = target.weight.detach().float().cpu().numpy()
-            same = layer.weight is not None and np.array_equal(layer.weight, weight)
+            weight = target.weight.float().cpu().numpy()
+            same = layer.weight is not None and np.array_equal(layer.weight, weight, equal_nan=True)
             yield Check(
                 f"{target.info.name} weights", same, "those of the model" if same else "differ"
             )

@@ -7,8 +7,8 @@ namespace fastconv {
 namespace {
 
 // The values of one channel at steps of a block; `place` is that of the first.
-inline void append_lane(const AppendLists& lists, int64_t channel, const float* x, int64_t stride,
-                        int steps, int64_t place, int64_t apart) {
+inline void list_lane(const CandidateLists& lists, int64_t channel, const float* x, int64_t stride,
+                      int steps, int64_t place, int64_t apart) {
   const float limit = lists.threshold[channel];
   for (int i = 0; i < steps; ++i) {
     const float value = x[i * stride];
@@ -21,23 +21,23 @@ inline void append_lane(const AppendLists& lists, int64_t channel, const float* 
 }
 
 // Those of a block whose lanes are channels from `channel` on; `place` is that of its first step.
-inline void append_block(const AppendLists& lists, int64_t channel, const Block& block,
-                         int64_t place, const BlockExtrema& extrema) {
+inline void list_block(const CandidateLists& lists, int64_t channel, const Block& block,
+                       int64_t place, const BlockExtrema& extrema) {
   for (int lane = 0; lane < block.lanes; ++lane) {
     const float limit = lists.threshold[channel + lane];
     if (lists.largest ? extrema.max[lane] >= limit : extrema.min[lane] <= limit)
-      append_lane(lists, channel + lane, block.values + lane, block.stride, block.steps, place, 1);
+      list_lane(lists, channel + lane, block.values + lane, block.stride, block.steps, place, 1);
   }
 }
 
 // Those of a planar block of one channel.
-inline void append_planar(const AppendLists& lists, int64_t channel, const Block& block,
-                          int64_t place, const BlockExtrema& extrema) {
+inline void list_planar(const CandidateLists& lists, int64_t channel, const Block& block,
+                        int64_t place, const BlockExtrema& extrema) {
   const float limit = lists.threshold[channel];
   for (int lane = 0; lane < kLanes; ++lane)
     if (lists.largest ? extrema.max[lane] >= limit : extrema.min[lane] <= limit)
-      append_lane(lists, channel, block.values + lane, block.stride,
-                  lane < block.last ? block.steps : block.steps - 1, place + lane, kLanes);
+      list_lane(lists, channel, block.values + lane, block.stride,
+                lane < block.last ? block.steps : block.steps - 1, place + lane, kLanes);
 }
 
 }  // namespace

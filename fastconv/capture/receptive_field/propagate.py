@@ -7,19 +7,18 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from fastconv.capture.field_rules import RULES, Context, pointwise, unknown
-from fastconv.capture.reach import Axis, Reach, constant, settle
+from fastconv.capture.receptive_field.field import Axis, Reach, constant, settle
+from fastconv.capture.receptive_field.rules import RULES, Context, pointwise, unknown
 from fastconv.capture.trace import Call, Op, Trace
-from fastconv.geometry import FieldMap
 
 
 class _Propagation:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.sizes = tuple(trace.example.shape[2:])
+        self.sizes = trace.sizes
         self.reach: dict[int, Reach] = {}
         self.aliases: dict[int, dict[int, Tensor]] = defaultdict(dict)  # by storage
-        axes = [Axis(i, FieldMap.affine(), (0, size)) for i, size in enumerate(self.sizes)]
+        axes = [Axis.of_input(i, size) for i, size in enumerate(self.sizes)]
         self.store(trace.example, Reach((None, None, *axes)))
 
     def look(self, tensor: Tensor) -> Reach:

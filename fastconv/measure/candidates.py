@@ -13,7 +13,7 @@ from fastconv.format.result import LayerInfo
 from fastconv.measure.hits import Hits
 from fastconv.measure.peaks import listed_peaks, sample_peaks
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.reduction import Append, Reduction
+from fastconv.reduction import CandidateLists, Reduction
 
 SHARE, LEAST, MOST = 64, 256, 4096  # a list holds 1/64 of the values of its channel, within limits
 AT_ONCE = 2**22  # values whose transform is computed at once
@@ -27,7 +27,7 @@ def reduce_and_list(
     """The reduction of a batch, and those of its peaks that could be among the hits.
 
     Args:
-        reduce: runs a kernel that fills the lists it is given as `append`.
+        reduce: runs a kernel that fills the lists it is given as `candidates`.
         samples: [N] int64, of the batch.
 
     Returns:
@@ -36,8 +36,8 @@ def reduce_and_list(
     """
     positions = len(samples) * math.prod(hits.info.size)
     capacity = min(max(positions // SHARE, LEAST), MOST, positions)
-    lists = Append.create(hits.limit(samples), capacity, largest=hits.largest)
-    reduction = reduce(append=lists)
+    lists = CandidateLists.create(hits.limit(samples), capacity, largest=hits.largest)
+    reduction = reduce(candidates=lists)
     values, places = listed_peaks(lists, len(samples), hits.info, count)
     short = (lists.counts > capacity).any()
     return reduction, (values.masked_fill(short, torch.nan), places), short

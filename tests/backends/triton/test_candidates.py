@@ -12,7 +12,7 @@ from fastconv.backends.triton import KERNELS
 from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
 from fastconv.measure.peaks import listed_peaks, sample_peaks
-from fastconv.reduction import Append
+from fastconv.reduction import CandidateLists
 
 # input shape, C_out, kernel, groups, channels_last: kernel A, B, direct
 CONVOLUTIONS = {
@@ -29,7 +29,9 @@ def layer(channels: int, size: tuple[int, ...], extent: int = 5) -> LayerInfo:
     return LayerInfo("x", "x", "Conv", "conv", channels, size, fields, "exact")
 
 
-def assert_peaks(lists: Append, value: torch.Tensor, *, largest: bool, count: int = 3) -> None:
+def assert_peaks(
+    lists: CandidateLists, value: torch.Tensor, *, largest: bool, count: int = 3
+) -> None:
     """Those of the full activation that reach the threshold; the others are missing."""
     info = layer(value.shape[1], tuple(value.shape[2:]))
     wanted, at = sample_peaks(value, info, count, largest=largest)
@@ -56,7 +58,7 @@ def test_channel_reduce(shape, layout, largest, device):
     finite = value.masked_fill(~value.isfinite(), 0)
     threshold = finite.transpose(0, 1).flatten(1).quantile(0.8 if largest else 0.2, dim=1)
     threshold[1] = torch.inf if largest else -torch.inf  # nothing reaches it
-    lists = Append.create(threshold, 200, largest=largest)
+    lists = CandidateLists.create(threshold, 200, largest=largest)
     if layout == "last":
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     got = KERNELS["channel_reduce"].run(x, scale, None, None, None, lists)
@@ -80,12 +82,12 @@ def test_conv_reduce(case, largest, device):
         x.float(), weight.float(), groups=groups, return_activation=True, backend="reference"
     ).activation
     threshold = value.transpose(0, 1).flatten(1).quantile(0.7 if largest else 0.3, dim=1)
-    lists = Append.create(threshold, 100, largest=largest)
+    lists = CandidateLists.create(threshold, 100, largest=largest)
     rank = len(kernel)
     geometry = ([1] * rank, [0] * 2 * rank, [1] * rank, groups)
     nothing_else = {"scale": None, "shift": None, "activation": None, "histogram": None}
     KERNELS["conv_reduce"].run(
-        x, weight, None, *geometry, **nothing_else, return_activation=False, append=lists
+        x, weight, None, *geometry, **nothing_else, return_activation=False, candidates=lists
     )
     assert int(lists.counts.max()) <= 100
     assert_peaks(lists, value, largest=largest)
@@ -93,7 +95,7 @@ def test_conv_reduce(case, largest, device):
 
 def test_overflow_is_told_and_writes_nothing_beyond(device):
     x = torch.arange(24.0, device=device).view(1, 2, 12)
-    lists = Append.create(torch.tensor([4.0, 20.0], device=device), 4, largest=True)
+    lists = CandidateLists.create(torch.tensor([4.0, 20.0], device=device), 4, largest=True)
     lists.values[1] = lists.places[1] = -5
     KERNELS["channel_reduce"].run(x, None, None, None, None, lists)
     assert lists.counts.tolist() == [8, 4]

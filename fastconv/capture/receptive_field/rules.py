@@ -13,8 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
-from fastconv.capture.reach import Axis, Reach, combine, constant, gather, mix, settle
-from fastconv.capture.trace import Op
+from fastconv.capture.receptive_field.field import (
+    Axis,
+    Reach,
+    Window,
+    combine,
+    constant,
+    gather,
+    lose,
+    mix,
+    settle,
+)
+from fastconv.capture.trace import CONVOLUTION_OPS, Op
 from fastconv.geometry import FieldMap, adaptive_window, resize_window, transposed_window
 
 
@@ -81,7 +91,7 @@ def _spread(values: int | Sequence[int], rank: int) -> list[int]:
     return values * rank if len(values) == 1 else values
 
 
-@rule("convolution")
+@rule("convolution", "_convolution")
 def _convolution(c: Context) -> Reach:
     x = c.first
     rank = x.ndim - 2
@@ -89,20 +99,19 @@ def _convolution(c: Context) -> Reach:
     stride, padding, dilation = (
         _spread(c[name], rank) for name in ("stride", "padding", "dilation")
     )
-    reach = mix(c.seen(), [1])
-    windows: list[FieldMap] = []
-    for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True):
-        if c["transposed"]:
-            window, tight = transposed_window(k, s, p, d)
-            reach = replace(reach, exact=reach.exact and tight)
-        else:
-            window = FieldMap.affine(s, -p, d * (k - 1) + 1)
-        windows.append(window)
-    steps = [d // math.gcd(d, s) for d, s in zip(dilation, stride, strict=True)]
-    reach = gather(
-        reach, range(2, x.ndim), windows, c.out, c.sizes, steps if c["transposed"] else dilation
-    )
+    windows = [
+        _transposed(*shape)
+        if c["transposed"]
+        else Window(FieldMap.affine(shape[1], -shape[2], shape[3] * (shape[0] - 1) + 1), shape[3])
+        for shape in zip(kernel, stride, padding, dilation, strict=True)
+    ]
+    reach = gather(mix(c.seen(), [1]), range(2, x.ndim), windows, c.out)
     return replace(reach, uneven=reach.uneven and c["groups"] > 1)
+
+
+def _transposed(kernel: int, stride: int, padding: int, dilation: int) -> Window:
+    box, blind = transposed_window(kernel, stride, padding, dilation)
+    return Window(box, dilation // math.gcd(dilation, stride), frozenset(blind), stride)
 
 
 @rule("avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
@@ -113,11 +122,11 @@ def _pool(c: Context) -> Reach:
     padding = _spread(c["padding"], rank)
     dilation = _spread(c.op.arguments.get("dilation", 1), rank)
     windows = [
-        FieldMap.affine(s, -p, d * (k - 1) + 1)
+        Window(FieldMap.affine(s, -p, d * (k - 1) + 1), d)
         for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)
     ]
     dims = range(c.first.ndim - rank, c.first.ndim)
-    return gather(c.look(c.first), dims, windows, c.out, c.sizes, dilation)
+    return gather(c.look(c.first), dims, windows, c.out)
 
 
 @rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d")
@@ -125,8 +134,8 @@ def _adaptive_pool(c: Context) -> Reach:
     rank = 3 if "3d" in c.op.name else 2
     dims = range(c.first.ndim - rank, c.first.ndim)
     pooled = [d for d in dims if c.out.shape[d] == 1 < c.first.shape[d]]
-    windows = [adaptive_window(c.first.shape[d], c.out.shape[d]) for d in dims]
-    return gather(mix(c.look(c.first), pooled), dims, windows, c.out, c.sizes)
+    windows = [Window(adaptive_window(c.first.shape[d], c.out.shape[d])) for d in dims]
+    return gather(mix(c.look(c.first), pooled), dims, windows, c.out)
 
 
 RESIZES = {  # name without rank: (pixels looked at, half-pixel offset as in nearest-exact)
@@ -143,7 +152,7 @@ def _resize(c: Context) -> Reach:
     x, out = c.first, c.out
     taps, centred = RESIZES[c.op.name[:-2]]
     reach = c.look(x)
-    windows: list[FieldMap | None] = []
+    windows = []
     for i, d in enumerate(range(2, x.ndim)):
         name = "scales" if x.ndim == 3 else "scales_" + "dhw"[5 - x.ndim + i]
         scale, corners = c[name], c.op.arguments.get("align_corners", False)
@@ -159,9 +168,9 @@ def _resize(c: Context) -> Reach:
         elif centred:
             offset = ratio / 2
         window, certain = resize_window(ratio, offset=offset, taps=taps)
-        windows.append(window)
+        windows.append(Window(window))
         reach = replace(reach, exact=reach.exact and certain)
-    return gather(reach, range(2, x.ndim), windows, out, c.sizes)
+    return gather(reach, range(2, x.ndim), windows, out)
 
 
 RULES.update(dict.fromkeys((f"{name}{r}d" for name in RESIZES for r in (1, 2, 3)), _resize))
@@ -171,21 +180,20 @@ RULES.update(dict.fromkeys((f"{name}{r}d" for name in RESIZES for r in (1, 2, 3)
 def _pixel_shuffle(c: Context) -> Reach:
     n = c.first.ndim
     if c.op.name == "pixel_shuffle":
-        window, _ = resize_window(Fraction(1, c["upscale_factor"]), taps=1)
-        window = FieldMap(1, (0,) * c["upscale_factor"], (1,) * c["upscale_factor"])
+        window = Window(FieldMap(1, (0,) * c["upscale_factor"], (1,) * c["upscale_factor"]))
     else:
-        window = FieldMap.affine(c["downscale_factor"], 0, c["downscale_factor"])
+        window = Window(FieldMap.affine(c["downscale_factor"], 0, c["downscale_factor"]))
     reach = mix(c.look(c.first), [n - 3])
     reach = replace(reach, uneven=True)  # each channel shows some of the pixels only
-    return gather(reach, (n - 2, n - 1), (window, window), c.out, c.sizes)
+    return gather(reach, (n - 2, n - 1), (window, window), c.out)
 
 
 @rule("constant_pad_nd")
 def _constant_pad(c: Context) -> Reach:
     n, pad = c.first.ndim, c["pad"]
     dims = [n - 1 - i for i in range(len(pad) // 2)]
-    windows = [FieldMap.affine(1, -before) for before in pad[::2]]
-    reach = gather(c.look(c.first), dims, windows, c.out, c.sizes)
+    windows = [Window(FieldMap.affine(1, -before)) for before in pad[::2]]
+    reach = gather(c.look(c.first), dims, windows, c.out)
     channels = any(
         reach.axes[d] is None and any(pad[2 * i : 2 * i + 2]) for i, d in enumerate(dims)
     )
@@ -202,14 +210,14 @@ def _mirror_pad(c: Context) -> Reach:
         far = max(before, after) * (2 if "reflection" in c.op.name else 1)
         if all(_extent(op, d) > far for op in c.readers(c.out)):
             far = 0
-        windows.append(FieldMap.affine(1, -before - far, 2 * far + 1))
-    reach = gather(c.look(c.first), dims, windows, c.out, c.sizes)
+        windows.append(Window(FieldMap.affine(1, -before - far, 2 * far + 1)))
+    reach = gather(c.look(c.first), dims, windows, c.out)
     return replace(reach, exact=False)
 
 
 def _extent(op: Op, dim: int) -> int:
     """Positions along a dimension that an unpadded convolution spans; 0 for everything else."""
-    if op.name != "convolution" or op.arguments["transposed"] or any(op.arguments["padding"]):
+    if op.name not in CONVOLUTION_OPS or op.arguments["transposed"] or any(op.arguments["padding"]):
         return 0
     rank = op.inputs[0].ndim - 2
     dilation = _spread(op.arguments["dilation"], rank)[dim - 2]
@@ -220,22 +228,25 @@ def _extent(op: Op, dim: int) -> int:
 def _slice(c: Context) -> Reach:
     d, size = c["dim"] % c.first.ndim, c.first.shape[c["dim"]]
     start = min(max(c["start"] + size if (c["start"] or 0) < 0 else c["start"] or 0, 0), size)
-    return gather(c.look(c.first), [d], [FieldMap.affine(c["step"], start)], c.out, c.sizes)
+    return gather(c.look(c.first), [d], [Window(FieldMap.affine(c["step"], start))], c.out)
 
 
 @rule("split", "split_with_sizes")
 def _split(c: Context) -> list[Reach]:
     d, offset, parts = c["dim"] % c.first.ndim, 0, []
     for out in c.op.outputs:
-        window = FieldMap.affine(1, offset)
-        parts.append(gather(c.look(c.first), [d], [window], out, c.sizes))
+        window = Window(FieldMap.affine(1, offset))
+        parts.append(gather(c.look(c.first), [d], [window], out))
         offset += out.shape[d]
     return parts
 
 
 @rule("select", "unbind")
 def _select(c: Context) -> list[Reach]:
-    return [mix(c.look(c.first), [c["dim"]], drop=True)] * len(c.op.outputs)
+    d = c["dim"] % c.first.ndim
+    reach = lose(c.look(c.first), [d])
+    kept = [axis for e, axis in enumerate(reach.axes) if e != d]
+    return [settle(reach, kept)] * len(c.op.outputs)
 
 
 @rule("cat")
@@ -243,7 +254,7 @@ def _cat(c: Context) -> Reach:
     tensors = [t for t in c.op.inputs if t.ndim == c.out.ndim]
     d = c["dim"] % c.out.ndim
     shape = list(c.out.shape)
-    parts = [mix(c.look(t), [d]) for t in tensors]
+    parts = [lose(c.look(t), [d]) for t in tensors]
     reach = combine(
         [
             (p, [*t.shape[:d], shape[d], *t.shape[d + 1 :]])
@@ -251,7 +262,7 @@ def _cat(c: Context) -> Reach:
         ],
         shape,
     )
-    return replace(reach, uneven=reach.uneven or any(p != parts[0] for p in parts))
+    return replace(reach, uneven=reach.uneven or not all(p.same(parts[0]) for p in parts))
 
 
 @rule("stack")
@@ -259,14 +270,17 @@ def _stack(c: Context) -> Reach:
     d = c["dim"] % c.out.ndim
     parts = [c.look(t) for t in c.op.inputs]
     reach = combine([(p, c.first.shape) for p in parts], c.first.shape)
-    uneven = reach.uneven or any(p != parts[0] for p in parts)
+    uneven = reach.uneven or not all(p.same(parts[0]) for p in parts)
     axes = (*reach.axes[:d], None, *reach.axes[d:])
     return replace(settle(reach, axes), uneven=uneven)
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze")
 def _view(c: Context) -> Reach:
-    """Dimensions that keep their size and their place between the others keep their axis."""
+    """Dimensions that keep their size and their place between the others keep their axis.
+
+    So does the one after the batch dimension that is folded into it, and unfolded later.
+    """
     reach, old, new = c.look(c.first), list(c.first.shape), list(c.out.shape)
     if 0 in old:
         return settle(reach, [None] * len(new))
@@ -275,6 +289,13 @@ def _view(c: Context) -> Reach:
         if axis is None:
             continue
         before, size = math.prod(old[:d]), old[d]
+        if d == 1 and new and size > 1 and old[0] * size == new[0]:
+            axes[0] = replace(axis, folded=True)
+            continue
+        if axis.folded and new[:1] != old[:1]:
+            if len(new) > 1 and new[1] == len(axis.starts) and new[0] * new[1] == old[0]:
+                axes[1] = replace(axis, folded=False)
+            continue
         places = [e for e in range(len(new)) if new[e] == size and math.prod(new[:e]) == before]
         if len(places) == 1 or (places and size > 1):
             axes[places[0]] = axis
@@ -321,9 +342,10 @@ def _reduce(c: Context) -> Reach:
 
 
 @rule("_softmax", "_log_softmax", "cumsum", "cumprod", "flip", "roll", "index_select", "sort")
-def _mix_dims(c: Context) -> Reach:
+def _along_dims(c: Context) -> Reach:
     dims = c.op.arguments.get("dim", c.op.arguments.get("dims"))
-    return mix(c.seen(), range(c.first.ndim) if dims in (None, []) else _spread(dims, 1))
+    dims = range(c.first.ndim) if dims in (None, []) else _spread(dims, 1)
+    return (mix if "softmax" in c.op.name else lose)(c.seen(), dims)
 
 
 @rule(

@@ -10,9 +10,9 @@ from helpers.networks import images, network
 import fastconv
 from fastconv.backends import cpu
 from fastconv.dispatch import load
-from fastconv.measure import listing
+from fastconv.measure import candidates as listing
+from fastconv.run import layer_sink
 from fastconv.run import plan as planner
-from fastconv.run import run_state
 
 pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
 
@@ -26,8 +26,8 @@ def whole_activations(monkeypatch):
         found.append(info.name)
         return whole(value, info, *arguments, **options)
 
-    whole = run_state.whole_peaks
-    monkeypatch.setattr(run_state, "whole_peaks", noted)
+    whole = layer_sink.whole_peaks
+    monkeypatch.setattr(layer_sink, "whole_peaks", noted)
     return found
 
 
@@ -56,7 +56,9 @@ def test_lists_change_nothing(
         runs["short"] = fastconv.extract(model, data, tmp_path / "short.h5", **options)
     assert len(whole_activations) > 2 * len(layers)  # what was too short was made up for
     for op in ("conv_reduce", "channel_reduce"):
-        monkeypatch.setitem(cpu.KERNELS, op, cpu.KERNELS[op]._replace(lists=False))
+        kernel = cpu.KERNELS[op]
+        without = kernel._replace(takes=kernel.takes - {"candidates"})
+        monkeypatch.setitem(cpu.KERNELS, op, without)
     wanted = fastconv.extract(model, data, tmp_path / "whole.h5", **options)
     for run in runs.values():
         for name in layers:
