@@ -91,7 +91,7 @@ def _network(run: Run, statistic: str) -> Network:
 def _traced(run: Run) -> list[tuple[str, str]] | None:
     """The edges that the file holds; those that go backwards or to no layer are left out."""
     found = getattr(run, "graph", None)
-    if found is None:
+    if found is None:  # an older file
         return None
     rank = {name: i for i, name in enumerate(run.layers)}
     known = [(a, b) for a, b in found if a in rank and b in rank and rank[a] < rank[b]]
