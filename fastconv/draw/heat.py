@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -119,6 +120,16 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
     """Repeat the pixels of [H, W, 3] by the whole factor that fits `side`, at least once."""
     times = max(1, side // max(picture.shape[:2]))
     return picture.repeat(times, 0).repeat(times, 1)
+
+
+def squares(pictures: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """Pictures [h, w, 3] uint8 of any size as [N, side, side, 3]: small ones keep their pixels."""
+    made = np.empty((len(pictures), side, side, 3), np.uint8)
+    for square, picture in zip(made, pictures, strict=True):
+        small = max(picture.shape[:2]) < side
+        how = Image.Resampling.NEAREST if small else Image.Resampling.BOX
+        square[:] = np.asarray(Image.fromarray(picture).resize((side, side), how))
+    return made
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -11,7 +11,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fastconv.draw.heat import (
     columns_of,
@@ -21,6 +20,7 @@ from fastconv.draw.heat import (
     grid,
     kernel_tiles,
     png,
+    squares,
 )
 
 _LAYERS, _KERNELS, _FILTERS, _HITS = 40, 32, 6, 6  # at most so many are shown
@@ -92,6 +92,8 @@ def _kernels(weight: np.ndarray) -> np.ndarray:
     coloured[np.isnan(tiles)] = _WHITE
     gap = 2
     columns = columns_of(len(tiles), tiles.shape[1] + gap, tiles.shape[2] + gap)
+    if len(tiles) == 1:
+        return enlarge(coloured[0], _SIDE // 3)
     return enlarge(grid(coloured, columns, gap, _WHITE), _SIDE)
 
 
@@ -103,9 +105,8 @@ def _strip(layer: Any, index: int) -> np.ndarray | None:
         or not layer.patches.shape[1]
     ):
         return None
-    patches = layer.patches[index][:_HITS]
-    tiles = [np.asarray(Image.fromarray(patch).resize((_TILE, _TILE))) for patch in patches]
-    return grid(np.stack(tiles), len(tiles), 2, _WHITE)
+    tiles = squares(layer.patches[index][:_HITS], _TILE)
+    return grid(tiles, len(tiles), 2, _WHITE)
 
 
 def _image(picture: np.ndarray, words: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
 from fastconv.draw.heat import (
     columns_of,
@@ -16,6 +15,7 @@ from fastconv.draw.heat import (
     grid,
     kernel_tiles,
     sequential,
+    squares,
 )
 from fastconv.export.inputs import chosen_maps, input_picture
 from fastconv.store.reader import Layer, Run
@@ -103,11 +103,11 @@ def _plain(text: str) -> str:
 def filter_sprites(layer: Layer, count: int) -> np.ndarray | None:
     """[count, 48, 48, 3] uint8: the strongest patch of each filter, else its kernel."""
     if "patches" in layer.holds and layer.patches.dtype == np.uint8 and layer.patches.shape[1]:
-        return _sprites([layer.patches[i, 0] for i in range(count)])
+        return squares([layer.patches[i, 0] for i in range(count)], _SPRITE)
     weight = layer.weight
     if weight is None:
         return None
-    return _sprites(list(diverging(kernel_tiles(weight[:count]), finite_peak(weight))))
+    return squares(diverging(kernel_tiles(weight[:count]), finite_peak(weight)), _SPRITE)
 
 
 def sample_sprites(run: Run, samples: np.ndarray) -> np.ndarray | None:
@@ -116,14 +116,4 @@ def sample_sprites(run: Run, samples: np.ndarray) -> np.ndarray | None:
     if all(picture is None for picture in found):
         return None
     blank = np.full((1, 1, 3), _WHITE, np.uint8)
-    return _sprites([blank if picture is None else picture for picture in found])
-
-
-def _sprites(found: list[np.ndarray]) -> np.ndarray:
-    """Pictures of any size as squares."""
-    sprites = np.empty((len(found), _SPRITE, _SPRITE, 3), np.uint8)
-    for sprite, picture in zip(sprites, found, strict=True):
-        small = max(picture.shape[:2]) < _SPRITE
-        how = Image.Resampling.NEAREST if small else Image.Resampling.BOX
-        sprite[:] = np.asarray(Image.fromarray(picture).resize((_SPRITE, _SPRITE), how))
-    return sprites
+    return squares([blank if picture is None else picture for picture in found], _SPRITE)

@@ -11,6 +11,7 @@ import fastconv
 from fastconv.draw.notebook import filter_html, layer_html, run_html
 from fastconv.store.writer import write_run
 
+TAGS = {"p", "b", "br", "img", "div", "table", "tr", "th", "td"}
 HOSTILE = '<script>alert(1)</script>"&'
 
 
