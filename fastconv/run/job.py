@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
+from fastconv.capture import capture_forward, probe
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
@@ -41,6 +41,8 @@ class Job:
 
     Attributes:
         layers: what is measured, in forward order, and how.
+        network: the model as it is called.
+        edges: pairs of layers, the output of the first reaching the second.
         input_size: spatial size of a sample.
         display: how input values become colours; None where pictures are not images.
         affines: scale and shift of the batch norm after every layer, where maps are to have them.
@@ -55,45 +57,29 @@ class Job:
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)
         with self._autocast():
-            targets, layout = self._plan(Transfer(device, dtype=dtype)(first), layers)
-            self.transfer = Transfer(device, layout, dtype)
-            if device.type == "cpu":
-                source.layout = layout
-            example = self.transfer(first)
-            graph = graph_signature(model, example)
-            self.layers = plan_kernels(targets, options, device)
-            names = [layer.info.name for layer in self.layers]
-            self.affines: list[Affine] | None = None
-            if options.normalize == "batchnorm":
-                self.affines = _affines_that_follow(plan_capture(model, example, names, "norm"))
+            found = probe(model, Transfer(device, dtype=dtype)(first), layers, options.stage)
+        self.network, self.edges = found.network, found.edges
+        self.transfer = Transfer(device, found.layout, dtype)
+        if device.type == "cpu":
+            source.layout = found.layout
+        self.layers = plan_kernels(found.targets, options, device)
+        names = [layer.info.name for layer in self.layers]
+        self.affines: list[Affine] | None = None
+        if options.normalize == "batchnorm":
+            self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
             "model": model_hash(model),
-            "graph": graph,
+            "graph": found.signature,
             "data": source.fingerprint(),
             "layers": names,
             "device": device.type,
-            "layout": str(layout).removeprefix("torch."),
+            "layout": str(found.layout).removeprefix("torch."),
             "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
         self._cast = _cast(prepared(first).dtype, dtype)
         self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
-
-    def _plan(self, first: Tensor, layers: Any) -> tuple[list[CaptureTarget], torch.memory_format]:
-        """What to capture, and the layout of the inputs.
-
-        Images run channels_last: convolutions, batch norm and pooling are faster that way on the
-        CPU (docs/benchmarks.md), tensor cores and TMA want it on a GPU. Unless the model has a
-        `view` that such a layout breaks.
-        """
-        stage = self.options.stage
-        if first.ndim == 4:
-            with contextlib.suppress(RuntimeError):
-                layout = torch.channels_last
-                example = first.contiguous(memory_format=layout)
-                return plan_capture(self.model, example, layers, stage), layout
-        return plan_capture(self.model, first, layers, stage), torch.contiguous_format
 
     def config(self) -> dict[str, Any]:
         """How the result was made, as the file keeps it."""
@@ -140,7 +126,7 @@ class Job:
         fused = {i for i, layer in enumerate(self.layers) if layer.fused}
         with self._autocast():
             capture_forward(
-                self.model,
+                self.network,
                 [layer.target for layer in self.layers],
                 inputs,
                 lambda i, value: sinks[i].output(value, batch),
@@ -182,16 +168,16 @@ def _cast(given: torch.dtype, wanted: torch.dtype | None) -> dict[str, str]:
     return {"input_cast": f"{before} -> {after}"}
 
 
-def _affines_that_follow(targets: Sequence[CaptureTarget]) -> list[Affine]:
+def _affines_that_follow(names: Sequence[str], norms: Mapping[str, Affine]) -> list[Affine]:
     """Scale and shift of the batch norm after every layer.
 
     Raises:
         InputError: a layer that no batch norm with fixed moments follows.
     """
-    missing = [t.info.name for t in targets if t.scale is None]
+    missing = [name for name in names if name not in norms]
     if missing:
         raise InputError(
             f'normalize="batchnorm": no batch norm with fixed moments follows '
             f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
         )
-    return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
+    return [norms[name] for name in names]
