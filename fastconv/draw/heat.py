@@ -122,7 +122,7 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
     return picture.repeat(times, 0).repeat(times, 1)
 
 
-def squares(pictures: Sequence[np.ndarray], side: int) -> np.ndarray:
+def squares(pictures: Sequence[np.ndarray] | np.ndarray, side: int) -> np.ndarray:
     """Pictures [h, w, 3] uint8 of any size as [N, side, side, 3]: small ones keep their pixels."""
     made = np.empty((len(pictures), side, side, 3), np.uint8)
     for square, picture in zip(made, pictures, strict=True):
