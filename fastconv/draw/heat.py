@@ -65,17 +65,17 @@ def kernel_tiles(weight: np.ndarray) -> np.ndarray:
         weight: [F, C, *kernel] with 1 to 3 kernel dimensions.
 
     Returns:
-        float32 [F, H, W]. Of 2-D kernels the channels lie in a square, of 3-D ones each is a row
-        of planes, of 1-D ones each is a row. More than 16 channels: those of greatest norm.
+        float32 [F, H, W]. Each channel of a 1-D kernel is a row, of a 3-D kernel a row of planes;
+        those of 2-D kernels lie in a row (up to three) or in a square. More than 16 channels:
+        those of greatest norm.
     """
-    weight = np.asarray(weight, np.float32)
-    weight = weight.reshape(*weight.shape[:2], *(1,) * (4 - weight.ndim), *weight.shape[2:])
-    weight = strongest_channels(weight)
-    if weight.ndim == 4 and weight.shape[2] == 1:  # 1-D: a row a channel, without gaps
-        return weight[:, :, 0]
-    if weight.ndim == 5:  # the planes of a channel side by side
+    weight = strongest_channels(np.asarray(weight, np.float32))
+    if weight.ndim == 3:
+        return weight
+    if weight.ndim == 5:
         return _mosaic(weight.reshape(len(weight), -1, *weight.shape[3:]), weight.shape[2])
-    return _mosaic(weight, int(np.ceil(weight.shape[1] ** 0.5)))
+    channels = weight.shape[1]
+    return _mosaic(weight, channels if channels <= 3 else int(np.ceil(channels**0.5)))
 
 
 def strongest_channels(weight: np.ndarray, count: int = MAX_CHANNELS) -> np.ndarray:

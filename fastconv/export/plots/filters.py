@@ -168,5 +168,7 @@ def _density(axes: np.ndarray, layer: Layer, chosen: np.ndarray) -> None:
 
 
 def _bare(axes: Axes) -> None:
+    """A frame and no ticks: the axis below the last row tells the size."""
+    axes.spines[:].set(visible=True, color=FAINT)
     axes.set_xticks([])
     axes.set_yticks([])
