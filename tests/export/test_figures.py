@@ -133,7 +133,7 @@ def test_layers_without_values_say_so(odd_run):
 def test_the_network_compares_all_layers(odd_run):
     figure = statistics.network_statistics([odd_run[name] for name in odd_run.layers])
     shown = drawn(figure)
-    dead = [bar.get_height() for bar in shown[2].patches]
+    dead = shown[2].patches[0].get_data().values
     assert dead[odd_run.layers.index("dead")] == 1 and dead[odd_run.layers.index("two")] == 0
 
 

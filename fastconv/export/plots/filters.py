@@ -143,17 +143,16 @@ def _density(axes: np.ndarray, layer: Layer, chosen: np.ndarray) -> None:
     """How often each value occurs: grey up to 0, coloured above; ticks are the stored hits."""
     edges, density = densities(layer)
     hits = layer.topk.values if "topk" in layer.holds else None
-    above = edges[:-1] >= 0
+    below = int((edges[:-1] < 0).sum())  # bins of negative values
     for place, number in zip(axes[:, 0], chosen, strict=True):
         total = density[number].sum()
         if not total:
             say(place, "no value is finite")
             continue
         share = density[number] / total
-        for side, colour in ((~above, FAINT), (above, ACCENT)):
-            place.bar(
-                edges[:-1][side], share[side], np.diff(edges)[side], align="edge", color=colour
-            )
+        for first, last, colour in ((0, below, FAINT), (below, len(share), ACCENT)):
+            if last > first:
+                place.stairs(share[first:last], edges[first : last + 1], fill=True, color=colour)
         if hits is not None:
             found = hits[number][np.isfinite(hits[number])]
             place.plot(found, np.full(len(found), 0.0), "|", color=INK, ms=7, clip_on=False)

@@ -42,10 +42,10 @@ def filter_statistics(layer: Layer) -> Figure | None:
     _ribbon(axes[0], x, ribbon, stats["mean"])
     _shares(axes[1], x, stats["positive"], stats["dead"])
     if broken:
-        axes[2].bar(x, stats["nonfinite"], color=WARNING, width=0.8)
+        _steps(axes[2], stats["nonfinite"], WARNING)
         axes[2].set_ylabel("NaN or infinite\n(values)")
     axes[-1].set_xlabel("filter")
-    axes[-1].set_xlim(-0.6, len(x) - 0.4)
+    axes[-1].set_xlim(-0.5, len(x) - 0.5)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -67,7 +67,7 @@ def network_statistics(layers: list[Layer]) -> Figure | None:
         rows[1:1] = np.array([layer_quantiles(layer, QUANTILES) for layer in known]).T
     _ribbon(axes[0], x, np.vstack(rows), mean)
     _shares(axes[1], x, positive, np.zeros(len(x), bool))
-    axes[2].bar(x, np.nan_to_num(dead), color=WARNING, width=0.8)
+    _steps(axes[2], np.nan_to_num(dead), WARNING)
     axes[2].set(ylabel="dead filters\n(share of the layer)", ylim=(0, 1.02))
     axes[2].yaxis.set_major_formatter(_SHARE)
     if not np.nan_to_num(dead).any():
@@ -76,12 +76,12 @@ def network_statistics(layers: list[Layer]) -> Figure | None:
     step = -(-len(known) // 60)
     names = [text(layer.name, 28) for layer in known[::step]]
     axes[2].set_xticks(x[::step], names, rotation=90 if len(names) > 6 else 0, fontsize=8)
-    axes[2].set_xlim(-0.6, len(x) - 0.4)
+    axes[2].set_xlim(-0.5, len(x) - 0.5)
     return figure
 
 
 def _ribbon(axes: Axes, x: np.ndarray, quantiles: np.ndarray, mean: np.ndarray) -> None:
-    """Nested bars from the extrema inwards, a line at the median, a point at the mean.
+    """Nested bands from the extrema inwards, a line at the median, a point at the mean.
 
     Extrema may lie far out: the scale is linear near 0 and logarithmic beyond where they do.
     """
@@ -94,9 +94,9 @@ def _ribbon(axes: Axes, x: np.ndarray, quantiles: np.ndarray, mean: np.ndarray) 
         low, high = quantiles[i], quantiles[-1 - i]
         shade = {0: FAINT, 1: "#9db8f2", 2: ACCENT}[i]
         label = ("minimum to maximum", "1 % to 99 %", "25 % to 75 %")[i]
-        axes.bar(x, high - low, bottom=low, color=shade, width=0.8, label=label)
+        _steps(axes, high, shade, low, label=label)
     if len(quantiles) % 2:
-        axes.hlines(quantiles[pairs], x - 0.4, x + 0.4, color=INK, lw=1, label="median")
+        axes.hlines(quantiles[pairs], x - 0.5, x + 0.5, color=INK, lw=1, label="median")
     axes.plot(x, mean, ".", color=WARNING, ms=4, label="mean")
     axes.axhline(0, color=INK, lw=0.5)
     inner = np.nanmax(np.abs(quantiles[1:-1])) if len(quantiles) > 2 else 0
@@ -114,7 +114,15 @@ def _shares(axes: Axes, x: np.ndarray, positive: np.ndarray, dead: np.ndarray) -
     if not np.isfinite(positive).any():
         say(axes, "no value is finite")
         return
-    axes.bar(x, np.nan_to_num(positive), color=ACCENT, width=0.8)
+    _steps(axes, np.nan_to_num(positive), ACCENT)
     if dead.any():
         axes.plot(x[dead], np.zeros(dead.sum()), "x", color=WARNING, ms=5, label="dead filter")
         axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+
+
+def _steps(
+    axes: Axes, top: np.ndarray, colour: str, bottom: np.ndarray | float = 0, label: str = ""
+) -> None:
+    """Filled steps from `bottom` to `top`, each one wide: quick for thousands, too."""
+    edges = np.arange(len(top) + 1) - 0.5
+    axes.stairs(top, edges, baseline=bottom, fill=True, facecolor=colour, label=label)

@@ -62,8 +62,12 @@ def _figures_of(
 
 
 def _table(name: str, run: Run) -> Any:
-    """A table of insight; None where the file lacks what it needs, or pandas is not installed."""
+    """A table of insight; None where the file lacks what it needs, or its extra is missing."""
     try:
         return getattr(import_module("fastconv.insight"), name)(run)
-    except (InputError, ImportError):
+    except InputError:
+        return None
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fastconv"):
+            raise
         return None
