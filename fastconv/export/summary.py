@@ -53,10 +53,10 @@ def layer_quantiles(layer: Layer, q: list[float]) -> np.ndarray:
     return quantiles(counts.sum(0)[None], edges, low[None], high[None], np.array(q))[0]
 
 
-def densities(layer: Layer, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Edges [bins + 1] and histograms [C, bins] over equal bins that the filters share.
+def densities(layer: Layer, filters: np.ndarray, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """Edges [bins + 1], and histograms of some filters over equal bins for the whole layer.
 
-    0 is an edge. The values of a stored bin lie anywhere in it: they are shared out by its overlap
+    0 is an edge, and zeros lie below it. The values of a stored bin lie anywhere in it: they are shared out by its overlap
     with the wide ones.
     """
     counts, edges = layer.histogram
@@ -67,8 +67,23 @@ def densities(layer: Layer, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
     if low == high:  # every value is 0
         low, high = -0.5, 0.5
     step = (high - low) / bins
-    shared = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+    first = min(np.floor(low / step), -1)  # a bin for the zeros, which are not above 0
+    shared = np.arange(first, np.ceil(high / step) + 1) * step
     fine = np.clip(edges, shared[0], shared[-1])
-    below = np.concatenate([np.zeros((len(counts), 1)), counts.cumsum(1)], 1)
+    fine[np.searchsorted(edges, 0)] = 0  # the upper edge of the bin around 0
+    chosen = counts[filters]
+    below = np.concatenate([np.zeros((len(chosen), 1)), chosen.cumsum(1)], 1)
     at = np.stack([np.interp(shared, fine, row) for row in below])
     return shared, np.diff(at, axis=1)
+
+
+def principal(vectors: np.ndarray, count: int = 64) -> np.ndarray:
+    """[n, d] vectors in at most `count` dimensions: their principal components where d is more."""
+    if vectors.shape[1] <= count:
+        return vectors
+    centred = vectors - vectors.mean(axis=0)
+    if len(centred) > centred.shape[1]:
+        axes = np.linalg.eigh(centred.T @ centred)[1]
+        return centred @ axes[:, : -count - 1 : -1]
+    power, scores = np.linalg.eigh(centred @ centred.T)
+    return (scores * np.sqrt(np.maximum(power, 0)))[:, : -count - 1 : -1]

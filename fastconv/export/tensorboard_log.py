@@ -11,7 +11,7 @@ import numpy as np
 from fastconv.errors import InputError, OutputError
 from fastconv.export import tensorboard_pictures as pictures
 from fastconv.export.needs import make_folder, require
-from fastconv.export.summary import STATISTICS, layer_statistic
+from fastconv.export.summary import STATISTICS, layer_statistic, principal
 from fastconv.store.reader import Layer, Run
 from fastconv.store.schema import MAX_NAME, escape
 
@@ -128,10 +128,13 @@ def _histogram(writer: Any, tag: str, edges: np.ndarray, numbers: tuple, step: i
 
 
 def _embeddings(run: Run, layer: Layer, tag: str, writer: Any, step: int) -> None:
-    """Filters by their weights, samples by the mean responses of the filters."""
+    """Filters by their weights, samples by the mean responses of the filters.
+
+    In 64 principal components at most: the projector reads text, which would be gigabytes.
+    """
     weight = layer.weight
     if weight is not None and len(weight) > 2 and np.isfinite(weight).all():
-        vectors = weight.reshape(len(weight), -1)[:_POINTS]
+        vectors = principal(weight[:_POINTS].reshape(min(len(weight), _POINTS), -1))
         header, rows = pictures.filter_facts(layer, len(vectors))
         sprites = pictures.filter_sprites(layer, len(vectors))
         _embedding(writer, f"{tag}/filters", vectors, header, rows, sprites, step)
@@ -142,7 +145,7 @@ def _embeddings(run: Run, layer: Layer, tag: str, writer: Any, step: int) -> Non
     if len(known) > 2:
         header, rows = pictures.sample_facts(run, known)
         sprites = pictures.sample_sprites(run, known)
-        _embedding(writer, f"{tag}/samples", means[known], header, rows, sprites, step)
+        _embedding(writer, f"{tag}/samples", principal(means[known]), header, rows, sprites, step)
 
 
 def _embedding(

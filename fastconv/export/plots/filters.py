@@ -141,15 +141,15 @@ def _plane(patch: np.ndarray) -> np.ndarray:
 
 def _density(axes: np.ndarray, layer: Layer, chosen: np.ndarray) -> None:
     """How often each value occurs: grey up to 0, coloured above; ticks are the stored hits."""
-    edges, density = densities(layer)
+    edges, density = densities(layer, chosen)
     hits = layer.topk.values if "topk" in layer.holds else None
     below = int((edges[:-1] < 0).sum())  # bins of negative values
-    for place, number in zip(axes[:, 0], chosen, strict=True):
-        total = density[number].sum()
+    for place, number, counts in zip(axes[:, 0], chosen, density, strict=True):
+        total = counts.sum()
         if not total:
             say(place, "no value is finite")
             continue
-        share = density[number] / total
+        share = counts / total
         for first, last, colour in ((0, below, FAINT), (below, len(share), ACCENT)):
             if last > first:
                 place.stairs(share[first:last], edges[first : last + 1], fill=True, color=colour)
