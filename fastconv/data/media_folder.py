@@ -41,6 +41,7 @@ class MediaFolder(Dataset):
     Attributes:
         keys: path of each sample inside the folder, with forward slashes.
         labels: class number of each sample, or None.
+        classes: name of each class, or None.
 
     Raises:
         DataError: no such folder, or nothing in it that can be read.
@@ -77,6 +78,7 @@ class MediaFolder(Dataset):
         self.entries = found.entries
         self.keys = [entry.key for entry in self.entries]
         self.labels = [entry.label for entry in self.entries] if found.labelled else None
+        self.classes = found.classes or None
         self._rate: float | None = None
         self._settle()
 

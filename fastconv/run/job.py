@@ -65,6 +65,7 @@ class Job:
     ):
         self.model, self.source, self.options, self.device = model, source, options, device
         self.conditions, self._output = list(conditions), output
+        source.keep_columns(options.columns)
         first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
-from fastconv.geometry import FieldMap, input_boxes
+from fastconv.geometry import FieldMap
 from fastconv.histogram import BINS
 from fastconv.measure import exact_sum
 from fastconv.ops.exact_add import exact_add
