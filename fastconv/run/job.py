@@ -14,8 +14,10 @@ from fastconv.capture import capture_forward, probe
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
+from fastconv.run.condition import Condition
 from fastconv.run.fingerprint import made_by, model_hash
 from fastconv.run.options import Options
+from fastconv.run.outcomes import Output, class_scores, outcomes_of
 from fastconv.run.plan import chosen_by, plan_kernels
 from fastconv.run.transfer import Transfer
 
@@ -40,6 +42,7 @@ class Job:
     Holds nothing that was measured: that is in the sinks that `forward` is given.
 
     Attributes:
+        conditions: under which the same samples are measured as well.
         layers: what is measured, in forward order, and how.
         network: the model as it is called.
         edges: pairs of layers, the output of the first reaching the second.
@@ -50,10 +53,19 @@ class Job:
     """
 
     def __init__(
-        self, model: nn.Module, source: Samples, options: Options, layers: Any, device: torch.device
+        self,
+        model: nn.Module,
+        source: Samples,
+        options: Options,
+        layers: Any,
+        device: torch.device,
+        *,
+        conditions: Sequence[Condition] = (),
+        output: Output = None,
     ):
         self.model, self.source, self.options, self.device = model, source, options, device
-        first, _ = next(iter(source.batches([[source.first()]])))
+        self.conditions, self._output = list(conditions), output
+        first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)
         with self._autocast():
@@ -77,6 +89,8 @@ class Job:
             "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
+        self._dtype = dtype or torch.float32
+        self._try_out(self.transfer(first), label)
         self._cast = _cast(prepared(first).dtype, dtype)
         self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
@@ -121,18 +135,47 @@ class Job:
             stacklevel=2,
         )
 
-    def forward(self, inputs: Tensor, sinks: Sequence[Sink], batch: Any) -> None:
-        """Run the model up to the deepest layer; each layer goes to its sink, with `batch`."""
+    def _try_out(self, example: Tensor, label: Tensor | None) -> None:
+        """Find out on one sample, before any work is done, whether all that is asked for works."""
+        if self.options.outcomes:
+            with torch.no_grad():
+                outcomes_of(self.scores(example), label)
+        sample = torch.tensor([self.source.first()], device=example.device)
+        for condition in self.conditions:
+            self.changed(condition, example, sample, label)
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The model's class scores [n, K]; with their gradient where that is enabled."""
+        gradient = torch.is_grad_enabled()
+        with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
+            return class_scores(self.network.call(inputs.to(self._dtype)), self._output)
+
+    def changed(
+        self, condition: Condition, inputs: Tensor, samples: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The inputs of some samples under a condition, ready for `forward`."""
+        with torch.no_grad():
+            return self.transfer(condition.apply(inputs, samples, self.scores, labels))
+
+    def forward(
+        self, inputs: Tensor, sinks: Sequence[Sink], batch: Any, *, scores: bool = False
+    ) -> Tensor | None:
+        """Run the model up to the deepest layer; each layer goes to its sink, with `batch`.
+
+        With `scores` it runs to its end, and its class scores [n, K] are returned.
+        """
         fused = {i for i, layer in enumerate(self.layers) if layer.fused}
         with self._autocast():
-            capture_forward(
+            output = capture_forward(
                 self.network,
                 [layer.target for layer in self.layers],
                 inputs,
                 lambda i, value: sinks[i].output(value, batch),
                 fused,
                 lambda i, x: sinks[i].input(x, batch),
+                to_output=scores,
             )
+        return class_scores(output, self._output) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:

@@ -325,7 +325,7 @@ def test_layers_without_convolution(tmp_path):
         ({"data": torch.rand(9, 4, 20, 20)}, InputError, "3"),
         ({"stats": False, "topk": 0}, InputError, "nothing to measure"),
         ({"model": nn.Sequential(nn.Flatten())}, LayerError, "no convolution"),
-        ({"conditions": {"x": abs}}, InputError, "not supported yet"),
+        ({"conditions": {"x": abs}}, InputError, r"a function of \(batch, samples\)"),
     ],
 )
 def test_bad_arguments(tmp_path, options, error, message):
