@@ -1,6 +1,6 @@
 # Every target makes its own environment first: nothing but python3 (with venv) and g++ is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test fuzz lint format bench wheel clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -12,6 +12,7 @@ CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp csrc/*/*.c
 help:
 	@echo "make demo    the digits demo: trains, extracts, verifies; writes demo/digits.h5, overview.png"
 	@echo "make test    lint, types and every test, the wheel's included"
+	@echo "make fuzz    property tests on random cases, until one fails or Ctrl-C"
 	@echo "make bench   the benchmarks (FASTCONV_BENCH_SMOKE=1: small sizes)"
 	@echo "make lint    the checks of make test that run nothing;  make format: mend what can be mended"
 	@echo "make wheel   dist/fastconv-*.whl;  make clean: remove environment, builds and caches"
@@ -29,6 +30,9 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+fuzz: $(INSTALLED)
+	while $(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=random; do :; done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,8 +27,8 @@ from fastconv.backends import cpu
 from fastconv.capture import CaptureTarget, plan_capture
 from fastconv.histogram import BINS
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.run import plan as planner
 from fastconv.run.allocator import freed_memory_kept
+from fastconv.run.fused import run_fused
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 
@@ -37,9 +37,9 @@ def layers(model: nn.Module, images: Tensor) -> list[tuple[CaptureTarget, Tensor
     """Layers of different shapes that norm or activation follow, each with its input."""
     targets: dict[object, CaptureTarget] = {}
     for target in plan_capture(model, images[:1]):
-        if target.fusion is not None and target.fusion.onward is not None:
+        if target.fusion is not None and target.fusion.post_ops is not None:
             assert target.weight is not None
-            shape = (target.weight.shape, target.info.size, target.fusion.onward.activation)
+            shape = (target.weight.shape, target.info.size, target.fusion.post_ops.activation)
             targets.setdefault(shape, target)
     found = {}
     hooks = [
@@ -68,8 +68,8 @@ def candidates(target: CaptureTarget, x: Tensor) -> dict[str, Callable[[], objec
             value = module(value)
 
     def fused() -> None:
-        planner.run_fused(
-            target, x, histogram=counts, return_activation=True, onward=fusion.onward,
+        run_fused(
+            target, x, histogram=counts, return_activation=True, post_ops=fusion.post_ops,
             packed=packed, backend="cpu",
         )  # fmt: skip
 

@@ -40,7 +40,7 @@ struct ReductionOut {
 };
 
 // Lists of the values that reach a threshold of their channel: see fastconv.reduction.Append.
-struct AppendLists {
+struct CandidateLists {
   const float* threshold;  // [C], or null: no lists
   int32_t* counts;         // [C], how many reached it
   float* values;           // [C, capacity], as far as they fit
@@ -64,14 +64,14 @@ struct ConvReduceParams {
   Activation activation;
   ReductionOut out;
   int64_t* histogram;  // [groups * c_out, kBins] or null
-  // What is written for the network, or null: the value reduced, or where onward_scale is given
-  // onward_activation(onward_scale * value + onward_shift).
+  // What is written for the network, or null: the value reduced, or where post_scale is given
+  // post_activation(post_scale * value + post_shift).
   void* written;
   int64_t written_stride[3];  // n, c, position
-  const float* onward_scale;  // [groups * c_out] or null
-  const float* onward_shift;
-  Activation onward_activation;
-  AppendLists append;
+  const float* post_scale;    // [groups * c_out] or null
+  const float* post_shift;
+  Activation post_activation;
+  CandidateLists candidates;
 
   constexpr int64_t positions() const { return out_size[0] * out_size[1] * out_size[2]; }
 };
@@ -129,7 +129,7 @@ struct ChannelReduceParams {
   Activation activation;
   int64_t* histogram;  // [C, kBins], added into, or null
   ReductionOut out;
-  AppendLists append;
+  CandidateLists candidates;
 };
 
 // Running top-k of C channels and M candidates each; every tensor contiguous.

@@ -10,7 +10,7 @@ A backend is a module `fastconv.backends.<name>` with
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -42,21 +42,26 @@ def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[
     return kernel(op, backend, device, *args).run
 
 
-def kernel(op: str, backend: str, device: torch.device, *args: Any) -> Kernel:
+def kernel(
+    op: str, backend: str, device: torch.device, *args: Any, needs: Set[str] = frozenset()
+) -> Kernel:
     """The kernel that runs `op(*args)`: the best that supports it, or the one named.
+
+    Args:
+        needs: keywords beside `args` that it must take (`Kernel.takes`).
 
     Raises:
         InputError: an unknown backend name.
         BackendUnavailableError: the named backend cannot run this call (it never falls back).
     """
     if backend != "auto":
-        return _named(op, backend, device, args)
+        return _named(op, backend, device, args, needs)
     for name in _BEST_FIRST.get(device.type, ("reference",)):
         module = load(name)
         if isinstance(module, str) or op not in module.KERNELS:
             continue
         found: Kernel = module.KERNELS[op]
-        if found.supports(*args) is None:
+        if needs <= found.takes and found.supports(*args) is None:
             return found
     raise BackendUnavailableError(f"no backend runs {op} on {device}")
 
@@ -67,7 +72,9 @@ def check_name(backend: str) -> None:
         raise InputError(f"backend must be 'auto' or one of {', '.join(_NAMES)}, got {backend!r}")
 
 
-def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> Kernel:
+def _named(
+    op: str, name: str, device: torch.device, args: tuple[Any, ...], needs: Set[str]
+) -> Kernel:
     check_name(name)
     module = load(name)
     if isinstance(module, str):
@@ -77,7 +84,8 @@ def _named(op: str, name: str, device: torch.device, args: tuple[Any, ...]) -> K
             f"backend {name!r} has no {op}; it has {list(module.KERNELS)}"
         )
     found: Kernel = module.KERNELS[op]
-    reason = found.supports(*args)
+    missing = sorted(needs - found.takes)
+    reason = f"it takes no {' and no '.join(missing)}" if missing else found.supports(*args)
     if reason is not None:
         raise BackendUnavailableError(
             f"backend {name!r} cannot run this {op} on {device}: {reason}"

@@ -196,20 +196,23 @@ def input_boxes(fields: Sequence[FieldMap], position: np.ndarray) -> np.ndarray:
 
 def transposed_window(
     kernel: int, stride: int, padding: int, dilation: int
-) -> tuple[FieldMap, bool]:
-    """What positions of a transposed convolution see of its input, and whether all see something.
+) -> tuple[FieldMap, list[int]]:
+    """Boxes that positions of a transposed convolution see of its input, and the blind phases.
 
-    Output q sees the inputs i with q = i * stride - padding + r * dilation, 0 <= r < kernel.
+    Output q sees the inputs i with q = i * stride - padding + r * dilation, 0 <= r < kernel. Where
+    there is none, for the phases q % stride that are listed, the box is a place near by.
     """
-    starts, stops, tight = [], [], True
-    for u in range(padding, padding + stride):  # one period of q + padding
+    starts, stops, blind = [], [], []
+    for phase in range(stride):
+        u = phase + padding
         seen = [
             (u - r * dilation) // stride for r in range(kernel) if (u - r * dilation) % stride == 0
         ]
-        tight = tight and bool(seen)
+        if not seen:
+            blind.append(phase)
         starts.append(min(seen, default=u // stride))
         stops.append(max(seen, default=u // stride) + 1)
-    return _shortest(1, starts, stops), tight
+    return _shortest(1, starts, stops), blind
 
 
 def adaptive_window(size: int, output_size: int) -> FieldMap:

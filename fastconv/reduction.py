@@ -42,7 +42,7 @@ class Reduction(NamedTuple):
     activation: Tensor | None = None  # [N, C, *spatial]
 
 
-class Onward(NamedTuple):
+class PostOps(NamedTuple):
     """What a network goes on with: activation(scale * value + shift) of the value reduced."""
 
     scale: Tensor | None = None  # [C] float32
@@ -50,7 +50,7 @@ class Onward(NamedTuple):
     activation: str | None = None  # of `ACTIVATIONS`
 
 
-class Append(NamedTuple):
+class CandidateLists(NamedTuple):
     """Lists of the values that reach a threshold of their channel, to be filled by a reduction.
 
     The order on a list is any. A count above the capacity tells that values are missing.
@@ -63,7 +63,7 @@ class Append(NamedTuple):
     largest: bool  # values >= threshold, else <= threshold
 
     @classmethod
-    def create(cls, threshold: Tensor, capacity: int, *, largest: bool) -> Append:
+    def create(cls, threshold: Tensor, capacity: int, *, largest: bool) -> CandidateLists:
         channels, device = len(threshold), threshold.device
         return cls(
             threshold,

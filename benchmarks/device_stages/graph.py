@@ -31,8 +31,8 @@ def compare(suite: Suite, batch: int) -> str | None:
     """Extract with and without; the datasets must have the same bytes."""
     import models
 
-    from fastconv.run import job
     from fastconv.run import plan as planner
+    from fastconv.run import recorder
 
     torch.manual_seed(0)
     model = models.resnet18().eval()
@@ -44,7 +44,7 @@ def compare(suite: Suite, batch: int) -> str | None:
             for turn in range(1 if suite.smoke else 4):
                 for name in times:
                     use = name == "graph" and not suite.smoke
-                    job.replays = lambda options, place, use=use: use
+                    recorder.replays = lambda options, place, use=use: use
                     path = Path(folder) / f"{name}.h5"
                     began = time.perf_counter()
                     extract(model, data, path, batch, suite.device)
@@ -52,7 +52,7 @@ def compare(suite: Suite, batch: int) -> str | None:
                         times[name].append(time.perf_counter() - began)
             different = differences(Path(folder))
     finally:
-        job.replays = planner.replays
+        recorder.replays = planner.replays
     found = {name: spread(values) for name, values in times.items()}
     suite.result[str(batch)] = {"seconds": found, "the same bytes": not different}
     return f"{different} differ" if different else None

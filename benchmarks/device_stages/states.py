@@ -20,7 +20,7 @@ from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.measure.patches import Display, PatchSource
 from fastconv.measure.peaks import listed_peaks, sample_peaks
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.reduction import Append
+from fastconv.reduction import CandidateLists
 
 ROUNDING = 1e-3  # share of the largest value of a layer, after all layers before it
 
@@ -43,7 +43,7 @@ def peaks(suite: Suite) -> str | None:
     """Those of the values listed above a threshold, and those of the whole activation."""
     x = draw((5, 7, 13, 11), torch.float32, suite.device, exact=True)
     threshold = torch.full((7,), 1.0, device=suite.device)
-    lists = Append.create(threshold, 800, largest=True)
+    lists = CandidateLists.create(threshold, 800, largest=True)
     kernel("triton", "channel_reduce")(x, None, None, None, None, lists)
     fields = (FieldMap.affine(extent=3),) * 2
     info = LayerInfo("x", "x", "Conv2d", "conv", 7, (13, 11), fields, "exact")

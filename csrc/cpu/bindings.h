@@ -19,8 +19,8 @@ const T* optional_data(const std::optional<Tensor>& t) {
   return t ? static_cast<const T*>(t->data_ptr()) : nullptr;
 }
 
-inline AppendLists append_lists(const Tensor& threshold, const Tensor& counts, const Tensor& values,
-                                const Tensor& places, bool largest) {
+inline CandidateLists candidate_lists(const Tensor& threshold, const Tensor& counts,
+                                      const Tensor& values, const Tensor& places, bool largest) {
   return {data<const float>(threshold), data<int32_t>(counts), data<float>(values),
           data<int64_t>(places),        values.size(1),        largest};
 }

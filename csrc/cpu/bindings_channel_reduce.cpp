@@ -27,7 +27,7 @@ void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<T
   p.out = {data<double>(sum),       data<double>(sumsq),     data<float>(min),
            data<float>(max),        data<int64_t>(argmax),   data<int64_t>(argmin),
            data<int64_t>(positive), data<int64_t>(nonfinite)};
-  if (threshold) p.append = append_lists(*threshold, *counts, *values, *places, largest);
+  if (threshold) p.candidates = candidate_lists(*threshold, *counts, *values, *places, largest);
 
   const int64_t unit = channels_last ? 16 : 1;  // channels that one step works on
   const int64_t units = (p.c + unit - 1) / unit;

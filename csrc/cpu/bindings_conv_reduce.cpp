@@ -193,15 +193,15 @@ void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // input [N, C, *spatial]; padding: (before, after) of every dimension. The first eight fields of
-// a Reduction, and the activation, empty unless `write`. onward_activation < 0: nothing onward.
+// a Reduction, and the activation, empty unless `write`. post_activation < 0: no post-ops.
 Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
                     std::optional<Tensor> packed, std::optional<Tensor> bias,
                     std::vector<int64_t> stride, std::vector<int64_t> padding,
                     std::vector<int64_t> dilation, int64_t groups, std::optional<Tensor> scale,
                     std::optional<Tensor> shift, int64_t activation,
                     std::optional<Tensor> histogram, bool write, bool write_channels_last,
-                    std::optional<Tensor> onward_scale, std::optional<Tensor> onward_shift,
-                    int64_t onward_activation, std::optional<Tensor> threshold,
+                    std::optional<Tensor> post_scale, std::optional<Tensor> post_shift,
+                    int64_t post_activation, std::optional<Tensor> threshold,
                     std::optional<Tensor> counts, std::optional<Tensor> values,
                     std::optional<Tensor> places, bool largest) {
   ConvReduceParams p = params_of(weight, weight_channels_last, groups);
@@ -229,15 +229,15 @@ Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
   p.scale = measured.scale.data();
   p.shift = measured.shift.data();
   p.activation = static_cast<Activation>(activation);
-  const bool goes_on = onward_activation >= 0;
-  const Affine onward(goes_on ? channels : 0, std::nullopt, onward_scale, onward_shift);
-  if (goes_on) {
-    p.onward_scale = onward.scale.data();
-    p.onward_shift = onward.shift.data();
-    p.onward_activation = static_cast<Activation>(onward_activation);
+  const bool has_post_ops = post_activation >= 0;
+  const Affine post_ops(has_post_ops ? channels : 0, std::nullopt, post_scale, post_shift);
+  if (has_post_ops) {
+    p.post_scale = post_ops.scale.data();
+    p.post_shift = post_ops.shift.data();
+    p.post_activation = static_cast<Activation>(post_activation);
   }
   if (histogram) p.histogram = data<int64_t>(*histogram);
-  if (threshold) p.append = append_lists(*threshold, *counts, *values, *places, largest);
+  if (threshold) p.candidates = candidate_lists(*threshold, *counts, *values, *places, largest);
   const auto field = [&](ScalarType dtype) { return empty({p.n, channels}, {channels, 1}, dtype); };
   const Tensor sum = field(ScalarType::Double), sumsq = field(ScalarType::Double);
   const Tensor min = field(ScalarType::Float), max = field(ScalarType::Float);
@@ -260,8 +260,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
       "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, Tensor? packed,"
       " Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, Tensor? scale,"
       " Tensor? shift, int activation, Tensor(a!)? histogram, bool write,"
-      " bool write_channels_last, Tensor? onward_scale, Tensor? onward_shift,"
-      " int onward_activation, Tensor? threshold, Tensor(b!)? counts, Tensor(c!)? values,"
+      " bool write_channels_last, Tensor? post_scale, Tensor? post_shift,"
+      " int post_activation, Tensor? threshold, Tensor(b!)? counts, Tensor(c!)? values,"
       " Tensor(d!)? places, bool largest)"
       " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -2,7 +2,7 @@
 // widened and transformed into a buffer (float32 as it is: taken in place) and then reduced.
 #pragma once
 #include "../params.h"
-#include "append.h"
+#include "candidates.h"
 #include "reduce_block.h"
 #include "transpose.h"
 #include "vec.h"
@@ -149,8 +149,8 @@ inline void reduce_row(const Source& source, int64_t n, int64_t c, float* buffer
     const Block block = source.block(row + start, kLanes, steps, last, buffer);
     BlockExtrema extrema;
     reduce_block<true>(block, start, state, counts, extrema);
-    if (p.append.threshold != nullptr)
-      append_planar(p.append, c, block, n * p.positions + start, extrema);
+    if (p.candidates.threshold != nullptr)
+      list_planar(p.candidates, c, block, n * p.positions + start, extrema);
   }
   state.sum[0] = sum_16(state.sum);
   state.sumsq[0] = sum_16(state.sumsq);
@@ -207,7 +207,8 @@ inline void reduce_short_rows(const ChannelReduceParams& p, int64_t n, const Ran
     const Block block{.values = buffer, .stride = kLanes, .steps = positions, .lanes = lanes};
     BlockExtrema extrema;
     reduce_block<false>(block, 0, state, p.histogram ? p.histogram + c * kBins : nullptr, extrema);
-    if (p.append.threshold != nullptr) append_block(p.append, c, block, n * p.positions, extrema);
+    if (p.candidates.threshold != nullptr)
+      list_block(p.candidates, c, block, n * p.positions, extrema);
     write_lanes(p.out, n * p.c + c, state, lanes);
   }
 }
@@ -251,8 +252,8 @@ inline void reduce_tile_columns(const ChannelReduceParams& p, int64_t n, const R
         BlockExtrema extrema;
         reduce_block<false>(block, at, states[g], p.histogram ? p.histogram + c * kBins : nullptr,
                             extrema);
-        if (p.append.threshold != nullptr)
-          append_block(p.append, c, block, n * p.positions + at, extrema);
+        if (p.candidates.threshold != nullptr)
+          list_block(p.candidates, c, block, n * p.positions + at, extrema);
       }
     }
   }

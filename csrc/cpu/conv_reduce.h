@@ -1,6 +1,6 @@
 // conv_reduce: mainloop and epilogue over the units of a plan.
 #pragma once
-#include "append.h"
+#include "candidates.h"
 #include "conv_amx.h"
 #include "conv_counts.h"
 #include "conv_depthwise.h"
@@ -50,7 +50,7 @@ struct BandJob {
   const ConvReduceParams& p;
   const ConvPlan& plan;
   const TileTransform& measured;
-  const TileTransform* onward;  // or null: the network reads what is measured
+  const TileTransform* post_ops;  // or null: the network reads what is measured
   const float* slab;
   const float* panel;
   int64_t sample, channel;  // of all groups
@@ -213,11 +213,12 @@ struct BandJob {
       BlockExtrema extrema;
       reduce_block<false, BlockCounts>(block, position, state.part[first / kLanes],
                                        counts == nullptr ? nullptr : counts + first, extrema);
-      if (p.append.threshold != nullptr)
-        append_block(p.append, channel + first, block, sample * p.positions() + position, extrema);
+      if (p.candidates.threshold != nullptr)
+        list_block(p.candidates, channel + first, block, sample * p.positions() + position,
+                   extrema);
     }
     if (p.written == nullptr) return;
-    if (onward != nullptr) (*onward)(rows, tile);
+    if (post_ops != nullptr) (*post_ops)(rows, tile);
     write_tile(p, sample, channel, channels, position, rows, tile);
   }
 };
@@ -266,7 +267,7 @@ struct ConvUnit {
   const float* panels;
   const ConvScratch& scratch;
   ConvCounts& counts;
-  TransformTile measured, onward;
+  TransformTile measured, post_ops;
   int64_t group;
   Range samples, blocks;
 
@@ -353,18 +354,17 @@ struct ConvUnit {
     const int64_t in_group = block * plan.channel_block;
     const int64_t channel = group * plan.c_out + in_group;
     const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
-    const bool goes_on = p.onward_scale != nullptr;
+    const bool has_post_ops = p.post_scale != nullptr;
     const TileTransform of_value(p.scale + channel, p.shift + channel, channels, measured);
-    const TileTransform of_network((goes_on ? p.onward_scale : p.scale) + channel,
-                                   (goes_on ? p.onward_shift : p.shift) + channel, channels,
-                                   onward);
+    const TileTransform post((has_post_ops ? p.post_scale : p.scale) + channel,
+                             (has_post_ops ? p.post_shift : p.shift) + channel, channels, post_ops);
     BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       if (band == 0) state.clear();
       const BandJob job{.p = p,
                         .plan = plan,
                         .measured = of_value,
-                        .onward = goes_on ? &of_network : nullptr,
+                        .post_ops = has_post_ops ? &post : nullptr,
                         .slab = slab(n, block, d, h),
                         .panel = panels + (group * plan.blocks + block) * plan.panel_elements /
                                               (plan.amx ? 2 : 1),
@@ -401,7 +401,7 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
         .scratch = scratch,
         .counts = counts,
         .measured = transform_for(p.activation),
-        .onward = transform_for(p.onward_activation),
+        .post_ops = transform_for(p.post_activation),
         .group = unit / plan.block_units % plan.groups,
         .samples = {sample, ConvUnit::smaller(sample + plan.unit_samples, p.n)},
         .blocks = {block, ConvUnit::smaller(block + plan.unit_blocks, plan.blocks)}};

@@ -60,7 +60,7 @@ ReductionOut fields(const std::vector<Tensor>& t) {
 }
 
 // threshold, counts, values, places; or nothing.
-AppendLists append_lists(const std::vector<Tensor>& t, bool largest) {
+CandidateLists candidate_lists(const std::vector<Tensor>& t, bool largest) {
   if (t.empty()) return {};
   return {data<const float>(t[0]), data<int32_t>(t[1]), data<float>(t[2]),
           data<int64_t>(t[3]),     t[2].size(1),        largest};
@@ -93,7 +93,7 @@ void reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<Tensor> s
   p.scale = optional_data<const float>(scale);
   p.shift = optional_data<const float>(shift);
   p.activation = static_cast<Activation>(activation);
-  p.append = append_lists(lists, largest);
+  p.candidates = candidate_lists(lists, largest);
   p.out = fields(out);
   check("channel_reduce", channel_reduce(p, fields(parts), place.stream()));
 }
@@ -132,7 +132,7 @@ int64_t conv_segments(Tensor input, int64_t dtype, bool channels_last, Tensor we
 void depthwise(Tensor input, int64_t dtype, bool channels_last, Tensor weight,
                std::vector<int64_t> geometry, std::vector<int64_t> out_size,
                std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
-               std::optional<Tensor> onward_scale, std::optional<Tensor> onward_shift,
+               std::optional<Tensor> post_scale, std::optional<Tensor> post_shift,
                std::vector<int64_t> activations, std::optional<Tensor> histogram,
                std::optional<Tensor> written, std::vector<Tensor> lists, bool largest,
                std::vector<Tensor> parts, std::vector<Tensor> out) {
@@ -141,11 +141,11 @@ void depthwise(Tensor input, int64_t dtype, bool channels_last, Tensor weight,
   p.scale = optional_data<const float>(scale);
   p.shift = optional_data<const float>(shift);
   p.activation = static_cast<Activation>(activations[0]);
-  p.onward_scale = optional_data<const float>(onward_scale);
-  p.onward_shift = optional_data<const float>(onward_shift);
-  p.onward_activation = static_cast<Activation>(activations[1]);
+  p.post_scale = optional_data<const float>(post_scale);
+  p.post_shift = optional_data<const float>(post_shift);
+  p.post_activation = static_cast<Activation>(activations[1]);
   p.out = fields(out);
-  p.append = append_lists(lists, largest);
+  p.candidates = candidate_lists(lists, largest);
   if (written) {
     p.written = written->data_ptr();
     for (int d = 0; d < 3; ++d) p.written_stride[d] = written->stride(d);
@@ -209,7 +209,7 @@ STABLE_TORCH_LIBRARY(fastconv_cuda, m) {
   m.def(
       "depthwise_reduce(Tensor input, int dtype, bool channels_last, Tensor weight,"
       " int[] geometry, int[] out_size, Tensor? bias, Tensor? scale, Tensor? shift,"
-      " Tensor? onward_scale, Tensor? onward_shift, int[] activations, Tensor(a!)? histogram,"
+      " Tensor? post_scale, Tensor? post_shift, int[] activations, Tensor(a!)? histogram,"
       " Tensor(b!)? written, Tensor(c!)[] lists, bool largest, Tensor(d!)[] parts,"
       " Tensor(e!)[] out) -> ()");
   m.def(

@@ -41,7 +41,7 @@ static __device__ __noinline__ void note_values(const DepthwiseParams& q, BlockB
     if (j >= channels) return;
     if (q.conv.histogram != nullptr && is_finite(v[j]))
       bins.add_times(bin_channel + j, bin_of(v[j]), 1);
-    if (q.conv.append.threshold != nullptr) append(q.conv.append, first + j, v[j], place);
+    if (q.conv.candidates.threshold != nullptr) list_candidate(q.conv.candidates, first + j, v[j], place);
   }
 }
 
@@ -160,10 +160,10 @@ struct DepthwiseThread {
     for (int j = 0; j < kChannels; ++j) {
       v[j] = given[j];
       const int64_t c = first + (j < channels ? j : 0);
-      if (p.onward_scale != nullptr) v[j] = v[j] * __ldg(p.onward_scale + c);
-      if (p.onward_shift != nullptr) v[j] = v[j] + __ldg(p.onward_shift + c);
+      if (p.post_scale != nullptr) v[j] = v[j] * __ldg(p.post_scale + c);
+      if (p.post_shift != nullptr) v[j] = v[j] + __ldg(p.post_shift + c);
     }
-    activate_all(p.onward_activation, v);
+    activate_all(p.post_activation, v);
     Raw* to = static_cast<Raw*>(p.written) + sample * p.written_stride[0] +
               first * p.written_stride[1] + position * p.written_stride[2];
     if constexpr (kChannels == 4 && E::kBytes == 2) {
@@ -199,7 +199,7 @@ struct DepthwiseThread {
         if (x > high[j]) high[j] = x, argmax[j] = at;
         if (x < low[j]) low[j] = x, argmin[j] = at;
       }
-      if (p.histogram == nullptr && p.append.threshold == nullptr) continue;
+      if (p.histogram == nullptr && p.candidates.threshold == nullptr) continue;
       constexpr int kLast = kChannels - 1;
       note_values(q, bins, bin_channel, first, channels, sample * p.positions() + at,
                   make_float4(v[i][0], v[i][kLast > 0], v[i][kLast & 2], v[i][kLast]));

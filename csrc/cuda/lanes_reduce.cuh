@@ -120,8 +120,8 @@ struct LanesThread {
       if (j >= channels) continue;
       if constexpr (kCounts)
         if (is_finite(v[j])) bins.add(bin_channel + j, bin_of(v[j]), zeros[j]);
-      if (p.append.threshold != nullptr)
-        append(p.append, first + j, v[j], sample * p.positions + position);
+      if (p.candidates.threshold != nullptr)
+        list_candidate(p.candidates, first + j, v[j], sample * p.positions + position);
     }
   }
 
@@ -146,7 +146,7 @@ struct LanesThread {
         if (v[j] < best.low[j]) best.low[j] = v[j], argmin[j] = run;
       }
     }
-    if (kCounts || p.append.threshold != nullptr) note(v, run * kRun + u);
+    if (kCounts || p.candidates.threshold != nullptr) note(v, run * kRun + u);
   }
 
   // `count` positions of a run; kRun of them but at the end of the map.

@@ -56,8 +56,8 @@ struct PlanarLane {
   __device__ void note(float x, int position) {
     if constexpr (kCounts)
       if (is_finite(x)) bins.add(0, bin_of(x), zeros);
-    if (p.append.threshold != nullptr)
-      append(p.append, channel, x, sample * p.positions + position);
+    if (p.candidates.threshold != nullptr)
+      list_candidate(p.candidates, channel, x, sample * p.positions + position);
   }
 
   __device__ void extrema(float low, float high, int run) {
@@ -100,7 +100,7 @@ struct PlanarLane {
       }
       const int at = run + u * step;
       extrema(low, high, at);
-      const AppendLists& lists = p.append;
+      const CandidateLists& lists = p.candidates;
       const bool listed =
           lists.threshold != nullptr && (lists.largest ? high >= __ldg(lists.threshold + channel)
                                                        : low <= __ldg(lists.threshold + channel));
@@ -109,7 +109,7 @@ struct PlanarLane {
         for (int i = 0; i < kVector; ++i) {
           if constexpr (kCounts)
             if (is_finite(v[i])) bins.add(0, bin_of(v[i]), zeros);
-          if (listed) append(lists, channel, v[i], sample * p.positions + at * kVector + i);
+          if (listed) list_candidate(lists, channel, v[i], sample * p.positions + at * kVector + i);
         }
     }
     if constexpr (kPlain) state.positive += E::counted(count);

@@ -11,5 +11,5 @@ class Kernel(NamedTuple):
 
     run: Callable[..., Any]
     supports: Callable[..., str | None]  # None, or the reason why this call cannot run
-    lists: bool = False  # run takes a `fastconv.reduction.Append`, too, and fills it
+    takes: frozenset[str] = frozenset()  # keywords of run beside: "post_ops", "candidates"
     pack: Callable[..., Any] | None = None  # of a weight and groups: what run takes as `packed`

@@ -5,7 +5,7 @@ the convolution's output what norm and activation make of it; the calls of the n
 modules then pass their input on. That is possible where
 
 - the module is exactly a `torch.nn.Conv1d/2d/3d` in float32, float16 or bfloat16 with zero padding,
-  and nothing else hooks it or has replaced its forward;
+  and nothing else hooks it (or every module) or has replaced its forward;
 - nothing but the norm reads the output of the convolution, and nothing but the activation that of
   the norm; both are plain modules of torch (up to the stage, a functional ReLU may stay, as doing
   it twice changes nothing); and no layer that is captured lies between.
@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from fastconv.capture.stages import Stage, find_stage
 from fastconv.capture.trace import Call, Trace
-from fastconv.reduction import Onward
+from fastconv.reduction import PostOps
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 IDEMPOTENT = ("relu", "relu6")
@@ -36,13 +36,13 @@ class Fusion:
 
     absorbed: Absorbed  # up to the stage that is measured, and beyond
     read: bool  # the network reads the value, else it is wanted only reduced
-    onward: Onward | None = None  # what is done to the measured value before the network reads it
+    post_ops: PostOps | None = None  # applied to the measured value before the network reads it
     beyond: int = 0  # how many of `absorbed` do that
 
     def up_to_the_stage(self) -> Fusion:
         """The same without what comes after the measured value."""
         inner = self.absorbed[: len(self.absorbed) - self.beyond]
-        return replace(self, absorbed=inner, onward=None, beyond=0)
+        return replace(self, absorbed=inner, post_ops=None, beyond=0)
 
 
 def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]) -> Fusion | None:
@@ -57,7 +57,7 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
     if full.call is not call:
         full = stage
     absorbed: list[Call] = []
-    onward, beyond = Onward(), 0
+    post_ops, beyond = PostOps(), 0
     end = call.end_op
     if full.scale is not None:
         norm = _only_reader(trace, value, end)
@@ -71,24 +71,25 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
         absorbed.append(norm)
         value, end = norm.tensor, norm.end_op
         if stage.scale is None:
-            onward, beyond = Onward(full.scale, full.shift), 1
+            post_ops, beyond = PostOps(full.scale, full.shift), 1
     if full.activation is not None:
         activation = _only_reader(trace, value, end)
         if activation is not None and activation not in captured:
             absorbed.append(activation)
             if stage.activation is None:
-                onward, beyond = onward._replace(activation=full.activation), beyond + 1
+                post_ops, beyond = post_ops._replace(activation=full.activation), beyond + 1
         elif stage.activation is not None and (activation or full.activation not in IDEMPOTENT):
             return None
     calls = tuple((one.module, one.index) for one in absorbed)
-    return Fusion(calls, read=True, onward=onward if beyond else None, beyond=beyond)
+    return Fusion(calls, read=True, post_ops=post_ops if beyond else None, beyond=beyond)
 
 
 def _plain(call: Call) -> bool:
     """A convolution of torch as it is, which reads one batch of the type of its weights."""
     module = call.module
     return (
-        type(module) in CONVOLUTIONS
+        call.function is None
+        and type(module) in CONVOLUTIONS
         and module.padding_mode == "zeros"
         and _untouched(module)
         and len(call.inputs) == 1
@@ -101,7 +102,12 @@ def _plain(call: Call) -> bool:
 
 
 def _untouched(module: nn.Module) -> bool:
-    return "forward" not in vars(module) and not module._forward_hooks
+    hooks = (
+        module._forward_hooks,
+        torch.nn.modules.module._global_forward_hooks,
+        torch.nn.modules.module._global_forward_pre_hooks,
+    )
+    return "forward" not in vars(module) and not any(hooks)
 
 
 def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:
@@ -110,7 +116,9 @@ def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:
     if len(readers) != 1:
         return None
     for call in trace.calls:
-        if call.first_op <= readers[0] < call.end_op and not any(call.module.children()):
+        if call.function or any(call.module.children()):
+            continue
+        if call.first_op <= readers[0] < call.end_op:
             ours = type(call.module).__module__.startswith("torch.nn.modules.")
             same = len(call.inputs) == 1 and call.inputs[0] is value
             seen = _untouched(call.module) and not call.module._forward_pre_hooks

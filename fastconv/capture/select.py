@@ -8,32 +8,37 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from fastconv.capture.reach import Reach
-from fastconv.capture.trace import Call, Trace, module_names
+from fastconv.capture.network import Network
+from fastconv.capture.receptive_field import Reach
+from fastconv.capture.trace import Call, Trace
 from fastconv.errors import LayerError
 
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]] | None
 
 
 def select_calls(
-    model: nn.Module, trace: Trace, reaches: dict[Call, Reach], layers: Layers
-) -> list[Call]:
+    network: Network, trace: Trace, reaches: dict[Call, Reach], layers: Layers
+) -> dict[Call, str]:
     """The calls that `layers` names, in forward order, each with an output [N, C, *spatial].
 
     A name takes one call ("conv", "conv#1"); globs (on names and on module paths) and types take
     all calls that fit, and pass over outputs of other forms. None takes every convolution, and
-    warns of those that it leaves out because of their form.
+    warns of those that it leaves out because of their form. Each call comes with its name: its
+    own, or where it was asked for by another path of a shared module, that one.
     """
-    paths = list(module_names(model).values())
-    wanted = [_ConvNd] if layers is None else _as_list(layers)
-    chosen: set[Call] = set()
+    modules = network.names().items()
+    paths = [path or type(module).__name__ for module, path in modules]
+    wanted: list[Any] = [_ConvNd] if layers is None else _as_list(layers)
+    aliases = {i: name for i in wanted if (name := _canonical(i, network)) is not None}
+    chosen: dict[Call, str] = {}
     misfits: list[str] = []
     for item in wanted:
         named = isinstance(item, str) and not any(c in item for c in "*?[")
-        for call in _calls_of(item, trace, paths):
+        for call in _calls_of(aliases.get(item, item), trace, paths):
             problem = _misfit(call, reaches, len(trace.example))
             if problem and named:
                 raise LayerError(problem)
@@ -41,11 +46,20 @@ def select_calls(
                 warnings.warn(f"left out: {problem}", stacklevel=3)
             if problem:
                 misfits.append(problem)
-            else:
-                chosen.add(call)
+            elif call not in chosen or item not in aliases:
+                chosen[call] = item if item in aliases else call.name
     if not chosen:
         raise LayerError(_nothing(layers, paths, misfits, trace))
-    return [call for call in trace.calls if call in chosen]
+    return {call: chosen[call] for call in trace.calls if call in chosen}
+
+
+def _canonical(item: object, network: Network) -> str | None:
+    """ "encoder.conv#1" for "decoder.conv#1" where both are paths of one module."""
+    if not isinstance(item, str):
+        return None
+    path, _, index = item.partition("#")
+    first = network.aliases().get(path)
+    return None if first is None else f"{first}#{index}" if index else first
 
 
 def _as_list(layers: Layers) -> list[str | type[nn.Module]]:
@@ -63,12 +77,21 @@ def _as_list(layers: Layers) -> list[str | type[nn.Module]]:
 
 def _calls_of(item: str | type, trace: Trace, paths: Sequence[str]) -> list[Call]:
     if isinstance(item, type):
-        return [call for call in trace.calls if isinstance(call.module, item)]
+        functions = item is _ConvNd
+        return [
+            call
+            for call in trace.calls
+            if (functions if call.function else isinstance(call.module, item))
+        ]
     calls = [call for call in trace.calls if call.name == item]
     if calls:
         return calls
     if any(c in item for c in "*?["):
-        calls = [c for c in trace.calls if fnmatchcase(c.name, item) or fnmatchcase(c.path, item)]
+        calls = [
+            c
+            for c in trace.calls
+            if fnmatchcase(c.name, item) or (fnmatchcase(c.path, item) and not c.function)
+        ]
         if calls or any(fnmatchcase(path, item) for path in paths):
             return calls
     elif item in paths:
@@ -85,14 +108,33 @@ def _misfit(call: Call, reaches: dict[Call, Reach], batch: int) -> str | None:
     tensor = call.tensor
     if tensor is None:
         return asked + _form(call.output)
+    if tensor.is_complex():
+        return (
+            f"layer {call.name!r} returns complex values, which have no order and are not "
+            "measured; name a layer that returns their magnitude"
+        )
     if not tensor.is_floating_point():
         return asked + f"{tensor.dtype} {list(tensor.shape)}"
-    if not 2 <= tensor.ndim <= 5 or tensor.shape[0] != batch:
+    instances = instances_a_sample(tensor, batch)
+    if instances == 0 or not 2 <= tensor.ndim + (instances > 1) <= 5:
         return asked + f"{list(tensor.shape)} for {batch} samples"
+    if instances > 1 and not _by_sample(tensor, batch):
+        return asked + f"{list(tensor.shape)}, the rows of a sample not next to each other"
     axis = reaches[call].axes[1]
     if axis is not None:
         return asked + f"{list(tensor.shape)} with the channels elsewhere"
     return None
+
+
+def instances_a_sample(tensor: Tensor, batch: int) -> int:
+    """Rows of a tensor for each sample: 1, m where frames or crops are folded in, 0 for others."""
+    return tensor.shape[0] // batch if tensor.shape[0] % batch == 0 else 0
+
+
+def _by_sample(tensor: Tensor, batch: int) -> bool:
+    """Whether the rows of a sample follow each other; the samples of the probe are equal."""
+    first, *others = tensor.detach().float().chunk(batch)
+    return all(torch.allclose(first, o, rtol=1e-3, atol=1e-5, equal_nan=True) for o in others)
 
 
 def _form(output: object) -> str:

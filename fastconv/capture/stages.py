@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastconv.capture.field_rules import is_training_norm
+from fastconv.capture.receptive_field.rules import is_training_norm
 from fastconv.capture.trace import Call, Op, Trace
 
 
@@ -108,6 +108,7 @@ def _module_after(trace: Trace, value: Tensor, start: int, *, norm: bool) -> Cal
             not readers
             or not call.first_op <= readers[0] < call.end_op
             or call.first_op < start
+            or call.function
             or any(call.module.children())
             or len(call.inputs) != 1
             or call.inputs[0] is not value

@@ -1,18 +1,18 @@
-"""One probe forward: which operations ran, on which tensors, and which module call made them."""
+"""One traced forward: which operations ran, on which tensors, and which module call made them."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastconv.capture.network import Network, draw_random_numbers, explained, random_states
 from fastconv.errors import InputError
 
 
@@ -30,19 +30,31 @@ class Op:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module: what went in, what came out, and the operations in between."""
+    """One call of a module: what went in, what came out, and the operations in between.
+
+    Or, with `function`, a convolution that a module computed without a convolution module.
+    """
 
     module: nn.Module
-    path: str
-    index: int  # 0 for the first call of the module in one forward
+    path: str  # "" for the model itself
+    index: int  # 0 for the first call of the module, or of its function, in one forward
     inputs: list[Tensor]
     output: Any
     first_op: int
     end_op: int
+    function: str | None = None  # "conv2d", "conv_transpose1d" ...
 
     @property
     def name(self) -> str:
-        return f"{self.path}#{self.index}" if self.index else self.path
+        """Path of the module ("relu", "relu#1"), or owner and function ("block.conv2d#0")."""
+        if self.function:
+            return ".".join(filter(None, (self.path, f"{self.function}#{self.index}")))
+        path = self.path or type(self.module).__name__
+        return f"{path}#{self.index}" if self.index else path
+
+    @property
+    def is_conv(self) -> bool:
+        return self.function is not None or isinstance(self.module, _ConvNd)
 
     @property
     def tensor(self) -> Tensor | None:
@@ -54,9 +66,19 @@ class Call:
 class Trace:
     """Operations and finished module calls, in order. Holds every tensor, so ids are unique."""
 
-    example: Tensor
+    batch: Any  # what the model was called with
     ops: list[Op] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+
+    @property
+    def example(self) -> Tensor:
+        """The first tensor of the batch: the picture that boxes refer to."""
+        return tensors_in(self.batch)[0]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Spatial size of the input."""
+        return tuple(self.example.shape[2:])
 
     def readers(self, tensor: Tensor, start: int) -> list[int]:
         """Indices of the ops from `start` on that read the present value of a tensor."""
@@ -106,12 +128,22 @@ def tensors_in(value: object) -> list[Tensor]:
     return []
 
 
-class _Recorder(TorchDispatchMode):
-    """Records operations, splitting composite ones; `linear` is kept whole for its layout."""
+CONVOLUTION_OPS = ("convolution", "_convolution")
 
-    def __init__(self, trace: Trace) -> None:
-        super().__init__()
-        self.trace = trace
+
+def function_of(weight: Tensor, *, transposed: bool) -> str:
+    """Name of the function of torch that calls the operation `convolution`."""
+    return f"conv{'_transpose' if transposed else ''}{weight.ndim - 2}d"
+
+
+class OpMode(TorchDispatchMode):
+    """Hands every operation to `run(func, args, kwargs)`, split where torch has it of others.
+
+    `linear` is kept whole for its layout.
+    """
+
+    def run(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -121,12 +153,35 @@ class _Recorder(TorchDispatchMode):
         if composite and func is not torch.ops.aten.linear.default:
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        return self.run(func, args, kwargs)
+
+
+class _Recorder(OpMode):
+    """Records operations, and keeps what parameters and buffers hold before they are written to."""
+
+    def __init__(self, trace: Trace, network: Network) -> None:
+        super().__init__()
+        self.trace, self.network = trace, network
+        known = [state for state, _ in network.written]
+        self.state = {
+            t.untyped_storage()._cdata: t
+            for t in (*network.module.parameters(), *network.module.buffers())
+            if not any(t is one for one in known)
+        }
+
+    def run(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        op = _record(func, args, kwargs)
+        for tensor in op.written:
+            state = self.state.pop(tensor.untyped_storage()._cdata, None)
+            if state is not None:
+                self.network.written.append((state, state.detach().clone()))
         output = func(*args, **kwargs)
-        self.trace.ops.append(_record(func, args, kwargs, output))
+        op.outputs = tensors_in(output)
+        self.trace.ops.append(op)
         return output
 
 
-def _record(func: Any, args: tuple, kwargs: dict[str, Any], output: object) -> Op:
+def _record(func: Any, args: tuple, kwargs: dict[str, Any]) -> Op:
     arguments = {}
     written = []
     for i, argument in enumerate(func._schema.arguments):
@@ -136,64 +191,38 @@ def _record(func: Any, args: tuple, kwargs: dict[str, Any], output: object) -> O
             written += tensors_in(value)
     name = func._schema.name.removeprefix("aten::")
     inputs = [t for value in arguments.values() for t in tensors_in(value)]
-    return Op(func, name, arguments, inputs, tensors_in(output), written)
+    return Op(func, name, arguments, inputs, [], written)
 
 
-def module_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Every module that can be hooked, with its path; the model itself by its class name."""
-    return {
-        module: path or type(model).__name__
-        for path, module in model.named_modules()
-        if not isinstance(module, torch.jit.ScriptModule)
-    }
+def trace_forward(network: Network, batch: Any) -> Trace:
+    """Run the model once in eval mode and record it; the model is left as it was found.
 
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, each set back to its own mode at the end."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def explained(inputs: Tensor) -> Iterator[None]:
-    """Turn torch's error about channels or rank into one about the input; pass on all others."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        channels = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-        got = list(inputs.shape)
-        if channels and inputs.ndim > 1 and int(channels[2]) == inputs.shape[1]:
-            raise InputError(
-                f"a convolution of the model expects {channels[1]} channels, got {channels[2]}: "
-                f"the input is {got}, [N, C, *spatial] is read"
-            ) from error
-        if re.search(r"Expected \d+D \(unbatched\) or \d+D \(batched\) input", text):
-            raise InputError(
-                f"a convolution of the model expects another number of dimensions than the "
-                f"input {got} leads to: {text.splitlines()[0]}"
-            ) from error
-        raise
-
-
-def trace_forward(model: nn.Module, example: Tensor) -> Trace:
-    """Run the model once in eval mode and record it; the model is left as it was found."""
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            f"the model must be an nn.Module that is not compiled to TorchScript, got a "
-            f"{type(model).__name__}"
-        )
-    names = module_names(model)
-    if any(nn.parameter.is_lazy(p) for p in (*model.parameters(), *model.buffers())):
+    Raises:
+        InputError: the model has lazy modules, does not take the input, or is random.
+    """
+    state = (*network.module.parameters(), *network.module.buffers())
+    if any(nn.parameter.is_lazy(t) for t in state):
         raise InputError("the model has lazy modules without a shape yet: run it once on a batch")
-    trace = Trace(example.detach().clone())  # the model may write to its input
+    with network.running():
+        before = random_states()
+        trace = _trace(network, batch)
+        drawn = random_states() != before
+    if drawn:
+        with network.running():
+            draw_random_numbers()
+            again = _trace(network, batch)
+        if not _agree(trace, again):
+            raise InputError(
+                "the model is random in eval mode (a functional dropout?): two forwards of the "
+                "same input differ, so that no result could be resumed or verified; pass "
+                "training=self.training to it, or switch it off"
+            )
+    return trace
+
+
+def _trace(network: Network, batch: Any) -> Trace:
+    trace = Trace(_copied(batch))  # the model may write to its input
+    names = network.names()
     counts = dict.fromkeys(names, 0)
     open_calls: list[tuple[nn.Module, int, list[Tensor]]] = []
 
@@ -214,18 +243,50 @@ def trace_forward(model: nn.Module, example: Tensor) -> Trace:
         for module in names:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
-        with evaluation(model), torch.inference_mode(), explained(example), _Recorder(trace):
-            model(trace.example)
+        recorder = _Recorder(trace, network)
+        with explained(trace.example), torch._C._AutoDispatchBelowAutograd(), recorder:
+            network.call(trace.batch)
     finally:
         for handle in handles:
             handle.remove()
+    _add_functions(trace, network.module)
     return trace
 
 
-def graph_signature(model: nn.Module, example: Tensor) -> str:
-    """Hash of what the model executes on `example`: operations, shapes, dtypes, other arguments.
+def _copied(batch: Any) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.detach().clone()
+    if isinstance(batch, dict):
+        return {key: _copied(value) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(map(_copied, batch))
+    return batch
 
-    Two models of the same signature compute the same function of their parameters and input;
-    the values of the parameters do not enter. The shape of `example` does.
-    """
-    return trace_forward(model, example).signature()
+
+def _add_functions(trace: Trace, model: nn.Module) -> None:
+    """Add a call for every convolution that no convolution module computed."""
+    counts: Counter[tuple[nn.Module, str]] = Counter()
+    found = []
+    for i, op in enumerate(trace.ops):
+        if op.name not in CONVOLUTION_OPS:
+            continue
+        around = [c for c in trace.calls if c.first_op <= i < c.end_op]
+        owner = min(around, key=lambda c: c.end_op - c.first_op, default=None)
+        module, path = (owner.module, owner.path) if owner else (model, "")
+        if isinstance(module, _ConvNd):
+            continue
+        name = function_of(op.arguments["weight"], transposed=op.arguments["transposed"])
+        index = counts[module, name]
+        counts[module, name] += 1
+        found.append(Call(module, path, index, op.inputs[:1], op.outputs[0], i, i + 1, name))
+    trace.calls = sorted([*found, *trace.calls], key=lambda call: call.end_op)
+
+
+def _agree(a: Trace, b: Trace) -> bool:
+    """Whether two forwards made the same calls, with the same values."""
+    values = ([t for call in trace.calls for t in tensors_in(call.output)] for trace in (a, b))
+    first, second = values
+    return len(first) == len(second) and all(
+        x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
+        for x, y in zip(first, second, strict=True)
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
-from fastconv.reduction import Append
+from fastconv.reduction import CandidateLists
 
 _LAST = 2**31 - 1  # positions are below it
 _NO_KEY = -(2**63)
@@ -49,7 +49,9 @@ def sample_peaks(
     return torch.cat(values, -1), torch.cat(positions, -1)
 
 
-def listed_peaks(lists: Append, samples: int, info: LayerInfo, count: int) -> tuple[Tensor, Tensor]:
+def listed_peaks(
+    lists: CandidateLists, samples: int, info: LayerInfo, count: int
+) -> tuple[Tensor, Tensor]:
     """`sample_peaks` from lists of the values that reach a threshold, which are far fewer.
 
     Those of its peaks that reach the threshold, in the same order: a better position is on the

@@ -13,7 +13,7 @@ from fastconv.ops.reduction import (
     check_dtype,
     histogram_buffer,
 )
-from fastconv.reduction import Append, Reduction, empty_fields
+from fastconv.reduction import CandidateLists, Reduction, empty_fields
 
 torch.library.define(
     "fastconv::channel_reduce",
@@ -42,7 +42,7 @@ def channel_reduce(
     activation: str | None = None,
     histogram: bool | Tensor = False,
     backend: str = "auto",
-    append: Append | None = None,
+    candidates: CandidateLists | None = None,
 ) -> Reduction:
     """Reduce `activation(scale * x + shift)` over the positions of each (sample, channel).
 
@@ -55,7 +55,7 @@ def channel_reduce(
         histogram: True counts the values in the bins of `histogram_edges()`; a contiguous int64
             [C, bins] tensor is added into, and returned.
         backend: "auto", or a name from `fastconv.backends()["channel_reduce"]`.
-        append: private: lists to fill, where the kernel does so (`fastconv.backends.Kernel.lists`).
+        candidates: private: lists that a kernel fills which takes them (`Kernel.takes`).
 
     Returns:
         A `Reduction` of [N, C] tensors.
@@ -85,8 +85,9 @@ def channel_reduce(
     check_activation(activation)
     counts = histogram_buffer(histogram, x.shape[1], x.device)
     args = (x, scale, shift, activation, counts)
-    if append is None:
+    if candidates is None:
         fields = torch.ops.fastconv.channel_reduce(*args, backend)
     else:
-        fields = dispatch.select("channel_reduce", backend, x.device, *args)(*args, append)
+        kernel = dispatch.kernel("channel_reduce", backend, x.device, *args, needs={"candidates"})
+        fields = kernel.run(*args, candidates)
     return Reduction._make((*fields, x.shape[2:].numel(), counts, None))

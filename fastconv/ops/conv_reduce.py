@@ -16,7 +16,7 @@ from fastconv.ops.reduction import (
     check_dtype,
     histogram_buffer,
 )
-from fastconv.reduction import Append, Onward, Reduction, empty_fields
+from fastconv.reduction import CandidateLists, PostOps, Reduction, empty_fields
 
 torch.library.define(
     "fastconv::conv_reduce",
@@ -104,16 +104,16 @@ def conv_reduce_in_network(
     activation: str | None,
     histogram: bool | Tensor,
     written: bool,
-    onward: Onward | None,
-    append: Append | None = None,
+    post_ops: PostOps | None,
+    candidates: CandidateLists | None = None,
     packed: dict[nn.Module, Tensor] | None = None,
     backend: str,
 ) -> Reduction:
     """`conv_reduce` of a module where the network goes on with another value than is reduced.
 
-    `activation` of the result is what `onward` makes of the value reduced, or that itself; None
-    unless `written`. `append`: lists to fill, where the kernel does so. `packed` keeps weights as
-    the kernel reads them, by module: the caller knows how long they stay as they are.
+    `activation` of the result is what `post_ops` makes of the value reduced, or that itself; None
+    unless `written`. `candidates`: lists to fill. `packed` keeps weights as the kernel reads them,
+    by module: the caller knows how long they stay as they are.
     """
     weight, bias = module.weight, module.bias
     geometry = _checked_geometry(
@@ -121,13 +121,13 @@ def conv_reduce_in_network(
     )
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
     given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts, written)
-    kernel = dispatch.kernel("conv_reduce", backend, input.device, *given)
-    private: dict[str, object] = {"onward": onward, "append": append}
+    wanted = {"post_ops": post_ops, "candidates": candidates}
+    extra: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
+    kernel = dispatch.kernel("conv_reduce", backend, input.device, *given, needs=extra.keys())
     if kernel.pack is not None and packed is not None:
         if module not in packed:
             packed[module] = kernel.pack(weight, geometry.groups)
-        private["packed"] = packed[module]
-    extra = {name: value for name, value in private.items() if value is not None}
+        extra["packed"] = packed[module]
     return _reduction(kernel.run(*given, **extra), geometry, input, counts, written=written)
 
 

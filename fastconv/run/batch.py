@@ -1,9 +1,10 @@
-"""The samples of one forward while their layers are measured."""
+"""The samples of one forward, and what measuring their layers leaves with them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,55 +14,52 @@ from fastconv.measure.patches import PatchSource
 from fastconv.run.transfer import read_later
 
 
-class Batch:
-    """Some samples of a unit, and the forward that hands their layers over.
+class MeasuredBatch:
+    """Some samples of a unit on their way through the network.
 
-    Where lists of a layer turn out to have been too short, which a device tells later, the
-    forward runs again: for these layers, and for their hits alone.
+    Attributes:
+        inputs: [n, C, *spatial], where the model runs.
+        first: the lowest sample.
+        rows: [n] int64, the sample of each row, where the model runs.
+        source: where the pictures of hits are cut from.
+        mapped: the rows whose activation maps are kept.
+        sample_rows: maximum and mean [n, C] of every sample, by layer, where they are kept.
+        overflowed: layers that made candidate lists, and whether one was too short (a device
+            tells later).
+        redo: in a second forward, the layers whose lists were too short; None in the first.
+        scores: the model's class scores [n, K], where outcomes are kept.
     """
 
-    def __init__(
-        self,
-        samples: list[int],
-        source: PatchSource,
-        mapped: np.ndarray,
-        device: torch.device,
-        forward: Callable[[Batch], None],
-    ):
-        self.first, self.source, self.mapped = samples[0], source, mapped
-        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=device.type == "cuda")
-        self.rows = rows.to(device, non_blocking=True)  # the sample of each row
-        self.short: dict[int, Tensor] = {}  # layers that made lists: whether one was too short
-        self.again: set[int] | None = None  # the layers to measure in a second forward
-        self._forward = forward
+    def __init__(self, samples: list[int], inputs: Tensor, source: PatchSource, mapped: np.ndarray):
+        self.inputs, self.source, self.mapped = inputs, source, mapped
+        self.first = samples[0]
+        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=inputs.is_cuda)
+        self.rows = rows.to(inputs.device, non_blocking=True)
+        self.sample_rows: dict[int, tuple[Tensor, Tensor]] = {}
+        self.overflowed: dict[int, Tensor] = {}
+        self.redo: set[int] | None = None
+        self.scores: Tensor | None = None
+        self._answer: Callable[[], list[Any]] = list
 
-    def elsewhere(self, rows: Tensor, inputs: Tensor) -> Batch:
-        """A batch of this shape with sample numbers and inputs in other memory."""
+    def elsewhere(self, inputs: Tensor, rows: Tensor) -> MeasuredBatch:
+        """A batch of this shape with inputs and sample numbers in other memory."""
         other = copy.copy(self)
-        other.rows, other.source = rows, self.source.elsewhere(inputs)
+        other.inputs, other.rows = inputs, rows
+        other.source = self.source.elsewhere(inputs)
         return other
 
-    def run(self) -> None:
-        """Queue the forward, and the answer to whether another is needed."""
-        self._forward(self)
-        self._short = read_later(torch.stack([*self.short.values()])) if self.short else list
+    def forget_inputs(self) -> None:
+        """Free the memory of the inputs: no second forward will need them."""
+        self.inputs = self.inputs[:0]
+        self.source = self.source.elsewhere(self.inputs)
 
-    def settle(self) -> None:
-        """Run the forward again if lists were too short."""
-        self.again = {i for i, short in zip(self.short, self._short(), strict=True) if short}
-        if self.again:
-            self._forward(self)
+    def ask(self) -> None:
+        """Start to read back which lists were too short."""
+        if self.overflowed:
+            self._answer = read_later(torch.stack([*self.overflowed.values()]))
 
-
-class Spread:
-    """Puts the rows of the samples that were kept where they belong in their unit."""
-
-    def __init__(self, unit: range, kept: list[int]):
-        self._size, self._at = len(unit), np.asarray(kept, np.int64) - unit.start
-
-    def __call__(self, rows: np.ndarray, missing: float) -> np.ndarray:
-        if len(self._at) == self._size:
-            return rows
-        full = np.full((self._size, *rows.shape[1:]), missing, rows.dtype)
-        full[self._at] = rows
-        return full
+    def needs_second_forward(self) -> bool:
+        """Wait for the answer; sets `redo`."""
+        answers = zip(self.overflowed, self._answer(), strict=True)
+        self.redo = {layer for layer, overflowed in answers if overflowed}
+        return bool(self.redo)

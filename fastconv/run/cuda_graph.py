@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastconv.run.batch import Batch
+from fastconv.run.batch import MeasuredBatch
 
 WARM = 2  # batches before the capture: they compile kernels and fill tables
 
 
 class Replay:
-    """Does `work(inputs, batch)`; full batches from a graph of it, once that has been captured.
+    """Does `work(batch)`; full batches from a graph of it, once that has been captured.
 
     The graph reads inputs and sample numbers from buffers of its own, and updates the running
     states where they lie: when they have moved, as they do when a part is saved, it is captured
@@ -24,7 +24,7 @@ class Replay:
 
     def __init__(
         self,
-        work: Callable[[Tensor, Batch], None],
+        work: Callable[[MeasuredBatch], None],
         states: Callable[[], list[Tensor]],  # what the work updates
         size: int,  # samples of a full batch
     ):
@@ -33,16 +33,16 @@ class Replay:
         self._graph: Any = None
         self._places: list[int] = []  # of the states when the graph was captured
 
-    def __call__(self, inputs: Tensor, batch: Batch) -> None:
-        """What `work` does."""
-        if len(inputs) != self._size or not self._ready(inputs, batch):
-            self._work(inputs, batch)
+    def __call__(self, batch: MeasuredBatch) -> None:
+        """Run `work(batch)`, or replay the graph of it."""
+        if len(batch.inputs) != self._size or not self._ready(batch):
+            self._work(batch)
             return
-        self._inputs.copy_(inputs)
+        self._inputs.copy_(batch.inputs)
         self._rows.copy_(batch.rows)
         self._graph.replay()
 
-    def _ready(self, inputs: Tensor, batch: Batch) -> bool:
+    def _ready(self, batch: MeasuredBatch) -> bool:
         self._seen += 1
         if self._seen <= WARM:
             return False
@@ -50,10 +50,10 @@ class Replay:
         places = [state.data_ptr() for state in states]
         if places != self._places:
             self._graph = None
-            if any(state.device != inputs.device for state in states):
+            if any(state.device != batch.inputs.device for state in states):
                 return False  # this batch brings them back
             try:
-                self._capture(inputs, batch)
+                self._capture(batch)
             except RuntimeError as error:
                 self._size = 0  # no batch is full any more
                 reason = str(error).splitlines()[0]
@@ -62,10 +62,10 @@ class Replay:
             self._places = places
         return True
 
-    def _capture(self, inputs: Tensor, batch: Batch) -> None:
+    def _capture(self, batch: MeasuredBatch) -> None:
         """Record the work on buffers; nothing of it is done yet."""
-        self._inputs, self._rows = inputs.clone(), batch.rows.clone()
+        self._inputs, self._rows = batch.inputs.clone(), batch.rows.clone()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._work(self._inputs, batch.elsewhere(self._rows, self._inputs))
+            self._work(batch.elsewhere(self._inputs, self._rows))
         self._graph = graph

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastconv.data import open_data
-from fastconv.errors import InputError, OutputError
-from fastconv.run.allocator import freed_memory_kept
-from fastconv.run.fingerprint import made_by, require_equal
-from fastconv.run.job import Job, refuse_skipped
-from fastconv.run.options import Options
-from fastconv.run.transfer import on_device
-from fastconv.store.parts import PartsFolder, remove_parts
-from fastconv.store.reader import Run, open_run
-from fastconv.store.writer import write_run
+from fastconv.engines.ranks import Rank, current_rank
+from fastconv.engines.ray import ray_tasks, run_tasks
+from fastconv.errors import InputError
+from fastconv.run.job import Job
+from fastconv.run.loop import measure
+from fastconv.run.output_file import begin, finished, now, write
+from fastconv.run.progress import Progress
+from fastconv.run.recording import Recording
+from fastconv.run.request import Request
+from fastconv.run.shared import measure_shared
+from fastconv.store.parts import PartsFolder
+from fastconv.store.reader import Run
 
 
 def extract(
@@ -39,13 +42,16 @@ def extract(
     maps: Any = None,
     maps_dtype: str = "rounded",
     normalize: str | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    outcomes: bool = False,
+    output: Any = None,
     on_error: str = "raise",
-    conditions: Any = None,
     batch_size: int = 64,
     num_workers: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     backend: str = "auto",
+    engine: str | None = None,
     resume: bool = True,
     overwrite: bool = False,
     shard: tuple[int, int] | None = None,
@@ -80,6 +86,12 @@ def extract(
             "instance", "l1", "l2" (of each sample and filter) and "batchnorm" (that follows the
             convolution) are applied as maps are written; "zscore" and "minmax" take the
             statistics of the data set, so `layer.map()` applies them: the file keeps raw values.
+        conditions: by name, changes of the input batch, such as those of `fastconv.perturb`: the
+            same samples are measured changed, too, in the same pass. Any `change(batch, samples)`
+            does that gives a batch of the same shape; the file knows it by its name.
+        outcomes: keep label, prediction, confidence and correctness of every sample.
+        output: where the class scores [n, K] are in the model's output: a name or index in a dict
+            or tuple, or a function of it; needed where the output is no tensor.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file.
         batch_size: samples per forward; also the unit of work that is never split.
@@ -87,6 +99,9 @@ def extract(
         device: where the model runs; default where it is.
         dtype: run the forward under autocast to this type; default as the model is.
         backend: of the reductions: "auto" or a name from `fastconv.backends()`.
+        engine: None: in this process, or in all that `torchrun` started or that form an initialised
+            process group, which share the work through the folder of `out`. "ray" or "ray:N": in
+            N tasks of Ray. "local": in this process, whatever started it.
         resume: continue from the finished parts of an earlier call; False drops them.
         overwrite: replace an existing result, and drop its parts.
         shard: (index, count): measure only that share; join the results with `fastconv.merge`.
@@ -98,87 +113,104 @@ def extract(
     Raises:
         InputError: arguments, layers or data that cannot be used.
         FingerprintError: `out`, or its parts, were made by another model, data set or options.
-        OutputError: `out` cannot be written, or another process is writing it.
+        OutputError: `out` cannot be written, another process is writing it alone, or several are
+            to share a file system that has no locks.
 
     Memory:
         Does not grow with the number of samples, whatever is kept.
     """
-    if conditions is not None:
-        raise InputError("conditions are not supported yet; transform the data set instead")
-    if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be raise or skip, got {on_error!r}")
-    source = open_data(data, skip=on_error == "skip")
-    options = Options.create(
-        length=len(source),
-        stage=stage,
-        topk=topk,
-        hits_per_sample=hits_per_sample,
-        order=order,
-        stats=stats,
-        quantiles=quantiles,
-        patches=patches,
-        samples=samples,
-        maps=maps,
-        maps_dtype=maps_dtype,
-        normalize=normalize,
-        batch_size=batch_size,
-        dtype=dtype,
-        backend=backend,
-        shard=shard,
+    request = Request(
+        model=model,
+        data=data,
+        out=Path(out),
+        layers=layers,
+        conditions=conditions,
+        output=output,
+        on_error=on_error,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+        asked={
+            "stage": stage,
+            "topk": topk,
+            "hits_per_sample": hits_per_sample,
+            "order": order,
+            "stats": stats,
+            "quantiles": quantiles,
+            "patches": patches,
+            "samples": samples,
+            "maps": maps,
+            "maps_dtype": maps_dtype,
+            "normalize": normalize,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "backend": backend,
+            "shard": shard,
+            "outcomes": outcomes,
+        },
     )
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise OutputError(f"there is no folder {out.parent}; make it first")
-    with freed_memory_kept(), on_device(model, device) as place:
-        job = Job(model, source, options, layers, place)
+    request.check()
+    started = now()
+    tasks = ray_tasks(engine)
+    rank = current_rank() if engine is None and shard is None else None
+    if tasks is None and rank is None:
+        return _in_one_process(request, started, resume=resume, overwrite=overwrite)
+    if shard is not None:
+        raise InputError("a shard is the work of one process; give no engine with shard=")
+    return _in_several(request, started, rank, tasks, anew=overwrite or not resume)
+
+
+def _in_one_process(request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
+    out = request.out
+    with request.job() as job:
         if out.exists() and not overwrite:
-            return _finished(out, job)
+            return finished(out, job)
         with PartsFolder(out) as folder:
             if out.exists() and not overwrite:  # by another process, meanwhile
                 folder.remove()
-                return _finished(out, job)
-            _start(folder, job, resume=resume and not overwrite)
-            started = _now()
-            job.run(folder, num_workers, progress=progress)
-            times = {"start_time": started, "end_time": _now()}
-            write_run(
-                out,
-                job.config(),
-                job.state.results([t.weight for t in job.targets]),
-                samples=job.state.sample_table(source.keys()),
-                overwrite=overwrite,
-                times=times,
-            )
+                return finished(out, job)
+            begin(folder, job, resume=resume and not overwrite)
+            recording = measure(job, folder, request.num_workers, progress=request.progress)
+            write(out, job, recording, started, overwrite=overwrite)
             folder.remove()
     return Run(out)
 
 
-def _finished(out: Path, job: Job) -> Run:
-    run = open_run(out)
-    require_equal(
-        run.config["fingerprint"],
-        job.identity,
-        str(out),
-        "choose another output, or overwrite it (overwrite=True, --overwrite)",
-    )
-    if not job.source.skip and run.samples is not None:
-        refuse_skipped(run.samples.skipped, out)
-    run.close()
-    remove_parts(out)  # of a process that was killed between naming the file and removing them
-    return run
+def _in_several(
+    request: Request, started: str, rank: Rank | None, tasks: int | None, *, anew: bool
+) -> Run:
+    """Measure as one of several processes, or start these, and write the file once."""
+    out = request.out
+    if anew:
+        raise InputError(
+            "overwrite=True and resume=False are for one process, since another may be at work "
+            f"already; remove {out} and {out}.parts first"
+        )
+    with request.job(rank) as job:
+        if out.exists():
+            return finished(out, job)
+        with PartsFolder(out, shared=True) as folder:
+            with folder.alone("start"):
+                begin(folder, job, resume=True)
+            if rank is not None:
+                measure_shared(job, folder, rank, request.num_workers, progress=request.progress)
+            else:
+                _measure_in_tasks(request, job, folder, tasks)
+            with folder.alone("assemble"):
+                if not out.exists():
+                    everything = range(len(job.options.units(len(job.source))))
+                    recording = Recording(job, folder, everything)
+                    write(out, job, recording, started, overwrite=False)
+                    folder.remove()
+        return finished(out, job)
 
 
-def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
-    """Leave the folder with a manifest of this job, keeping only parts that belong to it."""
-    wanted = {**job.identity, "made_by": made_by()}
-    manifest = folder.manifest()
-    if manifest is not None and resume:
-        remedy = "run the same call as before, or start anew (resume=False, --no-resume)"
-        require_equal(manifest, wanted, str(folder.path), remedy)
-        return
-    folder.clear()
-    folder.write_manifest(wanted)
+def _measure_in_tasks(request: Request, job: Job, folder: PartsFolder, tasks: int | None) -> None:
+    work = replace(request, progress=False).measure_share
+    size, total = job.options.batch_size, len(job.source)
+    with Progress(total, enabled=request.progress) as bar:
 
+        def show() -> None:
+            bar.update(min(len(folder.done()) * size, total) - bar.done)
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+        run_tasks(work, tasks or None, int(job.device.type == "cuda"), show)

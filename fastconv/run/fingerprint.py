@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastconv import dispatch
+from fastconv.backends import cpu
 from fastconv.errors import FingerprintError
 from fastconv.version import __version__
+
+MEASURING = ("conv_reduce", "channel_reduce")  # the ops whose kernels decide the bits
 
 
 def model_hash(model: nn.Module) -> str:
@@ -29,9 +33,24 @@ def model_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def made_by() -> dict[str, Any]:
-    """The software and machine that numbers may depend on in their last bits."""
+def made_by(device: torch.device, backend: str) -> dict[str, Any]:
+    """The software and the machine that numbers may depend on in their last bits.
+
+    Args:
+        device: where the model runs.
+        backend: as asked for; "auto" stands for the best that this machine has.
+    """
+    usable = dispatch.backends(device)
+    chosen = {op: usable[op][0] if backend == "auto" else backend for op in MEASURING}
+    isa = cpu.isa() if "cpu" in chosen.values() else None
+    gpu = None
+    if device.type == "cuda":
+        gpu = f"{torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)}"
     return {
+        "backends": chosen,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "isa": isa,
+        "gpu": gpu,
         "fastconv": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -1,215 +1,194 @@
-"""One run of one model over one data set, the same for `extract` and for `verify` after it."""
+"""One model over one data set: what it takes to run, the same for `extract` and `verify`."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import signal
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
+from fastconv.capture import capture_forward, probe
 from fastconv.data.samples import Samples, prepared
-from fastconv.errors import FastconvError, FingerprintError, InputError, OutputError
+from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
-from fastconv.run.batch import Batch
-from fastconv.run.cuda_graph import Replay
+from fastconv.run.condition import Condition
 from fastconv.run.fingerprint import made_by, model_hash
-from fastconv.run.maps import affines_that_follow
 from fastconv.run.options import Options
-from fastconv.run.plan import FUSED, chosen_by, plan_kernels, replays
-from fastconv.run.progress import Progress
-from fastconv.run.run_state import RunState
-from fastconv.run.transfer import Feed
-from fastconv.store.parts import PartsFolder
+from fastconv.run.outcomes import Output, class_scores, outcomes_of
+from fastconv.run.plan import chosen_by, plan_kernels
+from fastconv.run.transfer import Transfer
 
 _PROBED = 16  # samples whose values decide how images are displayed
 
+Affine = tuple[Tensor, Tensor]  # scale and shift [C] of a batch norm
+
+
+class Sink(Protocol):
+    """Takes what a forward hands over of one layer."""
+
+    def output(self, value: Tensor, batch: Any) -> None:
+        """Take the output [n, C, *spatial] of a layer that runs by itself."""
+
+    def input(self, x: Tensor, batch: Any) -> Tensor | None:
+        """Run a fused layer on its input; returns what the network reads of it."""
+
 
 class Job:
-    """One run of one model over one data set: what identifies it, and its work."""
+    """One model over one data set: the plan, its identity, and the forward.
+
+    Holds nothing that was measured: that is in the sinks that `forward` is given.
+
+    Attributes:
+        conditions: under which the same samples are measured as well.
+        layers: what is measured, in forward order, and how.
+        network: the model as it is called.
+        edges: pairs of layers, the output of the first reaching the second.
+        input_size: spatial size of a sample.
+        display: how input values become colours; None where pictures are not images.
+        affines: scale and shift of the batch norm after every layer, where maps are to have them.
+        identity: all that the result depends on, but for the software (`made_by`).
+    """
 
     def __init__(
-        self, model: nn.Module, source: Samples, options: Options, layers: Any, place: torch.device
+        self,
+        model: nn.Module,
+        source: Samples,
+        options: Options,
+        layers: Any,
+        device: torch.device,
+        *,
+        conditions: Sequence[Condition] = (),
+        output: Output = None,
     ):
-        self.model, self.source, self.options, self.place = model, source, options, place
-        first, _ = next(iter(source.batches([[source.first()]])))
-        first = prepared(first)
+        self.model, self.source, self.options, self.device = model, source, options, device
+        self.conditions, self._output = list(conditions), output
+        first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
+        dtype = _weight_dtype(model)
         with self._autocast():
-            targets, self.layout = self._plan(first, layers)
-            self.targets = plan_kernels(targets, options, place)
-            self.feed = Feed(place, self.layout)
-            if place.type == "cpu":
-                source.layout = self.layout
-            example = self.feed(first)
-            graph = graph_signature(model, example)
-            names = [t.info.name for t in self.targets]
-            affines = None
-            if options.normalize == "batchnorm":
-                affines = affines_that_follow(model, example, names)
+            found = probe(model, Transfer(device, dtype=dtype)(first), layers, options.stage)
+        self.network, self.edges = found.network, found.edges
+        self.transfer = Transfer(device, found.layout, dtype)
+        if device.type == "cpu":
+            source.layout = found.layout
+        self.layers = plan_kernels(found.targets, options, device)
+        names = [layer.info.name for layer in self.layers]
+        self.affines: list[Affine] | None = None
+        if options.normalize == "batchnorm":
+            self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
             "model": model_hash(model),
-            "graph": graph,
+            "graph": found.signature,
             "data": source.fingerprint(),
             "layers": names,
-            "device": place.type,
-            "layout": str(self.layout).removeprefix("torch."),
-            "kernels": [t.info.measured_by for t in self.targets],
+            "device": device.type,
+            "layout": str(found.layout).removeprefix("torch."),
+            "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
-        self.rows = options.batch_size  # samples at a time: fewer, where memory does not suffice
-        self._new_state = partial(
-            RunState,
-            [t.info for t in self.targets],
-            options,
-            self.input_size,
-            len(source),
-            self._display(),
-            affines,
-        )
-        self.state = self._new_state()
-        self._work: Callable[[Tensor, Batch], None] = self._forward_into
-        if replays(options, place):
-            self._work = Replay(
-                self._forward_into, lambda: self.state.tensors(), options.batch_size
-            )
-
-    def _plan(self, first: Tensor, layers: Any) -> tuple[list[CaptureTarget], torch.memory_format]:
-        """What to capture, and the layout of the inputs.
-
-        Images run channels_last: convolutions, batch norm and pooling are faster that way on the
-        CPU (docs/benchmarks.md), tensor cores and TMA want it on a GPU. Unless the model has a
-        `view` that such a layout breaks.
-        """
-        stage = self.options.stage
-        if first.ndim == 4:
-            with contextlib.suppress(RuntimeError):
-                layout = torch.channels_last
-                example = first.to(self.place).contiguous(memory_format=layout)
-                return plan_capture(self.model, example, layers, stage), layout
-        example = first.to(self.place)
-        return plan_capture(self.model, example, layers, stage), torch.contiguous_format
+        self._dtype = dtype or torch.float32
+        self._try_out(self.transfer(first), label)
+        self._cast = _cast(prepared(first).dtype, dtype)
+        self.display = self._choose_display()
+        self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
 
     def config(self) -> dict[str, Any]:
-        """What the file says of how it was made."""
-        display = self.state.display
-        fewer = {"samples_at_a_time": self.rows} if self.rows < self.options.batch_size else {}
+        """How the result was made, as the file keeps it."""
+        at_a_time = self.samples_at_a_time
+        fewer = {"samples_at_a_time": at_a_time} if at_a_time < self.options.batch_size else {}
+        display = self.display
         return {
             **fewer,
+            **self._cast,
             "fingerprint": self.identity,
-            "made_by": made_by(),
-            "kernels_chosen_by": chosen_by(self.place),
+            "made_by": self.made_by(),
+            "kernels_chosen_by": chosen_by(self.device),
             "model": type(self.model).__name__,
             "input_size": self.input_size,
             "display": None if display is None else {"low": display.low, "high": display.high},
         }
 
-    def run(self, folder: PartsFolder, num_workers: int, *, progress: bool) -> None:
-        """Measure the units that no part holds yet."""
-        own = self.options.own_units(len(self.source))
-        todo = self.state.resume(folder, own)
-        if not self.source.skip:
-            refuse_skipped(self.state.skipped(), folder.path)
-        if self.options.maps is not None:
-            _announce(folder.path, *self.state.maps_size(todo), progress=progress)
-        while True:
-            try:
-                self._measure_units(todo, own, num_workers, progress=progress)
-                break
-            except torch.OutOfMemoryError as error:
-                self.take_fewer(error)
-            torch.cuda.empty_cache()  # now that the error holds no tensors any more
-            todo = self.state.resume(folder, own)
-        if progress and (skipped := self.state.skipped()):
-            why = self.source.skipped.get(skipped[0], f"sample {skipped[0]}")
-            print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
-
-    def _measure_units(
-        self, todo: Sequence[int], own: range, num_workers: int, *, progress: bool
-    ) -> None:
-        units = self.options.units(len(self.source))
-        samples = sum(len(units[u]) for u in own)
-        left = sum(len(units[u]) for u in todo)
-        batches = self.source.batches([units[u] for u in todo], num_workers)
-        with (
-            Progress(samples, enabled=progress, done=samples - left) as bar,
-            _interruptible() as interrupted,
-            self.state,
-        ):
-            for number, (inputs, labels) in zip(todo, batches, strict=True):
-                self._measure(number, units[number], inputs, labels)
-                bar.update(len(units[number]))
-                if interrupted():
-                    raise KeyboardInterrupt
-
-    def _measure(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
-        kept = self.source.kept(unit)
-        with self.state.unit(number, unit, kept, labels) as take:
-            for rows in self.pieces(len(kept)):
-                piece = self.feed(inputs[rows])
-                take(kept[rows], piece, partial(self._work, piece))
-
-    def _forward_into(self, inputs: Tensor, batch: Batch) -> None:
-        self.forward(
-            inputs,
-            lambda i, value: self.state.take(i, value, self.targets[i], batch),
-            lambda i, value: self.state.convolve(i, value, self.targets[i], batch),
-        )
+    def made_by(self) -> dict[str, Any]:
+        """The software and the machine that bits of the result may depend on."""
+        return made_by(self.device, self.options.backend)
 
     def pieces(self, count: int) -> list[slice]:
         """The rows of each forward of a batch."""
-        return [slice(a, min(a + self.rows, count)) for a in range(0, count, self.rows)]
+        step = self.samples_at_a_time
+        return [slice(a, min(a + step, count)) for a in range(0, count, step)]
 
     def take_fewer(self, error: torch.OutOfMemoryError) -> None:
-        """Halve the samples of a forward, and forget what no part holds: a unit is half taken."""
-        if self.rows == 1:
+        """Halve the samples of a forward."""
+        before = self.samples_at_a_time
+        if before == 1:
             raise FastconvError(
-                f"one sample is too much for the memory of {self.place}: "
+                f"one sample is too much for the memory of {self.device}: "
                 f"{str(error).splitlines()[0]}; run on another device"
             ) from error
-        before, self.rows = self.rows, (self.rows + 1) // 2
+        self.samples_at_a_time = (before + 1) // 2
         warnings.warn(
-            f"{self.place} is out of memory: the model gets {self.rows} samples at a time from "
-            f"now on, not {before}",
+            f"{self.device} is out of memory: the model gets {self.samples_at_a_time} samples at "
+            f"a time from now on, not {before}",
             stacklevel=2,
         )
-        self.state = self._new_state()
+
+    def _try_out(self, example: Tensor, label: Tensor | None) -> None:
+        """Find out on one sample, before any work is done, whether all that is asked for works."""
+        if self.options.outcomes:
+            with torch.no_grad():
+                outcomes_of(self.scores(example), label)
+        sample = torch.tensor([self.source.first()], device=example.device)
+        for condition in self.conditions:
+            self.changed(condition, example, sample, label)
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The model's class scores [n, K]; with their gradient where that is enabled."""
+        gradient = torch.is_grad_enabled()
+        with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
+            return class_scores(self.network.call(inputs.to(self._dtype)), self._output)
+
+    def changed(
+        self, condition: Condition, inputs: Tensor, samples: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The inputs of some samples under a condition, ready for `forward`."""
+        with torch.no_grad():
+            return self.transfer(condition.apply(inputs, samples, self.scores, labels))
 
     def forward(
-        self,
-        inputs: Tensor,
-        on_output: Callable[[int, Tensor], None],
-        on_input: Callable[[int, Tensor], Tensor | None],
-    ) -> None:
-        """One forward up to the deepest layer, which hands every layer's output over.
+        self, inputs: Tensor, sinks: Sequence[Sink], batch: Any, *, scores: bool = False
+    ) -> Tensor | None:
+        """Run the model up to the deepest layer; each layer goes to its sink, with `batch`.
 
-        Of the layers that run fused it hands the input over, as `capture_forward` says.
+        With `scores` it runs to its end, and its class scores [n, K] are returned.
         """
-        fused = {i for i, target in enumerate(self.targets) if target.info.measured_by == FUSED}
+        fused = {i for i, layer in enumerate(self.layers) if layer.fused}
         with self._autocast():
-            capture_forward(self.model, self.targets, inputs, on_output, fused, on_input)
+            output = capture_forward(
+                self.network,
+                [layer.target for layer in self.layers],
+                inputs,
+                lambda i, value: sinks[i].output(value, batch),
+                fused,
+                lambda i, x: sinks[i].input(x, batch),
+                to_output=scores,
+            )
+        return class_scores(output, self._output) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:
             return contextlib.nullcontext()
         try:
-            return torch.autocast(self.place.type, getattr(torch, self.options.dtype))
+            return torch.autocast(self.device.type, getattr(torch, self.options.dtype))
         except RuntimeError as error:  # of a GPU without bfloat16
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"dtype {self.options.dtype!r} cannot be used on {self.place}: {reason}"
+                f"dtype {self.options.dtype!r} cannot be used on {self.device}: {reason}"
             ) from error
 
-    def _display(self) -> Display | None:
+    def _choose_display(self) -> Display | None:
         if not self.options.patches:
             return None
         n = len(self.source)
@@ -218,41 +197,30 @@ class Job:
         return Display.choose(probe, self.source.input_dtype)
 
 
-def refuse_skipped(skipped: Sequence[int], where: Path) -> None:
-    if len(skipped):
-        raise FingerprintError(
-            f"{where} was made with on_error='skip' and lacks {len(skipped)} samples ({skipped[0]} "
-            "...); allow that again, or start anew (overwrite=True, --overwrite)"
+def _weight_dtype(model: nn.Module) -> torch.dtype | None:
+    """The dtype of the first floating-point weight, which inputs are cast to."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+
+def _cast(given: torch.dtype, wanted: torch.dtype | None) -> dict[str, str]:
+    """The cast of the inputs, for the file; empty where there is none."""
+    if wanted is None or given == wanted or not given.is_floating_point:
+        return {}
+    before, after = (str(t).removeprefix("torch.") for t in (given, wanted))
+    return {"input_cast": f"{before} -> {after}"}
+
+
+def _affines_that_follow(names: Sequence[str], norms: Mapping[str, Affine]) -> list[Affine]:
+    """Scale and shift of the batch norm after every layer.
+
+    Raises:
+        InputError: a layer that no batch norm with fixed moments follows.
+    """
+    missing = [name for name in names if name not in norms]
+    if missing:
+        raise InputError(
+            f'normalize="batchnorm": no batch norm with fixed moments follows '
+            f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
         )
-
-
-def _announce(folder: Path, words: str, needed: float, *, progress: bool) -> None:
-    """Say how big the maps will be, and refuse what the disk cannot hold."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            f"{words}; with the parts of the run about {needed / 1e9:.3g} GB are needed, the disk "
-            f"of {folder.parent} has {free / 1e9:.3g} GB free; keep fewer maps or make room"
-        )
-    if progress:
-        print(words, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Any]:
-    """Ctrl-C ends the run after the current unit, whose work is kept."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if pressed:  # a second time: at once
-            raise KeyboardInterrupt
-        pressed.append(signum)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return [norms[name] for name in names]

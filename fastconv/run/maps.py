@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastconv.capture import plan_capture
-from fastconv.errors import InputError
 from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps, Rows
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.run.options import Options
@@ -26,7 +24,14 @@ BYTES_A_VALUE = {"rounded": 1.6, "exact": 3.2, "float16": 1.6, "uint8": 0.9}
 class KeptMaps:
     """Writes the maps of the samples asked for into parts, and finds them there again."""
 
-    def __init__(self, options: Options, length: int, affines: Sequence[Affine] | None):
+    def __init__(
+        self,
+        options: Options,
+        length: int,
+        affines: Sequence[Affine] | None,
+        part: Callable[[], PartWriter],
+    ):
+        self._part = part  # the part that is being written
         self.samples = np.asarray(options.map_samples(length), np.int64)
         self._mode, self._storage, self._affines = options.normalize, options.maps_dtype, affines
         rounded = 7 if options.dtype == "bfloat16" else 10  # 7 bits hold all of a bfloat16
@@ -45,8 +50,9 @@ class KeptMaps:
         words = f"maps of {count:,} samples x {len(infos)} layers: {_bytes(raw)} uncompressed"
         return f"{words}, about {_bytes(disk)} on the disk", disk
 
-    def write(self, writer: PartWriter, layer: int, first: int, values: Tensor) -> None:
+    def write(self, layer: int, first: int, values: Tensor) -> None:
         """Add the maps of one batch, `first` its first sample: float32 [n, C, *spatial]."""
+        writer = self._part()
         rows = self._normalized(values, layer).cpu().numpy()
         if self._storage == "uint8":
             rows, scale, offset = _eight_bits(rows)
@@ -79,22 +85,6 @@ class KeptMaps:
             return channel_normalize(values, self._mode)
         scale, shift = self._affines[layer]
         return channel_normalize(values, self._mode, scale=scale, shift=shift)
-
-
-def affines_that_follow(model: nn.Module, example: Tensor, layers: object) -> list[Affine]:
-    """Scale and shift of the batch norm after every layer.
-
-    Raises:
-        InputError: a layer that no batch norm with fixed moments follows.
-    """
-    targets = plan_capture(model, example, layers, "norm")  # type: ignore[arg-type]
-    missing = [t.info.name for t in targets if t.scale is None]
-    if missing:
-        raise InputError(
-            f'normalize="batchnorm": no batch norm with fixed moments follows '
-            f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
-        )
-    return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
 
 
 def _bytes(count: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
@@ -13,8 +13,10 @@ import numpy as np
 
 from fastconv.errors import InputError
 from fastconv.format.result import LayerResult, Maps, Rows, SampleTable
-from fastconv.measure.layer_state import LayerState, Measures
+from fastconv.measure.layer_state import LayerState
 from fastconv.run.fingerprint import require_equal
+from fastconv.run.layer_sink import measures
+from fastconv.run.options import Options
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
@@ -86,23 +88,31 @@ def _in_order(runs: list[Run]) -> list[Run]:
 
 
 def _merged(runs: list[Run], name: str) -> LayerResult:
-    options = runs[0].config["fingerprint"]
-    measures = Measures(
-        stats=options["stats"],
-        quantiles=options["quantiles"],
-        topk=options["topk"],
-        hits_per_sample=options["hits_per_sample"],
-        largest=options["order"] == "largest",
-        patches=options["patches"],
-    )
-    results = [run[name].result() for run in runs]
-    state = LayerState(results[0].info, measures, tuple(runs[0].config["input_size"]))
-    for part in results:
+    result = _joined(runs[0], (run[name].result() for run in runs))
+    for condition in runs[0].conditions:
+        parts = (run[name].condition(condition).result() for run in runs)
+        result.conditions[condition] = _joined(runs[0], parts)
+    return result
+
+
+def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
+    """One layer of all shards, read one after the other."""
+    stored = first.config["fingerprint"]
+    options = Options.from_stored(stored, stored["data"]["length"])
+    state, samples_max, samples_mean, maps = None, [], [], []
+    for part in parts:
+        if state is None:
+            size = tuple(first.config["input_size"])
+            state, weight = LayerState(part.info, measures(options), size), part.weight
         state.merge(part)
-    result = state.result(results[0].weight)
-    result.samples_max = _joined_rows([part.samples_max for part in results])
-    result.samples_mean = _joined_rows([part.samples_mean for part in results])
-    result.maps = _joined_maps([part.maps for part in results])
+        samples_max.append(part.samples_max)  # read as they are written
+        samples_mean.append(part.samples_mean)
+        maps.append(part.maps)
+    assert state is not None
+    result = state.result(weight)
+    result.samples_max = _joined_rows(samples_max)
+    result.samples_mean = _joined_rows(samples_mean)
+    result.maps = _joined_maps(maps)
     return result
 
 
@@ -140,4 +150,11 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
         [key for part in keys for key in part] if keys else None,
         np.concatenate(labels) if labels else None,
         [index for table in tables for index in table.skipped],
+        outcomes=_joined_columns([table.outcomes for table in tables]),
+        columns=_joined_columns([table.columns for table in tables]),
+        classes=tables[0].classes,
     )
+
+
+def _joined_columns(parts: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
 
 from fastconv import dispatch
-from fastconv.errors import InputError
+from fastconv.errors import FileFormatError, InputError
 from fastconv.format.result import NORMALIZED_ON_READING
 from fastconv.ops.channel_normalize import MODES
 from fastconv.store.schema import MAP_DTYPES
@@ -37,6 +37,10 @@ class Options:
     dtype: str | None
     backend: str
     shard: tuple[int, int]
+    outcomes: bool = False
+    output: str | int | None = None  # where the class scores are in the output
+    columns: tuple[str, ...] = ()  # of the data set
+    conditions: dict[str, dict[str, Any]] | None = None  # name: what identifies the change
 
     @classmethod
     def create(cls, *, length: int, **given: Any) -> Options:
@@ -60,14 +64,43 @@ class Options:
         _check_normalize(given)
         given["dtype"] = _dtype_name(given["dtype"])
         given["shard"] = _shard(given["shard"])
+        given["columns"] = _columns(given.get("columns", ()))
+        if given.get("output") is not None and not given.get("outcomes"):
+            raise InputError("output names the class scores of outcomes; give outcomes=True, too")
         options = cls(**given)
         if not (options.stats or options.topk or options.samples or options.maps):
             raise InputError("nothing to measure: stats, topk, samples and maps are all off")
         return options
 
+    @classmethod
+    def from_stored(cls, stored: dict[str, Any], length: int) -> Options:
+        """Read the options back that a file's fingerprint holds; later ones have their default.
+
+        Raises:
+            FileFormatError: an option is missing, or has a value that cannot be.
+        """
+        given = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        try:
+            return cls.create(length=length, **{**defaults, **given})
+        except (TypeError, KeyError) as error:
+            raise FileFormatError(
+                f"the fingerprint of the file does not tell how it was made ({error}); "
+                "extract it anew"
+            ) from error
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the shard only where there is more than one."""
+        """Plain values for JSON; the shard only where there is more than one.
+
+        What format 1.0 did not know stands there only where it was asked for.
+        """
         values = asdict(self)
+        values["columns"] = list(self.columns)
+        for name, default in (("outcomes", False), ("columns", []), ("conditions", None)):
+            if values[name] == default:
+                del values[name]
+        if self.output is None:
+            del values["output"]
         if self.maps is not None and not isinstance(self.maps, str):
             values["maps"] = list(self.maps)
         values["shard"] = None if self.shard == (0, 1) else list(self.shard)
@@ -108,6 +141,13 @@ def _map_samples(maps: Any, length: int) -> tuple[int, ...] | str | None:
         wrong = indices[0] if indices[0] < 0 else indices[-1]
         raise InputError(f"maps: there is no sample {wrong}; the data set has {length}")
     return tuple(indices) or None
+
+
+def _columns(columns: Any) -> tuple[str, ...]:
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise InputError(f"columns must be names, each once, got {columns!r}")
+    return names
 
 
 def _check_normalize(given: dict[str, Any]) -> None:

@@ -8,46 +8,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
-from torch import Tensor, nn
 
 from fastconv import dispatch
 from fastconv.capture import CaptureTarget
-from fastconv.ops.conv_reduce import conv_reduce_in_network
-from fastconv.reduction import Append, Onward, Reduction
+from fastconv.format.result import LayerInfo
 from fastconv.run import gpu_cost
 from fastconv.run.options import Options
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
+COMPLETE = ("cpu", "triton")  # backends that run every convolution fused with its reductions
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
 WORTH_WRITING = 8192  # positions of a sample from which passes of norm and activation count
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedLayer:
+    """A layer to measure, and whether it runs fused with its reductions."""
+
+    target: CaptureTarget
+    fused: bool
+
+    @cached_property
+    def info(self) -> LayerInfo:
+        """The layer as the file describes it, with the op that measured it."""
+        op = FUSED if self.fused else SEPARATE
+        return replace(self.target.info, measured_by=op)
+
+
 def plan_kernels(
     targets: Sequence[CaptureTarget], options: Options, place: torch.device
-) -> list[CaptureTarget]:
-    """The targets with the op that measures them, `info.measured_by`."""
-    kernels = {"cpu": "cpu", "cuda": "triton"}.get(place.type)
-    able = (
-        kernels is not None
-        and options.dtype is None
-        and options.backend in ("auto", kernels)
-        and kernels in dispatch.backends(place)["conv_reduce"]
-    )
+) -> list[PlannedLayer]:
+    """Choose which layers run fused."""
+    usable = [b for b in dispatch.backends(place)["conv_reduce"] if b in COMPLETE]
+    able = options.dtype is None and any(options.backend in ("auto", b) for b in usable)
     pays = _pays if place.type == "cpu" else partial(_pays_on_gpu, device=_name(place))
     # A map, or several hits of a sample, are taken from the value that is written.
     if options.maps is not None or options.many_hits:
         targets = [_up_to_the_stage(t) for t in targets]
-    return [_measured(t, FUSED if able and pays(t, options) else SEPARATE) for t in targets]
+    if options.outcomes:  # the forward goes on to the output, which needs every value
+        targets = [_written(t) for t in targets]
+    return [PlannedLayer(t, fused=able and pays(t, options)) for t in targets]
 
 
 def replays(options: Options, place: torch.device) -> bool:
     """Whether full batches run from a CUDA graph: where the host reads nothing batch by batch."""
     reads = options.many_hits or options.samples or options.maps is not None
+    reads = reads or options.outcomes or options.conditions is not None
     known = place.type == "cuda" and gpu_cost.graph_is_faster(_name(place), options.batch_size)
     return known and not reads
 
@@ -66,8 +76,9 @@ def _up_to_the_stage(target: CaptureTarget) -> CaptureTarget:
     return target if fusion is None else replace(target, fusion=fusion.up_to_the_stage())
 
 
-def _measured(target: CaptureTarget, op: str) -> CaptureTarget:
-    return replace(target, info=replace(target.info, measured_by=op))
+def _written(target: CaptureTarget) -> CaptureTarget:
+    unread = target.fusion is not None and not target.fusion.read
+    return replace(target, fusion=None) if unread else target
 
 
 def _pays(target: CaptureTarget, options: Options) -> bool:
@@ -92,34 +103,3 @@ def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:
     written = target.fusion.read or options.maps is not None  # several hits come from lists
     layer = gpu_cost.layer_of(target, written=written)
     return gpu_cost.fused_is_faster(layer, device)
-
-
-def run_fused(
-    target: CaptureTarget,
-    inputs: Tensor,
-    *,
-    histogram: Tensor | bool = False,
-    return_activation: bool,
-    onward: Onward | None = None,
-    append: Append | None = None,
-    packed: dict[nn.Module, Tensor] | None = None,
-    backend: str,
-) -> Reduction:
-    """The convolution of a target on its input, up to its stage, and the reductions of that.
-
-    The activation, where asked for, is the value of the stage, or what `onward` makes of it.
-    """
-    module: Any = target.module
-    return conv_reduce_in_network(
-        inputs,
-        module,
-        scale=target.scale,
-        shift=target.shift,
-        activation=target.activation,
-        histogram=histogram,
-        written=return_activation,
-        onward=onward,
-        append=append,
-        packed=packed,
-        backend=backend,
-    )

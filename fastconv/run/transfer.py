@@ -16,41 +16,51 @@ from fastconv.errors import InputError
 AHEAD = 2  # batches that a GPU may have before it
 
 
-class Feed:
-    """Moves batches to a device, in the layout of the run.
+class Transfer:
+    """Moves batches to a device, in the layout of the run and the dtype of the model.
 
     To a GPU a batch goes from pinned memory on a stream of its own, while the GPU still computes
     the one before: the host has only queued that, and comes here early. It never gets further
     ahead than AHEAD batches, or inputs would fill the memory of the GPU.
     """
 
-    def __init__(self, place: torch.device, layout: torch.memory_format):
-        self._place, self._layout = place, layout
-        self._stream: Any = torch.cuda.Stream(place) if place.type == "cuda" else None
+    def __init__(
+        self,
+        device: torch.device,
+        layout: torch.memory_format = torch.preserve_format,
+        dtype: torch.dtype | None = None,
+    ):
+        self._device, self._layout, self._dtype = device, layout, dtype
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queued: deque[Any] = deque()  # an event after the work of each batch
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """A batch where the model runs; all that is queued so far is work on those before it.
 
-        Bytes travel as they are, and become float32 where they arrive.
+        Bytes travel as they are, and become floating-point numbers where they arrive.
         """
         if inputs.dtype.itemsize >= 4:
             inputs = prepared(inputs)
         if self._stream is None or inputs.is_cuda:
-            return self._laid_out(inputs.to(self._place))
-        compute = torch.cuda.current_stream(self._place)
+            return self._laid_out(inputs.to(self._device))
+        compute = torch.cuda.current_stream(self._device)
         self._queued.append(compute.record_event())
         if len(self._queued) > AHEAD:
             self._queued.popleft().synchronize()
         with torch.cuda.stream(self._stream):
-            moved = inputs.pin_memory().to(self._place, non_blocking=True)
+            moved = inputs.pin_memory().to(self._device, non_blocking=True)
             moved = self._laid_out(moved)
         compute.wait_stream(self._stream)
         moved.record_stream(compute)  # its memory is not used again before that stream is done
         return moved
 
     def _laid_out(self, moved: Tensor) -> Tensor:
-        return prepared(moved).contiguous(memory_format=self._layout)
+        moved = prepared(moved)
+        if self._dtype is not None and moved.is_floating_point():
+            moved = moved.to(self._dtype)
+        if self._layout == torch.preserve_format:
+            return moved
+        return moved.contiguous(memory_format=self._layout)
 
 
 def read_later(values: Tensor) -> Callable[[], list[Any]]:

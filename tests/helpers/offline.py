@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from fastconv.backends.triton import KERNELS, tuning
-from fastconv.reduction import Append, Onward
+from fastconv.reduction import CandidateLists, PostOps
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -33,15 +33,15 @@ def like(*shape: int, dtype=BF16, last: bool = False) -> torch.Tensor:
 
 
 def lists(channels):
-    return Append.create(like(channels, dtype=FP32), 4096, largest=True)
+    return CandidateLists.create(like(channels, dtype=FP32), 4096, largest=True)
 
 
 def conv(
-    x, c_out, kernel, stride=1, padding=0, groups=1, *, precision="ieee", full=False, append=False,
-    onward=False,
+    x, c_out, kernel, stride=1, padding=0, groups=1, *, precision="ieee", full=False,
+    candidates=False, post_ops=False,
 ):  # fmt: skip
     """Arguments of conv_reduce with bias, affine and ReLU; full: GELU, histogram and activation;
-    onward: the convolution reduced and affine and ReLU of it written.
+    post_ops: the convolution reduced and affine and ReLU of it written.
     """
     rank = len(kernel)
     weight = torch.empty((c_out, x.shape[1] // groups, *kernel), dtype=x.dtype, device="meta")
@@ -49,7 +49,7 @@ def conv(
     histogram = torch.empty((c_out, 2563), dtype=torch.int64, device="meta") if full else None
     arguments = (x, weight, vector.to(x.dtype), [stride] * rank, [padding] * 2 * rank, [1] * rank)
     arguments += (groups, vector, vector, "gelu" if full else "relu", histogram, full)
-    if onward:
+    if post_ops:
         arguments = (
             *arguments[:7],
             None,
@@ -57,16 +57,16 @@ def conv(
             None,
             histogram,
             True,
-            Onward(vector, vector, "relu"),
+            PostOps(vector, vector, "relu"),
         )
-    arguments += (None, lists(c_out)) if append else ()
+    arguments += (None, lists(c_out)) if candidates else ()
     return "conv_reduce", arguments, precision
 
 
-def reduce(x, *, histogram=False, append=False):
+def reduce(x, *, histogram=False, candidates=False):
     counts = torch.empty((x.shape[1], 2563), dtype=torch.int64, device="meta")
     arguments = (x, None, None, None, counts if histogram else None)
-    return "channel_reduce", (*arguments, lists(x.shape[1]) if append else None), "ieee"
+    return "channel_reduce", (*arguments, lists(x.shape[1]) if candidates else None), "ieee"
 
 
 def topk(channels, slots, candidates):
@@ -93,7 +93,9 @@ def normalize(x, mode):
 CASES = {
     "pointer_3x3_bf16": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1),
     "pointer_3x3_bf16_full": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1, full=True),
-    "pointer_3x3_bf16_append": conv(like(8, 60, 56, 56), 64, (3, 3), padding=1, append=True),
+    "pointer_3x3_bf16_candidates": conv(
+        like(8, 60, 56, 56), 64, (3, 3), padding=1, candidates=True
+    ),
     "pointer_stem_bf16": conv(like(8, 3, 224, 224), 64, (7, 7), stride=2, padding=3),
     "pointer_3x3_tf32": conv(
         like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, precision="tf32"
@@ -109,7 +111,9 @@ CASES = {
     "pointer_3d_groups_bf16": conv(like(8, 64, 9, 28, 28), 64, (3, 3, 3), padding=1, groups=2),
     "tma_3x3_bf16": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1),
     "tma_3x3_bf16_full": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1, full=True),
-    "tma_3x3_bf16_append": conv(like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1, append=True),
+    "tma_3x3_bf16_candidates": conv(
+        like(8, 64, 56, 56, last=True), 64, (3, 3), padding=1, candidates=True
+    ),
     "tma_3x3_tf32": conv(
         like(8, 64, 56, 56, dtype=FP32, last=True), 64, (3, 3), padding=1, precision="tf32"
     ),
@@ -132,21 +136,21 @@ CASES = {
         (3, 3),
         padding=1,
         precision="tf32",
-        onward=True,
+        post_ops=True,
     ),
     "pointer_3x3_ieee_onward": conv(
-        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, onward=True
+        like(8, 62, 56, 56, dtype=FP32), 64, (3, 3), padding=1, post_ops=True
     ),
     "depthwise_nchw_bf16": conv(like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96),
-    "depthwise_nchw_bf16_append": conv(
-        like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96, append=True
+    "depthwise_nchw_bf16_candidates": conv(
+        like(8, 96, 56, 56), 96, (3, 3), padding=1, groups=96, candidates=True
     ),
     "depthwise_nhwc_bf16": conv(like(8, 96, 56, 56, last=True), 96, (7, 7), padding=3, groups=96),
     "reduce_nchw_bf16": reduce(like(8, 64, 56, 56)),
     "reduce_nhwc_bf16": reduce(like(8, 64, 56, 56, last=True)),
     "reduce_nchw_fp32_histogram": reduce(like(8, 64, 56, 56, dtype=FP32), histogram=True),
-    "reduce_nchw_bf16_append": reduce(like(8, 64, 56, 56), append=True),
-    "reduce_nhwc_bf16_append": reduce(like(8, 64, 56, 56, last=True), append=True),
+    "reduce_nchw_bf16_candidates": reduce(like(8, 64, 56, 56), candidates=True),
+    "reduce_nhwc_bf16_candidates": reduce(like(8, 64, 56, 56, last=True), candidates=True),
     "normalize_batchnorm_nhwc": normalize(like(8, 64, 56, 56, last=True), "batchnorm"),
     "normalize_instance_nchw": normalize(like(8, 64, 56, 56), "instance"),
     "topk_9_of_256": topk(64, 9, 256),

@@ -8,7 +8,7 @@ from helpers.networks import images, network
 from helpers.waits import Waits
 
 import fastconv
-from fastconv.run.run_state import RunState
+from fastconv.run.layer_sink import LayerSink
 
 
 def test_what_is_looked_for_is_found():
@@ -47,8 +47,8 @@ def test_no_layer_of_no_batch_waits(options, tmp_path, monkeypatch):
 
         return watched
 
-    for name in ("take", "convolve"):
-        monkeypatch.setattr(RunState, name, watching(getattr(RunState, name)))
+    for name in ("output", "input"):
+        monkeypatch.setattr(LayerSink, name, watching(getattr(LayerSink, name)))
     fastconv.extract(
         network(), images(48), tmp_path / "run.h5", batch_size=16, progress=False, **options
     )

@@ -16,7 +16,7 @@ from fastconv.backends.reference.channel_reduce import reduce_positions
 from fastconv.dispatch import load
 from fastconv.geometry import ConvGeometry
 from fastconv.ops.conv_reduce import conv_reduce_in_network
-from fastconv.reduction import Append, Onward
+from fastconv.reduction import CandidateLists, PostOps
 
 pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
 ISAS = cpu.ISA_LEVELS
@@ -75,17 +75,6 @@ def make(case, dtype=torch.float32, seed=0):
         "shift": torch.randn(c_out, generator=g),
     }
     return x, w, {**options, **rest}
-
-
-@pytest.fixture
-def isa(request):
-    level = request.param
-    if level not in cpu.supported_isas():
-        pytest.skip(f"this machine has no {level}")
-    before = cpu.isa()
-    cpu.set_isa(level)
-    yield level
-    cpu.set_isa(before)
 
 
 every_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
@@ -212,16 +201,16 @@ def test_the_network_may_go_on_with_another_value(case, dtype, isa):
     ).to(dtype)  # fmt: skip
     module.weight.data, module.bias.data = w, given["bias"]
     options = {"scale": None, "shift": None, "activation": None, "histogram": False}
-    for onward in (Onward(**affine, activation="gelu"), Onward(activation="relu")):
+    for post_ops in (PostOps(**affine, activation="gelu"), PostOps(activation="relu")):
         run = partial(conv_reduce_in_network, x, module, **options, written=True, backend="cpu")
-        plain, got = run(onward=None), run(onward=onward)
+        plain, got = run(post_ops=None), run(post_ops=post_ops)
         for name in FIELDS:
             assert torch.equal(getattr(got, name), getattr(plain, name)), name
         value = plain.activation.double()  # rounded to dtype before the map, not so in the kernel
-        if onward.scale is not None:
+        if post_ops.scale is not None:
             shape = (-1, *[1] * rank)
-            value = value * onward.scale.view(shape) + onward.shift.view(shape)
-        want = getattr(F, onward.activation)(value)
+            value = value * post_ops.scale.view(shape) + post_ops.shift.view(shape)
+        want = getattr(F, post_ops.activation)(value)
         unit = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-21
         size = plain.activation.double().abs() + 2
         assert ((got.activation.double() - want).abs() <= 2 * unit * size).all()
@@ -426,7 +415,7 @@ def test_lists_hold_what_reaches_the_threshold(case, largest, isa):
     run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
     value = run(*args, "relu", None, return_activation=True)[-1]
     fill = partial(run, *args, "relu", None, return_activation=False)
-    check_lists(lambda lists: fill(append=lists), value, largest=largest)
+    check_lists(lambda lists: fill(candidates=lists), value, largest=largest)
 
 
 @every_isa
@@ -450,8 +439,8 @@ def check_lists(fill, value, *, largest):
     n, channels, positions = value.shape
     finite = value.masked_fill(~value.isfinite(), 0)
     threshold = finite.transpose(0, 1).flatten(1).quantile(0.9 if largest else 0.3, dim=1)
-    lists = Append.create(threshold, n * positions, largest=largest)
-    plain, short = fill(lists), Append.create(threshold, 2, largest=largest)
+    lists = CandidateLists.create(threshold, n * positions, largest=largest)
+    plain, short = fill(lists), CandidateLists.create(threshold, 2, largest=largest)
     for one, other in zip(plain, fill(short), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(lists.counts, short.counts)

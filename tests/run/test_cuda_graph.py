@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 import fastconv
 from fastconv.errors import FastconvError
-from fastconv.run import gpu_cost, job
+from fastconv.run import gpu_cost, recorder
 from fastconv.run import plan as planner
 
 
@@ -70,7 +70,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", FakeCapture)
 
     def use():
-        monkeypatch.setattr(job, "replays", lambda options, place: True)
+        monkeypatch.setattr(recorder, "replays", lambda options, place: True)
         return FakeGraph.made
 
     return use
@@ -83,7 +83,7 @@ OPTIONS = {"batch_size": 4, "topk": 3, "progress": False, "layers": ["0", "3.con
 def test_the_result_is_that_of_a_run_without(often, tmp_path, graphs, monkeypatch):
     """Also where a part is saved after every unit, so that the states move."""
     if often:
-        monkeypatch.setattr(fastconv.run.run_state.RunState, "_due", lambda self: True)
+        monkeypatch.setattr(fastconv.run.save_clock.SaveClock, "due", lambda self: True)
     model, data = network(), images(30)
     fastconv.extract(model, data, tmp_path / "plain.h5", **OPTIONS)
     made = graphs()

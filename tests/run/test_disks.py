@@ -16,9 +16,9 @@ from fastconv.cli.main import main
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-from fastconv.run import run_state
+from fastconv.run import save_clock
 from fastconv.cli.main import main
-run_state.MIN_SECONDS = run_state.COST_FACTOR = run_state.ELAPSED_SHARE = 0  # save every batch
+save_clock.MIN_SECONDS = save_clock.COST_FACTOR = save_clock.ELAPSED_SHARE = 0  # save every batch
 sys.exit(main(sys.argv[1:]))
 """
 SOURCE = """

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 import fastconv
 from fastconv.errors import DataError, FingerprintError, OutputError
-from fastconv.run import run_state
+from fastconv.run import save_clock
 from fastconv.store import maps
 
 HERE = Path(__file__).parents[1] / "helpers"
@@ -126,7 +126,7 @@ def test_skipping_is_the_same_in_shards_workers_and_when_resumed(tmp_path, monke
     fastconv.merge(parts, tmp_path / "merged.h5")
     out, model = tmp_path / "run.h5", network()
     for name in ("MIN_SECONDS", "COST_FACTOR", "ELAPSED_SHARE"):
-        monkeypatch.setattr(run_state, name, 0)
+        monkeypatch.setattr(save_clock, name, 0)
     seen = []
     handle = model[5].register_forward_pre_hook(lambda *_: seen.append(1) or seen[4])
     with pytest.raises(IndexError):  # the first of many forwards
@@ -166,7 +166,7 @@ def test_a_loader_worker_that_dies(tmp_path, monkeypatch):
     """The samples are named, finished units are kept, and the same call ends as if undisturbed."""
     fastconv.extract(network(), Deadly(deadly=False), tmp_path / "whole.h5", **EVERYTHING)
     for name in ("MIN_SECONDS", "COST_FACTOR", "ELAPSED_SHARE"):
-        monkeypatch.setattr(run_state, name, 0)
+        monkeypatch.setattr(save_clock, name, 0)
     out = tmp_path / "run.h5"
     with pytest.raises(DataError, match="worker process died") as raised:
         fastconv.extract(network(), Deadly(), out, **EVERYTHING, num_workers=2)

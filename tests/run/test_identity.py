@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 import fastconv
 from fastconv.errors import DataError, FingerprintError
-from fastconv.run import run_state
+from fastconv.run import save_clock
 
 LAYERS = ["0", "5", "7"]
 OPTIONS = {"layers": LAYERS, "batch_size": 8, "maps": [1, 9], "progress": False}
@@ -62,7 +62,7 @@ def begun(tmp_path_factory):
     fastconv.extract(network(), Pictures(), folder / "whole.h5", **OPTIONS).close()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MIN_SECONDS", "COST_FACTOR", "ELAPSED_SHARE"):
-            patch.setattr(run_state, name, 0)
+            patch.setattr(save_clock, name, 0)
         with pytest.raises(DataError, match="bad sector"):
             fastconv.extract(network(), Pictures(broken=True), folder / "run.h5", **OPTIONS)
     assert len(list(folder.glob("run.h5.parts/u*.h5"))) == 2

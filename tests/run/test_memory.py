@@ -23,7 +23,7 @@ class Noise(torch.utils.data.Dataset):
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=2))
-fastconv.run.run_state.MIN_SECONDS = 0.2
+fastconv.run.save_clock.MIN_SECONDS = 0.2
 fastconv.extract(model, Noise(), out, samples=True, maps=slice(0, 2000, 4), progress=False)
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 """

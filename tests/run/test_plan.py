@@ -11,6 +11,7 @@ from torch import nn
 import fastconv
 from fastconv.capture import capture_forward, plan_capture
 from fastconv.run import plan as planner
+from fastconv.run.fused import run_fused
 
 FUSED = planner.FUSED
 
@@ -140,7 +141,7 @@ def test_the_network_goes_on_with_more_than_is_measured(tmp_path, everywhere, st
     """Measured is the convolution, or its norm; the network gets the activation of that."""
     model, data = network(), images(40)
     fusion = plan_capture(model, data[:1], stage=stage)[0].fusion
-    assert fusion.onward.activation == "relu"
+    assert fusion.post_ops.activation == "relu"
     assert len(fusion.absorbed) == 2
     with extract(model, tmp_path / "run.h5", data, stage=stage) as run:
         assert ops(run)["0"] == FUSED
@@ -236,10 +237,10 @@ def test_a_norm_that_something_else_reads_is_not_taken_over(everywhere):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     measured_after = plan_capture(model, images(1), stage="norm")[0].fusion
     assert measured_after.absorbed == ((model[1], 0),)
-    assert measured_after.onward is None
+    assert measured_after.post_ops is None
     measured_before = plan_capture(model, images(1), stage="conv")[0].fusion
     assert measured_before.absorbed == ((model[1], 0),)
-    assert measured_before.onward.scale is not None
+    assert measured_before.post_ops.scale is not None
     assert measured_before.up_to_the_stage().absorbed == ()
     # the norm is a layer of its own
     assert plan_capture(model, images(1), ["0", "1", "2"], stage="norm")[0].fusion is None
@@ -256,7 +257,7 @@ def test_the_model_is_left_as_it_was(fails):
     def convolve(i, x):
         if fails and i == fused[-1]:
             raise ValueError("on purpose")
-        return planner.run_fused(
+        return run_fused(
             targets[i], x, histogram=False, return_activation=True, backend="auto"
         ).activation
 

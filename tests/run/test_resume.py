@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 import fastconv
 from fastconv.errors import DataError, FileFormatError, FingerprintError, OutputError
-from fastconv.run import run_state
+from fastconv.run import save_clock
+from fastconv.store import parts
 
 
 def same(out, expected):
@@ -21,7 +22,7 @@ def same(out, expected):
 def every_batch(monkeypatch):
     """Save after every batch."""
     for name in ("MIN_SECONDS", "COST_FACTOR", "ELAPSED_SHARE"):
-        monkeypatch.setattr(run_state, name, 0)
+        monkeypatch.setattr(save_clock, name, 0)
 
 
 class Stubborn(Dataset):
@@ -156,13 +157,13 @@ def test_parts_hold_only_hits_that_can_still_win(tmp_path, monkeypatch):
     """The second half holds nothing new: its part has no pictures."""
     every_batch(monkeypatch)
     kept = {}
-    original = run_state.PartWriter.add_layer
+    original = parts.PartWriter.add_layer
 
     def spy(self, index, result):
         kept[self.first, index] = int((result.topk["sample"] >= 0).sum())
         return original(self, index, result)
 
-    monkeypatch.setattr(run_state.PartWriter, "add_layer", spy)
+    monkeypatch.setattr(parts.PartWriter, "add_layer", spy)
     data = torch.cat([images(16), images(16) * 0])
     fastconv.extract(
         network(), data, tmp_path / "run.h5", batch_size=16, layers="0", topk=4, progress=False

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from fastconv.run import transfer as feed
+from fastconv.run import transfer
 
 
 class Recorder:
@@ -47,7 +47,7 @@ def log(monkeypatch):
 
 
 def test_the_host_is_at_most_two_batches_ahead(log):
-    bring = feed.Feed(torch.device("cuda"), torch.channels_last)
+    bring = transfer.Transfer(torch.device("cuda"), torch.channels_last)
     for n in (1, 2, 3, 4):
         assert bring(torch.zeros(n, 3, 2, 2)).is_contiguous(memory_format=torch.channels_last)
     own = [(f"copy of {n}", "compute waits for copy") for n in (1, 2, 3, 4)]
@@ -65,7 +65,7 @@ def test_bytes_travel_as_they_are(log, monkeypatch):
     moved = []
     pin = torch.Tensor.pin_memory
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: moved.append(x.dtype) or pin(x))
-    bring = feed.Feed(torch.device("cuda"), torch.channels_last)
+    bring = transfer.Transfer(torch.device("cuda"), torch.channels_last)
     for dtype in (torch.uint8, torch.bool, torch.bfloat16, torch.float32, torch.int64):
         there = bring(torch.zeros(2, 3, 4, 4, dtype=dtype))
         assert there.dtype == (dtype if dtype.is_floating_point else torch.float32)
@@ -75,7 +75,7 @@ def test_bytes_travel_as_they_are(log, monkeypatch):
 
 
 def test_integers_arrive_as_they_were():
-    bring = feed.Feed(torch.device("cpu"), torch.channels_last)
+    bring = transfer.Transfer(torch.device("cpu"), torch.channels_last)
     x = torch.arange(256, dtype=torch.uint8).view(1, 4, 8, 8)
     assert torch.equal(bring(x), x.float())
     assert bring(x).is_contiguous(memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ def test_integers_arrive_as_they_were():
 
 def test_on_the_cpu_nothing_is_copied():
     x = torch.zeros(2, 3, 4, 4)
-    bring = feed.Feed(torch.device("cpu"), torch.contiguous_format)
+    bring = transfer.Transfer(torch.device("cpu"), torch.contiguous_format)
     assert bring(x).data_ptr() == x.data_ptr()
-    last = feed.Feed(torch.device("cpu"), torch.channels_last)(x)
+    last = transfer.Transfer(torch.device("cpu"), torch.channels_last)(x)
     assert last.is_contiguous(memory_format=torch.channels_last)

@@ -55,8 +55,10 @@ def set_isa(level: str) -> None:
 
 
 KERNELS = {
-    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports, lists=True),
-    "conv_reduce": Kernel(conv_reduce, conv_reduce_supports, lists=True, pack=pack_weight),
+    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports, frozenset({"candidates"})),
+    "conv_reduce": Kernel(
+        conv_reduce, conv_reduce_supports, frozenset({"post_ops", "candidates"}), pack_weight
+    ),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "place_patches": Kernel(place_patches, gather_patches_supports),
     "shrink_colours": Kernel(shrink_colours, lambda *args: None),

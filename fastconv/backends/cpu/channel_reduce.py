@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastconv.reduction import ACTIVATIONS, Append, empty_fields
+from fastconv.reduction import ACTIVATIONS, CandidateLists, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -20,13 +20,13 @@ def channel_reduce(
     shift: Tensor | None,
     activation: str | None,
     histogram: Tensor | None,
-    append: Append | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     out = empty_fields(x.shape[0], x.shape[1], x.device)
     rows, channels_last = rows_of(x)
     scale, shift = (None if t is None else t.float().contiguous() for t in (scale, shift))
     code = 0 if activation is None else 1 + ACTIVATIONS.index(activation)
-    lists = (None, None, None, None, False) if append is None else append
+    lists = (None, None, None, None, False) if candidates is None else candidates
     torch.ops.fastconv_cpu.channel_reduce(
         rows, DTYPES.index(x.dtype), channels_last, scale, shift, code, histogram, *out, *lists
     )

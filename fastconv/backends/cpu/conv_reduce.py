@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastconv.reduction import ACTIVATIONS, Append, Onward
+from fastconv.reduction import ACTIVATIONS, CandidateLists, PostOps
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -30,18 +30,19 @@ def conv_reduce(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
-    onward: Onward | None = None,
-    append: Append | None = None,
+    post_ops: PostOps | None = None,
+    candidates: CandidateLists | None = None,
     packed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """As the op; `packed` is `pack_weight` of the same weight."""
+    """Implement `fastconv::conv_reduce`; `packed`: result of `pack_weight(weight, groups)`."""
     weight, weight_last = _dense(weight)
-    further = (None, None, -1) if onward is None else (*onward[:2], _number(onward.activation))
-    lists = (None, None, None, None, False) if append is None else append
+    scale_and_shift = (None, None) if post_ops is None else post_ops[:2]
+    post = (*scale_and_shift, -1 if post_ops is None else _number(post_ops.activation))
+    lists = (None, None, None, None, False) if candidates is None else candidates
     return torch.ops.fastconv_cpu.conv_reduce.default(
         input, weight, weight_last, packed, bias, stride, padding, dilation, groups, scale, shift,
         _number(activation), histogram, return_activation, return_activation and _last(input),
-        *further, *lists,
+        *post, *lists,
     )  # fmt: skip
 
 

@@ -29,8 +29,12 @@ def unavailable() -> str | None:
 
 
 KERNELS = {
-    "channel_reduce": Kernel(channel_reduce.run, channel_reduce.supports, lists=True),
-    "conv_reduce": Kernel(conv_reduce.run, conv_reduce.supports, lists=True),
+    "channel_reduce": Kernel(
+        channel_reduce.run, channel_reduce.supports, frozenset({"candidates"})
+    ),
+    "conv_reduce": Kernel(
+        conv_reduce.run, conv_reduce.supports, frozenset({"post_ops", "candidates"})
+    ),
     "topk_merge": Kernel(topk_merge.run, topk_merge.supports),
     "gather_patches": Kernel(patches.gather, patches.gather_supports),
     "place_patches": Kernel(patches.place, patches.place_supports),

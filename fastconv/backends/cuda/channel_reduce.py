@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastconv.backends.cuda.limits import DTYPES, float32, unsupported
-from fastconv.reduction import ACTIVATIONS, Append, empty_fields
+from fastconv.reduction import ACTIVATIONS, CandidateLists, empty_fields
 
 
 def supports(x: Tensor, *rest: object) -> str | None:
@@ -17,7 +17,7 @@ def run(
     shift: Tensor | None,
     activation: str | None,
     histogram: Tensor | None,
-    append: Append | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     n, channels = x.shape[:2]
     rows, last = rows_of(x)
@@ -28,7 +28,7 @@ def run(
     segments = torch.ops.fastconv_cuda.reduce_segments(*what, histogram)
     parts = out if segments == 1 else empty_fields(segments * n, channels, x.device)
     torch.ops.fastconv_cuda.channel_reduce(
-        *what, float32(scale), float32(shift), number(activation), histogram, *lists_of(append),
+        *what, float32(scale), float32(shift), number(activation), histogram, *lists_of(candidates),
         parts, out,
     )  # fmt: skip
     return out
@@ -39,9 +39,9 @@ def number(activation: str | None) -> int:
     return 0 if activation is None else 1 + ACTIVATIONS.index(activation)
 
 
-def lists_of(append: Append | None) -> tuple[list[Tensor], bool]:
+def lists_of(candidates: CandidateLists | None) -> tuple[list[Tensor], bool]:
     """Lists to fill, none or four tensors, and whether the largest values are wanted."""
-    return ([], False) if append is None else (list(append[:4]), append.largest)
+    return ([], False) if candidates is None else (list(candidates[:4]), candidates.largest)
 
 
 def rows_of(x: Tensor) -> tuple[Tensor, bool]:

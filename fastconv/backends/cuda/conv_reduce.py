@@ -10,7 +10,7 @@ from torch import Tensor
 from fastconv.backends.cuda.channel_reduce import lists_of, number
 from fastconv.backends.cuda.limits import DTYPES, float32, unsupported
 from fastconv.geometry import ConvGeometry
-from fastconv.reduction import Append, Onward, empty_fields
+from fastconv.reduction import CandidateLists, PostOps, empty_fields
 
 _TAPS = (3, 5, 7)  # of a row
 _MOST_ROWS = 31
@@ -19,20 +19,18 @@ _MOST_ROWS = 31
 def supports(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (),
+    dilation: Sequence[int] = (1,),
     *rest: object,
 ) -> str | None:
-    channels, depth = weight.shape[:2]
-    if groups == 1 or depth != 1 or channels != groups:
-        return "it is not depthwise (one output channel for each input channel)"
     if weight.ndim > 4:
         return "it has three spatial dimensions"
+    if weight.shape[1] != 1 or weight.shape[0] != x.shape[1]:
+        return "it is not depthwise (one output channel for each input channel)"
     if weight.shape[-1] not in _TAPS or (weight.ndim == 4 and weight.shape[2] > _MOST_ROWS):
-        return f"rows of {weight.shape[-1]} taps; there are kernels for 3, 5 and 7"
+        return f"a window of {list(weight.shape[2:])}; there are kernels for rows of 3, 5 and 7"
     if stride[-1] > 2 or max(dilation) > 1:
         return f"stride {list(stride)}, dilation {list(dilation)}; it takes strides of 1 and 2"
     return unsupported(x)
@@ -51,8 +49,8 @@ def run(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
-    onward: Onward | None = None,
-    append: Append | None = None,
+    post_ops: PostOps | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
     geometry = ConvGeometry(tuple(weight.shape[2:]), tuple(stride), pairs, tuple(dilation), groups)
@@ -74,11 +72,11 @@ def run(
     )
     segments = torch.ops.fastconv_cuda.conv_segments(*what, histogram)
     parts = out if segments == 1 else empty_fields(segments * x.shape[0], groups, x.device)
-    onward = onward or Onward()
+    post_ops = post_ops or PostOps()
     torch.ops.fastconv_cuda.depthwise_reduce(
-        *what, bias, float32(scale), float32(shift), float32(onward.scale), float32(onward.shift),
-        [number(activation), number(onward.activation)], histogram,
-        None if written is None else _flat(written, last=last), *lists_of(append), parts, out,
+        *what, bias, float32(scale), float32(shift), float32(post_ops.scale), float32(post_ops.shift),
+        [number(activation), number(post_ops.activation)], histogram,
+        None if written is None else _flat(written, last=last), *lists_of(candidates), parts, out,
     )  # fmt: skip
     return (*out, activated)
 

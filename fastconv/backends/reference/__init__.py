@@ -21,8 +21,12 @@ def _always(*args: object) -> None:
     return None
 
 
+_TAKES = {
+    "conv_reduce": frozenset({"post_ops", "candidates"}),
+    "channel_reduce": frozenset({"candidates"}),
+}
 KERNELS = {
-    op.__name__: Kernel(op, _always)
+    op.__name__: Kernel(op, _always, _TAKES.get(op.__name__, frozenset()))
     for op in (
         conv_reduce,
         channel_reduce,

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastconv.histogram import BIN_SHIFT, BINS, BINS_PER_SIGN, FIRST_EXPONENT, ZERO_BIN
+from fastconv.reduction import CandidateLists
 
 
 def transform(
@@ -26,9 +27,27 @@ def channel_reduce(
     shift: Tensor | None,
     activation: str | None,
     histogram: Tensor | None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     value = transform(x, scale, shift, activation).contiguous()  # the same sums for every layout
-    return reduce_positions(value.flatten(2) if value.ndim > 2 else value[..., None], histogram)
+    value = value.flatten(2) if value.ndim > 2 else value[..., None]
+    if candidates is not None:
+        fill_lists(value, candidates)
+    return reduce_positions(value, histogram)
+
+
+def fill_lists(value: Tensor, lists: CandidateLists) -> None:
+    """List the finite values of value [N, C, P] that reach the threshold of their channel."""
+    value = value.float().movedim(1, 0).flatten(1)  # [C, N * P]
+    limit = lists.threshold[:, None]
+    reached = value.isfinite() & ((value >= limit) if lists.largest else (value <= limit))
+    lists.counts.add_(reached.sum(1, dtype=torch.int32))
+    channel, place = reached.nonzero(as_tuple=True)
+    slot = (reached.cumsum(1) - 1)[channel, place]
+    fits = slot < lists.values.shape[1]
+    channel, place, slot = channel[fits], place[fits], slot[fits]
+    lists.values[channel, slot] = value[channel, place] + 0.0  # -0 becomes 0
+    lists.places[channel, slot] = place
 
 
 def reduce_positions(value: Tensor, histogram: Tensor | None) -> tuple[Tensor, ...]:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastconv.backends.reference.channel_reduce import reduce_positions, transform
+from fastconv.backends.reference.channel_reduce import fill_lists, reduce_positions, transform
+from fastconv.reduction import CandidateLists, PostOps
 
 
 def conv_reduce(
@@ -22,6 +23,8 @@ def conv_reduce(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
+    post_ops: PostOps | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     conv = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
@@ -35,5 +38,9 @@ def conv_reduce(
     y = conv(x, weight.to(dtype), bias, list(stride), list(before), list(dilation), groups)
     value = transform(y, scale, shift, activation)
     fields = reduce_positions(value.flatten(2), histogram)
+    if candidates is not None:
+        fill_lists(value.flatten(2), candidates)
+    if post_ops is not None:
+        value = transform(value, *post_ops)
     written = value.to(input.dtype).contiguous() if return_activation else input.new_empty(0)
     return (*fields, written)

@@ -29,7 +29,7 @@ def unavailable() -> str | None:
 
 KERNELS = {
     module.__name__.rpartition(".")[2]: Kernel(
-        module.run, module.supports, lists=module in (conv_reduce, channel_reduce)
+        module.run, module.supports, getattr(module, "TAKES", frozenset())
     )
     for module in (
         conv_reduce,

@@ -7,7 +7,9 @@ from fastconv.backends.triton import tuning
 from fastconv.backends.triton.kernels.channel_reduce import channel_reduce_kernel
 from fastconv.backends.triton.launch import launch, merge_segments, unsupported
 from fastconv.backends.triton.layout import dense_activation
-from fastconv.reduction import Append, empty_fields
+from fastconv.reduction import CandidateLists, empty_fields
+
+TAKES = frozenset({"candidates"})
 
 
 def supports(x: Tensor, *rest: object) -> str | None:
@@ -20,13 +22,17 @@ def run(
     shift: Tensor | None,
     activation: str | None,
     histogram: Tensor | None,
-    append: Append | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     x, stride_c, stride_p = dense_activation(x)
     samples, channels = x.shape[:2]
     positions = x.shape[2:].numel()
     config = tuning.channel_reduce(
-        x.device, channels, positions, channels_last=stride_c == 1, appends=append is not None
+        x.device,
+        channels,
+        positions,
+        channels_last=stride_c == 1,
+        lists=candidates is not None,
     )
     segments = triton.cdiv(positions, config.tiles * config.steps * config.block_p)
     parts = empty_fields(segments * samples, channels, x.device)
@@ -42,7 +48,7 @@ def run(
             shift=shift,
             fields=parts,
             histogram=histogram,
-            candidates=None if append is None else append.pointers(),
+            candidates=None if candidates is None else candidates.pointers(),
             SAMPLES=samples,
             CHANNELS=channels,
             POSITIONS=positions,
@@ -53,6 +59,6 @@ def run(
             BLOCK_C=config.block_c,
             BLOCK_P=config.block_p,
             ACTIVATION=activation,
-            LARGEST=append is None or append.largest,
+            LARGEST=candidates is None or candidates.largest,
         )
     return merge_segments(parts, segments)

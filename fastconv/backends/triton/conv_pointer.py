@@ -19,7 +19,7 @@ def gemm(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[
     x, _, _ = dense_activation(x)
     precision = tuning.conv_precision(x)
     config = tuning.conv_pointer(x, precision, case.group_out, case.positions, heavy=epilogue.heavy)
-    config = tuning.appending(config) if epilogue.appends else config
+    config = tuning.with_candidates(config) if epilogue.lists else config
     blocks = case.groups * triton.cdiv(case.group_out, config.block_m)
     constants = {
         "FLAT": case.group_in < config.block_k,

@@ -66,9 +66,9 @@ class Given(NamedTuple):
     shift: Tensor | None
     histogram: Tensor | None  # [C_out, bins] int64, added into
     activation: Tensor | None  # [N, C_out, *spatial], written
-    onward_scale: Tensor | None  # of what is written, after the transform of what is reduced
-    onward_shift: Tensor | None
-    candidates: tuple[Tensor, Tensor, Tensor, Tensor, int] | None  # `Append.pointers()`
+    post_scale: Tensor | None  # of what is written, after the transform of what is reduced
+    post_shift: Tensor | None
+    candidates: tuple[Tensor, Tensor, Tensor, Tensor, int] | None  # `CandidateLists.pointers()`
 
 
 class Epilogue(NamedTuple):
@@ -76,7 +76,7 @@ class Epilogue(NamedTuple):
 
     given: tuple[Any, ...]  # the fields of `Given`
     ACTIVATION: str | None
-    ONWARD: str | None  # activation of what is written
+    POST_ACTIVATION: str | None  # activation of what is written
     LARGEST: bool  # of the candidates
 
     @property
@@ -85,7 +85,7 @@ class Epilogue(NamedTuple):
         return any(t is not None for t in self.given[3:])
 
     @property
-    def appends(self) -> bool:
+    def lists(self) -> bool:
         return self.given[-1] is not None
 
 

@@ -7,7 +7,9 @@ from torch import Tensor
 from fastconv.backends.triton import conv_pointer, conv_tma
 from fastconv.backends.triton.conv_problem import Epilogue, Given, problem
 from fastconv.backends.triton.launch import unsupported
-from fastconv.reduction import Append, Onward
+from fastconv.reduction import CandidateLists, PostOps
+
+TAKES = frozenset({"post_ops", "candidates"})
 
 
 def supports(x: Tensor, weight: Tensor, *rest: object) -> str | None:
@@ -27,26 +29,26 @@ def run(
     activation: str | None,
     histogram: Tensor | None,
     return_activation: bool,
-    onward: Onward | None = None,
-    append: Append | None = None,
+    post_ops: PostOps | None = None,
+    candidates: CandidateLists | None = None,
 ) -> tuple[Tensor, ...]:
     case = problem(x, weight, stride, padding, dilation, groups)
     size = case.out_size[3 - (x.ndim - 2) :]
     channels = weight.shape[0]
     written = x.new_empty((x.shape[0], channels, *size) if return_activation else (0,))
-    onward = onward or Onward()
+    post_ops = post_ops or PostOps()
     given = Given(
         bias,
         scale,
         shift,
         histogram,
         written if return_activation else None,
-        onward.scale,
-        onward.shift,
-        None if append is None else append.pointers(),
+        post_ops.scale,
+        post_ops.shift,
+        None if candidates is None else candidates.pointers(),
     )
-    largest = append is None or append.largest
-    epilogue = Epilogue(tuple(given), activation, onward.activation, largest)
+    largest = candidates is None or candidates.largest
+    epilogue = Epilogue(tuple(given), activation, post_ops.activation, largest)
     if groups > 1 and case.group_out < 16:
         fields = conv_pointer.direct(x, weight, case, epilogue)
     elif conv_tma.ineligible(x, case) is None:

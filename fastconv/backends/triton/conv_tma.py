@@ -62,7 +62,7 @@ def run(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[T
     """Kernel A: an implicit GEMM whose operands TMA fetches, zeros for the padding included."""
     samples, channels = x.shape[0], weight.shape[0]
     config = tuning.conv_tma(x, channels, case.gemm_k, case.positions, heavy=epilogue.heavy)
-    config = tuning.appending(config) if epilogue.appends else config
+    config = tuning.with_candidates(config) if epilogue.lists else config
     box = tuning.box(case.out_size, config.block_n)
     tiles = triton.cdiv(case.out_size[0], box[1])
     tiles *= triton.cdiv(case.out_size[1], box[2]) * triton.cdiv(case.out_size[2], box[3])

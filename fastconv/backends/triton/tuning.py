@@ -76,7 +76,7 @@ def conv_pointer(
     return ConvConfig(block_m, block_n, 16, warps=8 if wide else 4, stages=3, tiles=32)
 
 
-def appending(config: ConvConfig) -> ConvConfig:
+def with_candidates(config: ConvConfig) -> ConvConfig:
     """The same where lists of candidates are written: fewer positions, lest registers spill."""
     return config._replace(block_n=min(config.block_n, 32))
 
@@ -139,12 +139,17 @@ def conv_direct(
 
 
 def channel_reduce(
-    device: torch.device, channels: int, positions: int, *, channels_last: bool, appends: bool
+    device: torch.device,
+    channels: int,
+    positions: int,
+    *,
+    channels_last: bool,
+    lists: bool,
 ) -> ReduceConfig:
     if architecture(device) == "interpreter":
         return ReduceConfig(16, 32, steps=2, tiles=2, warps=4, stages=1)
     if channels_last:
-        block_c = power_of_two(channels, 8, 16 if appends else 64)
+        block_c = power_of_two(channels, 8, 16 if lists else 64)
         return ReduceConfig(block_c, 16, steps=32, tiles=8, warps=4, stages=1)
     block_p = power_of_two(positions, 16, 1024)
     return ReduceConfig(

@@ -23,10 +23,10 @@ def quantised(shape, dtype=torch.float32, seed=0):
     return (torch.randint(-9, 10, shape, generator=generator) / 4).to(dtype)
 
 
-def reduced(kernel, x, scale=None, shift=None, activation=None, *, histogram=True, append=()):
+def reduced(kernel, x, scale=None, shift=None, activation=None, *, histogram=True, lists=()):
     counts = torch.zeros(x.shape[1], BINS, dtype=torch.int64, device=x.device)
     counts = counts if histogram else None
-    fields = kernel(x, scale, shift, activation, counts, *append)
+    fields = kernel(x, scale, shift, activation, counts, *lists)
     return Reduction(*fields, x.shape[2:].numel(), counts)
 
 

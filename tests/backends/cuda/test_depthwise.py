@@ -9,7 +9,7 @@ from helpers.tolerance import conv_bound
 
 from fastconv.backends import reference
 from fastconv.histogram import BINS
-from fastconv.reduction import Onward
+from fastconv.reduction import PostOps
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 WANTED = reference.KERNELS["conv_reduce"].run
@@ -57,7 +57,7 @@ def test_equals_the_reference_where_no_sum_rounds(case, dtype, kernels, device):
             assert kernels["conv_reduce"].supports(laid, *arguments) is None
             counts = counts_for(x)
             given = (laid, *arguments, *affine, "relu6")
-            wanted = WANTED(*given, counts, True)
+            wanted = WANTED(*given, counts, return_all)
             mine = counts_for(x) if name != "contiguous" else None
             got = kernels["conv_reduce"].run(*given, mine, name != "strided")
             for field, a, b in zip(FIELDS, got, wanted, strict=False):
@@ -91,7 +91,7 @@ def test_the_network_goes_on_with_another_value(kernels, device):
     given = (x, *arguments, None, None, None, None, True)
     value = WANTED(*given)[8].float()
     for _, laid in layouts(x):
-        got = kernels["conv_reduce"].run(laid, *given[1:], onward=Onward(scale, shift, "relu"))
+        got = kernels["conv_reduce"].run(laid, *given[1:], post_ops=PostOps(scale, shift, "relu"))
         assert torch.equal(got[8].float(), (value * 0.5 + 1).relu())
         assert torch.equal(got[3], value.flatten(2).amax(-1))
 
@@ -134,8 +134,9 @@ X = torch.zeros(1, 4, 9, 9)
     ("shape", "change", "reason"),
     [
         ((4, 4, 3, 3), {"groups": 1}, "not depthwise"),
+        ((4, 2, 3, 3), {"groups": 2}, "not depthwise"),
         ((8, 1, 3, 3), {}, "not depthwise"),
-        ((4, 1, 3, 4), {}, "rows of 4 taps; there are kernels for 3, 5 and 7"),
+        ((4, 1, 3, 4), {}, "a window of [3, 4]; there are kernels for rows of 3, 5 and 7"),
         ((4, 1, 3, 3), {"stride": [1, 3]}, "strides of 1 and 2"),
         ((4, 1, 3, 3), {"dilation": [2, 1]}, "dilation"),
         ((4, 1, 3, 3, 3), {}, "three spatial dimensions"),

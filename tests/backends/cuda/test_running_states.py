@@ -7,7 +7,7 @@ import torch
 from helpers.backend_cases import layouts
 
 from fastconv.backends import reference
-from fastconv.reduction import Append
+from fastconv.reduction import CandidateLists
 
 
 def entries(channels, count, seed, device):
@@ -117,10 +117,10 @@ def test_values_that_reach_a_threshold_are_listed(op, largest, kernels, device):
     hit = value >= threshold[:, None] if largest else value <= threshold[:, None]
     hit &= value.isfinite()
     for _, laid in layouts(x):
-        lists = Append.create(threshold, 264, largest=largest)
+        lists = CandidateLists.create(threshold, 264, largest=largest)
         if op == "conv_reduce":
             given = (weight, None, [1, 1], [1, 1, 1, 1], [1, 1], 9, None, None, None, None, False)
-            kernels[op].run(laid, *given, append=lists)
+            kernels[op].run(laid, *given, candidates=lists)
         else:
             kernels[op].run(laid, None, None, None, None, lists)
         for channel, found in enumerate(listed(lists)):
@@ -131,7 +131,7 @@ def test_values_that_reach_a_threshold_are_listed(op, largest, kernels, device):
 
 def test_a_list_that_is_too_short_is_told(kernels, device):
     x = torch.arange(24.0, device=device).view(1, 2, 12)
-    lists = Append.create(torch.tensor([4.0, 20.0], device=device), 4, largest=True)
+    lists = CandidateLists.create(torch.tensor([4.0, 20.0], device=device), 4, largest=True)
     kernels["channel_reduce"].run(x, None, None, None, None, lists)
     assert lists.counts.tolist() == [8, 4]
     assert set(lists.values[0].tolist()) < set(x[0, 0].tolist())

@@ -10,7 +10,7 @@ from helpers.tolerance import conv_bound
 
 from fastconv import channel_reduce, conv_reduce
 from fastconv.backends.triton import KERNELS
-from fastconv.reduction import ACTIVATIONS, Onward
+from fastconv.reduction import ACTIVATIONS, PostOps
 
 EXACT = ("min", "max", "argmax", "argmin", "positive", "nonfinite", "histogram")
 # input shape, C_out, kernel, stride, padding, dilation, groups, channels_last
@@ -110,17 +110,21 @@ def test_the_network_may_go_on_with_another_value(case, device):
     channels = len(weight)
     scale = torch.linspace(-1, 2, channels, device=device)
     shift = torch.linspace(1, -1, channels, device=device)
-    for onward in (Onward(scale, shift, "gelu"), Onward(scale, shift), Onward(activation="relu")):
+    for post_ops in (
+        PostOps(scale, shift, "gelu"),
+        PostOps(scale, shift),
+        PostOps(activation="relu"),
+    ):
         run = KERNELS["conv_reduce"].run
         given = (x, weight, bias, *geometry, None, None, None, None, True)
         *plain, value = run(*given)
-        *got, written = run(*given, onward=onward)
+        *got, written = run(*given, post_ops=post_ops)
         assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
         wanted = value.double()
-        if onward.scale is not None:
+        if post_ops.scale is not None:
             wanted = wanted * scale.double()[:, None, None] + shift.double()[:, None, None]
-        if onward.activation is not None:
-            wanted = getattr(F, onward.activation)(wanted)
+        if post_ops.activation is not None:
+            wanted = getattr(F, post_ops.activation)(wanted)
         torch.testing.assert_close(written.double(), wanted, rtol=2e-6, atol=2e-6)
         assert not torch.equal(written, value)
 

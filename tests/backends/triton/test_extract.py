@@ -11,9 +11,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 import fastconv
 from fastconv import dispatch
-from fastconv.measure import listing
+from fastconv.measure import candidates as listing
+from fastconv.run import layer_sink
 from fastconv.run import plan as planner
-from fastconv.run import run_state
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def whole_activations(monkeypatch):
         found.append(info.name)
         return whole(value, info, *arguments, **options)
 
-    whole = run_state.whole_peaks
-    monkeypatch.setattr(run_state, "whole_peaks", noted)
+    whole = layer_sink.whole_peaks
+    monkeypatch.setattr(layer_sink, "whole_peaks", noted)
     return found
 
 
@@ -122,13 +122,13 @@ def test_a_fused_convolution_lists_hits_and_writes_nothing(
     monkeypatch.setattr(planner, "_pays", lambda target, options: True)
     monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: True)
     written = []
-    run_fused = run_state.run_fused
+    run_fused = layer_sink.run_fused
 
     def noted(*arguments, return_activation, **given):
         written.append(return_activation)
         return run_fused(*arguments, return_activation=return_activation, **given)
 
-    monkeypatch.setattr(run_state, "run_fused", noted)
+    monkeypatch.setattr(layer_sink, "run_fused", noted)
     on_triton()
     lists = fastconv.extract(model, data, tmp_path / "lists.h5", **options)
     assert written == [True, True, False, False]
@@ -138,7 +138,7 @@ def test_a_fused_convolution_lists_hits_and_writes_nothing(
     short = fastconv.extract(model, data, tmp_path / "short.h5", **options)
     assert len(whole_activations) > 2
     kernels = dispatch.load("triton").KERNELS
-    without = kernels["conv_reduce"]._replace(lists=False)
+    without = kernels["conv_reduce"]._replace(takes=frozenset({"post_ops"}))
     monkeypatch.setitem(kernels, "conv_reduce", without)
     whole = fastconv.extract(model, data, tmp_path / "whole.h5", **options)
     wanted = whole["5"].topk

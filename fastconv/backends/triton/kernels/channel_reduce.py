@@ -5,8 +5,8 @@ import triton.language as tl
 
 from fastconv.backends.triton.kernels.epilogue import (
     NO_POSITION,
-    append,
     count_bins,
+    list_candidates,
     merge,
     new_state,
     store_state,
@@ -41,7 +41,7 @@ def channel_reduce_kernel(
     shift,
     fields,  # eight tensors [segments, N, C]
     histogram,  # [C, bins] or None
-    candidates,  # see epilogue.append; or None
+    candidates,  # see epilogue.list_candidates; or None
     SAMPLES,
     CHANNELS,
     POSITIONS,
@@ -93,7 +93,7 @@ def channel_reduce_kernel(
                 count_bins(histogram, v, inside, channel[:, None])
             if candidates is not None:
                 place = sample * POSITIONS + position
-                append(candidates, v, inside, channel, inside_c, place, LARGEST)
+                list_candidates(candidates, v, inside, channel, inside_c, place, LARGEST)
             finite = tl.abs(v) < float("inf")  # false for NaN
             ok = inside & finite
             w = tl.where(ok, v, 0.0)

@@ -34,7 +34,7 @@ def conv_reduce_direct_kernel(
     PADDED: tl.constexpr,  # some window reaches outside the input
     TILES: tl.constexpr,  # of one segment
     ACTIVATION: tl.constexpr,
-    ONWARD: tl.constexpr,  # activation of what is written, after its own affine map
+    POST_ACTIVATION: tl.constexpr,  # activation of what is written, after its own affine map
     LARGEST: tl.constexpr,  # of the candidates
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -69,7 +69,7 @@ def conv_reduce_direct_kernel(
             v = tl.fma(a[:, None], b.to(tl.float32), v)
         tile = finish_tile(
             v, given, row[:, None], sample, position[None, :], positions, channel, inside_m,
-            inside_m[:, None], valid[None, :], ACTIVATION, ONWARD, LARGEST,
+            inside_m[:, None], valid[None, :], ACTIVATION, POST_ACTIVATION, LARGEST,
         )  # fmt: skip
         state = add_tile(state, tile, start + tile[4], start + tile[5])
     store_state(fields, segment.to(tl.int64) * SAMPLES * CHANNELS + row, state, inside_m)

@@ -118,7 +118,7 @@ def conv_reduce_pointer_kernel(
     FLAT: tl.constexpr,
     PRECISION: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    ONWARD: tl.constexpr,  # activation of what is written, after its own affine map
+    POST_ACTIVATION: tl.constexpr,  # activation of what is written, after its own affine map
     LARGEST: tl.constexpr,  # of the candidates
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -148,7 +148,7 @@ def conv_reduce_pointer_kernel(
         )  # fmt: skip
         tile = finish_tile(
             v, given, row[:, None], sample, position[None, :], positions, channel, inside_m,
-            inside_m[:, None], valid[None, :], ACTIVATION, ONWARD, LARGEST,
+            inside_m[:, None], valid[None, :], ACTIVATION, POST_ACTIVATION, LARGEST,
         )  # fmt: skip
         state = add_tile(state, tile, start + tile[4], start + tile[5])
     store_state(fields, segment.to(tl.int64) * SAMPLES * CHANNELS + row, state, inside_m)

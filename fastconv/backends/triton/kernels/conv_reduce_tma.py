@@ -82,7 +82,7 @@ def conv_reduce_tma_kernel(
     TILES: tl.constexpr,  # of one segment
     PRECISION: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    ONWARD: tl.constexpr,  # activation of what is written, after its own affine map
+    POST_ACTIVATION: tl.constexpr,  # activation of what is written, after its own affine map
     LARGEST: tl.constexpr,  # of the candidates
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -126,7 +126,7 @@ def conv_reduce_tma_kernel(
         part = finish_tile(
             value, given, row[:, :, None], sample[:, :, None], flat(at, out_size),
             out_size[0] * out_size[1] * out_size[2], channel, inside_m, inside_row[:, :, None],
-            inside, ACTIVATION, ONWARD, LARGEST,
+            inside, ACTIVATION, POST_ACTIVATION, LARGEST,
         )  # fmt: skip
         argmax = flat(in_box(part[4], corner, BOX), out_size)
         state = add_tile(state, part, argmax, flat(in_box(part[5], corner, BOX), out_size))

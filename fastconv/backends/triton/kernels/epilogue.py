@@ -102,7 +102,7 @@ def transform(v, bias, scale, shift, channel, inside, ACTIVATION: tl.constexpr):
 @triton.jit
 def finish_tile(
     v, given, row, sample, position, positions, channel, inside_m, inside_row, exists,
-    ACTIVATION: tl.constexpr, ONWARD: tl.constexpr, LARGEST: tl.constexpr,
+    ACTIVATION: tl.constexpr, POST_ACTIVATION: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
     """Transform convolved values, write what is asked for, and reduce them along the last axis.
 
@@ -110,23 +110,23 @@ def finish_tile(
     row (of the fields), inside_row, sample and position are broadcast to v; exists: positions,
     for every row.
     """
-    bias, scale, shift, histogram, activation, onward_scale, onward_shift, candidates = given
+    bias, scale, shift, histogram, activation, post_scale, post_shift, candidates = given
     v = transform(v, bias, scale, shift, channel, inside_m, ACTIVATION)
     inside = exists & inside_row
     if activation is not None:
         at = activation + row * positions + position
-        u = transform(v, None, onward_scale, onward_shift, channel, inside_m, ONWARD)
+        u = transform(v, None, post_scale, post_shift, channel, inside_m, POST_ACTIVATION)
         tl.store(at, u.to(activation.dtype.element_ty), mask=inside)
     if histogram is not None:
         count_bins(histogram, v, inside, like_rows(channel, len(v.shape)))
     if candidates is not None:
         place = sample * positions + position
-        append(candidates, v, inside, channel, inside_m, place, LARGEST)
+        list_candidates(candidates, v, inside, channel, inside_m, place, LARGEST)
     return reduce_tile(v, exists, len(v.shape) - 1)
 
 
 @triton.jit
-def append(candidates, v, inside, channel, inside_m, place, LARGEST: tl.constexpr):
+def list_candidates(candidates, v, inside, channel, inside_m, place, LARGEST: tl.constexpr):
     """Put values that reach the threshold of their channel, and where they lie, on its list.
 
     Their order on the list is that of the atomic counter, any; a counter beyond the capacity

@@ -1,0 +1,218 @@
+"""A model as it is called: eagerly, in eval mode, without gradients, and left as it was found."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastconv.errors import InputError
+
+Forward = Callable[[nn.Module, Any], Any]
+CONTAINERS = (list, dict, set, deque)
+
+
+class Network:
+    """A model, and the way to call it with a batch.
+
+    Args:
+        model: any module. What `torch.compile` made is taken apart: hooks and fused layers need the
+            module itself, whose values are the same.
+        forward: `forward(model, batch)` instead of `model(batch)`; a tuple or list of tensors is
+            passed as arguments, a dict as keywords.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
+        if isinstance(model, torch.export.ExportedProgram):
+            raise InputError("an exported program is no nn.Module: give what its .module() returns")
+        if not isinstance(model, nn.Module):
+            raise InputError(f"the model must be an nn.Module, got a {type(model).__name__}")
+        self.module: nn.Module = getattr(model, "_orig_mod", model)
+        self._forward = forward
+        self.written: list[tuple[Tensor, Tensor]] = []  # what its forward changes, and as it was
+
+    def call(self, batch: Any) -> Any:
+        """The output for a batch, in whatever mode the model is."""
+        if self._forward is not None:
+            return self._forward(self.module, batch)
+        if isinstance(batch, dict):
+            return self.module(**batch)
+        if isinstance(batch, (list, tuple)):
+            return self.module(*batch)
+        return self.module(batch)
+
+    def names(self) -> dict[nn.Module, str]:
+        """Path of every module that can be hooked; "" for the model itself.
+
+        A shared module goes by its first path. TorchScript takes no hooks.
+        """
+        found: dict[nn.Module, str] = {}
+        for path, module in self.module.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule) and not _is_compiled(module):
+                found[module] = plain_path(path)
+        return found
+
+    def aliases(self) -> dict[str, str]:
+        """Further paths of shared modules, with the first one."""
+        names = self.names()
+        every = self.module.named_modules(remove_duplicate=False)
+        return {
+            plain_path(path): names[module]
+            for path, module in every
+            if module in names and names[module] != plain_path(path)
+        }
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Eval mode, no gradients, nothing compiled; afterwards all is as before.
+
+        That is modes, attributes of modules and what lists and dicts among them hold, and random
+        states; and the tensors that a first forward was seen to write to.
+        """
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # else nothing can be compiled
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(same_random_state())
+            stack.enter_context(self._same_attributes())
+            stack.enter_context(evaluation(self.module))
+            stack.enter_context(torch.inference_mode(mode=False))
+            stack.enter_context(torch.no_grad())
+            try:
+                yield
+            finally:
+                for tensor, before in self.written:
+                    tensor.copy_(before)
+
+    @contextmanager
+    def _same_attributes(self) -> Iterator[None]:
+        """Attributes of the modules put back, and what containers among them hold."""
+        before = [
+            (module, dict(vars(module)))
+            for module in self.module.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        ]
+        held = [
+            (value, value.copy())
+            for _, attributes in before
+            for name, value in attributes.items()
+            if type(value) in CONTAINERS and not name.endswith("_hooks")
+        ]
+        try:
+            yield
+        finally:
+            for module, attributes in before:
+                now = vars(module)
+                if len(now) != len(attributes) or any(
+                    now.get(name, self) is not value for name, value in attributes.items()
+                ):
+                    now.clear()
+                    now.update(attributes)
+            for value, copy in held:
+                if not _holds_the_same(value, copy):
+                    value.clear()
+                    (value.extend if isinstance(value, (list, deque)) else value.update)(copy)
+
+
+def _holds_the_same(value: Any, copy: Any) -> bool:
+    if len(value) != len(copy):
+        return False
+    if isinstance(value, set):
+        return value == copy
+    if isinstance(value, dict):
+        pairs = zip(value.items(), copy.items(), strict=True)
+        return all(k is j and v is w for (k, v), (j, w) in pairs)
+    return all(a is b for a, b in zip(value, copy, strict=True))
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return "_orig_mod" in module._modules
+
+
+def plain_path(path: str) -> str:
+    """The path of a module without the wrappers of `torch.compile`."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode, each set back to its own mode at the end."""
+    training = [module for module in model.modules() if getattr(module, "training", False)]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """The random states of torch (on the host), numpy and Python put back at the end."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def random_states() -> tuple[Any, ...]:
+    """What moves whenever a random number is drawn on the host."""
+    numbers = np.random.get_state(legacy=False)
+    return torch.get_rng_state().numpy().tobytes(), repr(numbers), random.getstate()
+
+
+def draw_random_numbers() -> None:
+    torch.rand(1), np.random.rand(), random.random()
+
+
+@contextmanager
+def explained(inputs: Any) -> Iterator[None]:
+    """Turn errors of torch about the shape of the input into an InputError; pass on all others."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = _explanation(str(error), getattr(inputs, "shape", None))
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _explanation(text: str, shape: torch.Size | None) -> str | None:
+    first = text.splitlines()[0] if text else ""
+    got = "the input" if shape is None else f"the input {list(shape)}"
+    channels = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    if channels and shape is not None and len(shape) > 1 and int(channels[2]) == shape[1]:
+        return (
+            f"a convolution of the model expects {channels[1]} channels, got {channels[2]}: "
+            f"the input is {list(shape)}, [N, C, *spatial] is read"
+        )
+    if re.search(r"Expected \d+D \(unbatched\) or \d+D \(batched\) input", text):
+        return (
+            "a convolution of the model expects another number of dimensions than "
+            f"{got} leads to: {first}"
+        )
+    if "Kernel size can't be greater than actual input size" in text:
+        return f"{got} is too small for the model: {first}"
+    if "Expected more than 1 value per channel when training" in text:
+        return (
+            "a norm of the model takes its moments from the batch, also in eval mode, which one "
+            f"value a channel does not allow ({got}): use track_running_stats=True, or another "
+            "batch size"
+        )
+    if "Guard failed" in text:
+        return (
+            f"the exported program does not take {got} ({first}): export it with dynamic_shapes, "
+            "or choose its own batch size; the number of samples must be a multiple of it"
+        )
+    return None

@@ -1,0 +1,101 @@
+"""The work of a run: unit after unit, until none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastconv.errors import FingerprintError, OutputError
+from fastconv.run.job import Job
+from fastconv.run.progress import Progress
+from fastconv.run.recording import Recording
+from fastconv.store.parts import PartsFolder
+
+
+def measure(job: Job, folder: PartsFolder, num_workers: int, *, progress: bool) -> Recording:
+    """Measure the units that no part holds yet; with fewer samples at a time where memory ends."""
+    own = job.options.own_units(len(job.source))
+    recording = Recording(job, folder, own)
+    if not job.source.skip:
+        refuse_skipped(recording.skipped(), folder.path)
+    if job.options.maps is not None:
+        _announce(folder.path, *recording.maps_size(), progress=progress)
+    while True:
+        try:
+            _measure_units(job, recording, own, num_workers, progress=progress)
+            break
+        except torch.OutOfMemoryError as error:
+            job.take_fewer(error)
+        torch.cuda.empty_cache()  # now that the error holds no tensors any more
+        recording = Recording(job, folder, own)  # a unit was half taken
+    if progress and (skipped := recording.skipped()):
+        why = job.source.skipped.get(skipped[0], f"sample {skipped[0]}")
+        print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
+    return recording
+
+
+def refuse_skipped(skipped: Sequence[int], where: Path) -> None:
+    if len(skipped):
+        raise FingerprintError(
+            f"{where} was made with on_error='skip' and lacks {len(skipped)} samples ({skipped[0]} "
+            "...); allow that again, or start anew (overwrite=True, --overwrite)"
+        )
+
+
+def _measure_units(
+    job: Job, recording: Recording, own: range, num_workers: int, *, progress: bool
+) -> None:
+    units, todo = job.options.units(len(job.source)), recording.todo
+    samples = sum(len(units[u]) for u in own)
+    left = sum(len(units[u]) for u in todo)
+    batches = job.source.batches([units[u] for u in todo], num_workers)
+    with (
+        Progress(samples, enabled=progress, done=samples - left) as bar,
+        _interruptible() as interrupted,
+        recording,
+    ):
+        for number, (inputs, labels) in zip(todo, batches, strict=True):
+            recording.take(number, units[number], inputs, labels)
+            bar.update(len(units[number]))
+            if interrupted():
+                raise KeyboardInterrupt
+
+
+def _announce(folder: Path, words: str, needed: float, *, progress: bool) -> None:
+    """Say how big the maps will be, and refuse what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"{words}; with the parts of the run about {needed / 1e9:.3g} GB are needed, the disk "
+            f"of {folder.parent} has {free / 1e9:.3g} GB free; keep fewer maps or make room"
+        )
+    if progress:
+        print(words, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Ctrl-C ends the run after the current unit, whose work is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if pressed:  # a second time: at once
+            raise KeyboardInterrupt
+        pressed.append(signum)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

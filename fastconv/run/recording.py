@@ -1,0 +1,164 @@
+"""What a run has measured so far: in memory since the last part, and in the parts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastconv.errors import FastconvError, FileFormatError
+from fastconv.format.result import LayerResult, SampleTable
+from fastconv.run.job import Job
+from fastconv.run.outcomes import MISSING
+from fastconv.run.recorder import Recorder, scatter_rows
+from fastconv.run.sample_rows import SampleRows
+from fastconv.run.save_clock import SaveClock
+from fastconv.store.parts import PartsFolder, PartWriter
+
+
+class Recording:
+    """Takes unit after unit and saves parts; left by an error, it saves what is done."""
+
+    def __init__(self, job: Job, folder: PartsFolder, own: range):
+        self._job, self._folder, self._own = job, folder, own
+        self._recorder = Recorder(job, self._open_part)
+        self._clock = SaveClock(self._recorder.nbytes)
+        self._writer: PartWriter | None = None
+        self._units: range = range(0)  # measured since the last part
+        self._rows = SampleRows()  # of those units
+        self._skipped: list[int] = []  # of those units
+        self._torn = False  # a unit is half taken, or a part half written
+        self._parts = folder.parts()
+        self.todo = self._resume()  # the units left to do
+
+    def _resume(self) -> list[int]:
+        """Take over the finished parts."""
+        done: set[int] = set()
+        for part in self._parts:
+            units = range(part.first, part.last + 1)
+            if not set(units) <= set(self._own) - done:
+                raise FileFormatError(f"{part.path} does not fit the run; delete it and run again")
+            done.update(units)
+            self._recorder.resume(part)
+        return [u for u in self._own if u not in done]
+
+    def maps_size(self) -> tuple[str, float]:
+        """The maps of this run in words, and the bytes that the disk needs until it is done.
+
+        While the finished file is written, its maps are in the parts as well.
+        """
+        infos, maps = [layer.info for layer in self._job.layers], self._recorder.maps
+        words, whole = maps.size(infos, np.asarray(self._own_samples()))
+        size = self._job.options.batch_size
+        left = np.asarray([i for u in self.todo for i in range(u * size, (u + 1) * size)], np.int64)
+        return words, whole + maps.size(infos, left)[1]
+
+    def take(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
+        """Measure one unit: the batch [n, C, ...] of its samples that could be read."""
+        if self._units and number != self._units.stop:
+            self.save()
+        if not self._units:
+            self._units = range(number, number)
+        self._torn = True
+        kept = self._job.source.kept(unit)
+        for rows in self._job.pieces(len(kept)):
+            own = None if labels is None else labels[rows]
+            self._recorder.take(kept[rows], self._job.transfer(inputs[rows]), own)
+        outcomes = self._recorder.end_unit(unit, kept, labels)
+        self._rows.add(
+            {
+                f"outcomes/{name}": scatter_rows(values, unit, kept, MISSING[name])
+                for name, values in outcomes.items()
+            }
+        )
+        if labels is not None:
+            self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
+        self._skipped += sorted(set(unit) - set(kept))
+        self._units = range(self._units.start, number + 1)
+        self._torn = False
+        if self._clock.due():
+            self.save()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was measured that no part holds yet."""
+        return bool(self._units)
+
+    # -- saving ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        options = self._job.options
+        try:
+            if kind is None:
+                self._recorder.settle()
+                if options.samples or options.maps is not None:  # rows are in the part
+                    self.save()
+            elif self._units and not self._torn:
+                with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
+                    self.save()
+        finally:
+            if self._writer is not None:
+                self._writer.discard()
+                self._writer = None
+
+    def _open_part(self) -> PartWriter:
+        if self._writer is None:
+            self._writer = PartWriter(self._folder, self._units.start)
+        return self._writer
+
+    def save(self) -> None:
+        """Write a part of the units since the last one."""
+        if not self._units:
+            return
+        began = time.monotonic()
+        self._torn = True  # until the part is whole
+        self._recorder.settle()
+        writer = self._open_part()
+        size, last = self._job.options.batch_size, self._units.stop - 1
+        self._rows.save(writer)
+        if self._skipped:
+            writer.append("skipped", np.asarray(self._skipped, np.int64))
+        self._recorder.save(writer, range(self._units.start * size, (last + 1) * size))
+        self._parts.append(writer.finish(last))
+        self._parts.sort(key=lambda part: part.first)
+        self._writer = None
+        self._recorder.forget_totals()
+        self._units, self._skipped, self._torn = range(0), [], False
+        self._clock.saved(time.monotonic() - began)
+
+    # -- the result --------------------------------------------------------------------------
+
+    def results(self) -> Iterator[LayerResult]:
+        """The finished layers, one at a time."""
+        own = self._own_samples()
+        kept = np.setdiff1d(np.asarray(own), self.skipped())
+        return self._recorder.results(self._parts, own, kept)
+
+    def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
+        """Keys, labels and outcomes of the samples of this run."""
+        own = self._own_samples()
+        keys = None if keys is None else keys[own.start : own.stop]
+        table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
+        if self._job.options.outcomes:
+            found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
+            table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
+        return table
+
+    def _joined(self, name: str) -> np.ndarray | None:
+        return self._rows.joined(name, self._parts, self._units.start)
+
+    def skipped(self) -> list[int]:
+        """The samples so far that could not be read."""
+        rows = [r for part in self._parts if (r := part.rows("skipped")) is not None]
+        return sorted([int(i) for r in rows for i in r] + self._skipped)
+
+    def _own_samples(self) -> range:
+        size = self._job.options.batch_size
+        return range(self._own.start * size, min(self._own.stop * size, len(self._job.source)))
