@@ -98,6 +98,9 @@ def capture_forward(
             network.call(inputs)
     except _Done:
         pass
+    except RuntimeError:
+        if missing:
+            raise  # else TorchScript has made one of _Done
     for i in sorted(missing):
         if on_absent is None:
             raise FastconvError(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, capture_forward, graph_signature, plan_capture
+from fastconv.capture import Probe, capture_forward, probe
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
@@ -50,50 +50,32 @@ class Job:
     def __init__(
         self, model: nn.Module, source: Samples, options: Options, layers: Any, device: torch.device
     ):
-        self.model, self.source, self.options, self.device = model, source, options, device
+        self.source, self.options, self.device = source, options, device
         first, _ = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)
         with self._autocast():
-            targets, layout = self._plan(Transfer(device, dtype=dtype)(first), layers)
-            self.transfer = Transfer(device, layout, dtype)
-            if device.type == "cpu":
-                source.layout = layout
-            example = self.transfer(first)
-            graph = graph_signature(model, example)
-            self.layers = plan_kernels(targets, options, device)
-            names = [layer.info.name for layer in self.layers]
-            self.affines: list[Affine] | None = None
-            if options.normalize == "batchnorm":
-                self.affines = _affines_that_follow(plan_capture(model, example, names, "norm"))
+            found = probe(model, Transfer(device, dtype=dtype)(first), layers, options.stage)
+        self._network = found.network
+        self.transfer = Transfer(device, found.layout, dtype)
+        if device.type == "cpu":
+            source.layout = found.layout
+        self.layers = plan_kernels(found.targets, options, device)
+        names = [layer.info.name for layer in self.layers]
+        self.affines = _affines(found, names) if options.normalize == "batchnorm" else None
         self.identity: dict[str, Any] = {
-            "model": model_hash(model),
-            "graph": graph,
+            "model": model_hash(found.network.module),
+            "graph": found.signature,
             "data": source.fingerprint(),
             "layers": names,
             "device": device.type,
-            "layout": str(layout).removeprefix("torch."),
+            "layout": str(found.layout).removeprefix("torch."),
             "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
         self._cast = _cast(prepared(first).dtype, dtype)
         self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
-
-    def _plan(self, first: Tensor, layers: Any) -> tuple[list[CaptureTarget], torch.memory_format]:
-        """What to capture, and the layout of the inputs.
-
-        Images run channels_last: convolutions, batch norm and pooling are faster that way on the
-        CPU (docs/benchmarks.md), tensor cores and TMA want it on a GPU. Unless the model has a
-        `view` that such a layout breaks.
-        """
-        stage = self.options.stage
-        if first.ndim == 4:
-            with contextlib.suppress(RuntimeError):
-                layout = torch.channels_last
-                example = first.contiguous(memory_format=layout)
-                return plan_capture(self.model, example, layers, stage), layout
-        return plan_capture(self.model, first, layers, stage), torch.contiguous_format
 
     def config(self) -> dict[str, Any]:
         """How the result was made, as the file keeps it."""
@@ -106,7 +88,7 @@ class Job:
             "fingerprint": self.identity,
             "made_by": self.made_by(),
             "kernels_chosen_by": chosen_by(self.device),
-            "model": type(self.model).__name__,
+            "model": type(self._network.module).__name__,
             "input_size": self.input_size,
             "display": None if display is None else {"low": display.low, "high": display.high},
         }
@@ -140,7 +122,7 @@ class Job:
         fused = {i for i, layer in enumerate(self.layers) if layer.fused}
         with self._autocast():
             capture_forward(
-                self.model,
+                self._network,
                 [layer.target for layer in self.layers],
                 inputs,
                 lambda i, value: sinks[i].output(value, batch),
@@ -149,8 +131,8 @@ class Job:
             )
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.options.dtype is None:
-            return contextlib.nullcontext()
+        if self.options.dtype is None:  # nor may that of the caller leak in
+            return torch.autocast(self.device.type, enabled=False)
         try:
             return torch.autocast(self.device.type, getattr(torch, self.options.dtype))
         except RuntimeError as error:  # of a GPU without bfloat16
@@ -182,16 +164,16 @@ def _cast(given: torch.dtype, wanted: torch.dtype | None) -> dict[str, str]:
     return {"input_cast": f"{before} -> {after}"}
 
 
-def _affines_that_follow(targets: Sequence[CaptureTarget]) -> list[Affine]:
+def _affines(found: Probe, names: Sequence[str]) -> list[Affine]:
     """Scale and shift of the batch norm after every layer.
 
     Raises:
         InputError: a layer that no batch norm with fixed moments follows.
     """
-    missing = [t.info.name for t in targets if t.scale is None]
+    missing = [name for name in names if name not in found.norms]
     if missing:
         raise InputError(
             f'normalize="batchnorm": no batch norm with fixed moments follows '
             f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
         )
-    return [(t.scale, t.shift) for t in targets]  # type: ignore[misc]
+    return [found.norms[name] for name in names]
