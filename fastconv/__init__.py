@@ -1,6 +1,10 @@
 """See what the convolutions of a trained network have learned."""
 
+import importlib
+from typing import Any
+
 from fastconv.dispatch import backends
+from fastconv.errors import InputError
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
@@ -33,3 +37,17 @@ __all__ = [
     "topk_merge",
     "__version__",
 ]
+
+_ANALYSES = ("ablate", "compare", "overlap")  # of `fastconv.insight`, which needs its extra
+
+
+def __getattr__(name: str) -> Any:
+    """The analyses, imported when they are first asked for."""
+    if name != "insight" and name not in _ANALYSES:
+        raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
+    try:
+        module = importlib.import_module("fastconv.insight")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise InputError(f"{package} is missing: pip install 'fastconv[insight]'") from error
+    return module if name == "insight" else getattr(module, name)

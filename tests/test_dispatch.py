@@ -14,6 +14,9 @@ import fastconv
 from fastconv import dispatch
 from fastconv.backends import cpu
 from fastconv.errors import BackendUnavailableError, InputError
+from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.conv_reduce import conv_reduce_in_network
+from fastconv.reduction import CandidateLists, PostOps
 
 X = torch.randn(2, 3, 4)
 
@@ -85,3 +88,47 @@ def test_the_environment_chooses_the_instruction_set():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "scalar"
+
+
+def test_private_arguments_go_only_to_a_kernel_that_takes_them(monkeypatch):
+    """Post-ops and candidate lists fall back like a dtype does, and the values are the same."""
+    conv = torch.nn.Conv1d(3, 5, 3)
+    post_ops = PostOps(torch.full((5,), 2.0), torch.ones(5), "relu")
+    given = {
+        "scale": None, "shift": None, "activation": None, "histogram": False, "written": True,
+        "post_ops": post_ops, "backend": "auto",
+    }  # fmt: skip
+    x = torch.randn(2, 3, 9)
+    with torch.no_grad():
+        wanted = conv_reduce_in_network(x, conv, **given)
+        best = dispatch.load(fastconv.backends()["conv_reduce"][0])
+        kernel = best.KERNELS["conv_reduce"]
+        monkeypatch.setitem(best.KERNELS, "conv_reduce", kernel._replace(takes=frozenset()))
+        got = conv_reduce_in_network(x, conv, **given)
+        torch.testing.assert_close(got.activation, wanted.activation)
+        torch.testing.assert_close(got.activation, torch.relu(2 * conv(x) + 1))
+        name = fastconv.backends()["conv_reduce"][0]
+        if name != "reference":
+            with pytest.raises(BackendUnavailableError, match="it takes no post_ops"):
+                conv_reduce_in_network(x, conv, **{**given, "backend": name})
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_every_backend_that_takes_candidate_lists_fills_them_alike(largest):
+    x = torch.randn(4, 3, 50)
+    x[0, 1, 3], x[2, 2, 7] = torch.nan, torch.inf
+    threshold = torch.tensor([0.5, -0.2, 1.0])
+    found = {}
+    for name in fastconv.backends()["channel_reduce"]:
+        if "candidates" in dispatch.load(name).KERNELS["channel_reduce"].takes:
+            lists = CandidateLists.create(threshold, 200, largest=largest)
+            channel_reduce(x, candidates=lists, backend=name)
+            found[name] = [
+                sorted(zip(lists.values[c, :n].tolist(), lists.places[c, :n].tolist(), strict=True))
+                for c, n in enumerate(lists.counts.tolist())
+            ]
+    assert "reference" in found
+    assert all(lists == found["reference"] for lists in found.values())
+    value = x.movedim(1, 0).flatten(1)
+    side = value >= threshold[:, None] if largest else value <= threshold[:, None]
+    assert [len(c) for c in found["reference"]] == (side & value.isfinite()).sum(1).tolist()

@@ -37,7 +37,9 @@ def capture_forward(
     fused: Container[int] = (),
     on_input: Callable[[int, Tensor], Tensor | None] | None = None,
     on_absent: Callable[[int], None] | None = None,
-) -> None:
+    *,
+    to_output: bool = False,
+) -> Any:
     """Run the model up to the deepest target, handing over each output as it appears.
 
     `on_output(i, tensor)` gets what the hooked call of targets[i] returned, [N, C, *spatial],
@@ -54,6 +56,10 @@ def capture_forward(
         inputs: a batch as the probe had it, of any number of samples.
         on_absent: called with targets that did not run, because the model chooses its path by the
             data; without it that is an error.
+        to_output: run the model to its end.
+
+    Returns:
+        The model's output with `to_output`, else None.
     """
     network = model if isinstance(model, Network) else Network(model)
     count = len(tensors_in(inputs)[0])
@@ -61,7 +67,7 @@ def capture_forward(
 
     def finished(i: int) -> None:
         missing.discard(i)
-        if not missing:
+        if not missing and not to_output:
             raise _Done
 
     def receive(i: int, output: object) -> None:
@@ -95,12 +101,13 @@ def capture_forward(
             if functions:
                 stack.enter_context(_watched(network, targets, functions, receive))
             stack.enter_context(explained(inputs))
-            network.call(inputs)
+            output = network.call(inputs)
     except _Done:
-        pass
+        output = None
     except RuntimeError:
-        if missing:
+        if missing or to_output:
             raise  # else TorchScript has made one of _Done
+        output = None
     for i in sorted(missing):
         if on_absent is None:
             raise FastconvError(
@@ -108,6 +115,7 @@ def capture_forward(
                 "chooses its path by the data; leave the layer out"
             )
         on_absent(i)
+    return output if to_output else None
 
 
 def _by_sample(tensor: Tensor, target: CaptureTarget, count: int) -> Tensor:

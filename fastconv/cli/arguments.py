@@ -6,23 +6,31 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+FITS = ("cover", "crop", "pad", "resize")
 _MODEL = "torchvision:NAME, timm:NAME, package.module:factory or file.py:factory"
 _DATA = (
-    "a folder of images (flat, or one folder a class), array.npy, arrays.npz[:NAME], "
-    "file.h5:DATASET, file.py:factory or package.module:factory"
+    "a folder of images, scans, sounds or videos (flat, or one folder a class), array.npy, "
+    "arrays.npz[:NAME], file.h5:DATASET, file.py:factory or package.module:factory"
 )
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
-    """MODEL and DATA, and how they are read."""
+    """MODEL and DATA, and all that decides what a sample is."""
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("data", metavar="DATA", help=_DATA)
     parser.add_argument("--weights", metavar="FILE", help="safetensors or a checkpoint")
     parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: cpu)")
-    images = parser.add_argument_group("folders of images")
-    images.add_argument("--size", type=int, help="resize the shorter side, crop the centre square")
-    images.add_argument("--mean", type=numbers, metavar="R,G,B", help="subtracted, after [0, 1]")
-    images.add_argument("--std", type=numbers, metavar="R,G,B", help="divides, after --mean")
+    parser.add_argument("--on-error", choices=("raise", "skip"), help="what broken samples do")
+    files = parser.add_argument_group("folders of files (docs/data.md)")
+    add = files.add_argument
+    add("--size", type=sizes, metavar="N[,N...]", help="of pictures: N, or H,W")
+    add("--fit", choices=FITS, help="to that size, or the first sample's (with --size: cover)")
+    add("--range", type=numbers, metavar="LOW,HIGH", help="values that become 0 and 1")
+    add("--channels", type=int, metavar="N", help="of every sample (pictures and videos: 3)")
+    add("--mean", type=numbers, metavar="R,G,B", help="subtracted, after [0, 1]")
+    add("--std", type=numbers, metavar="R,G,B", help="divides, after --mean")
+    add("--as-stored", action="store_true", help="pixels not turned by their EXIF orientation")
+    add("--frames", type=int, metavar="N", help="of every video, evenly spaced (default: all)")
 
 
 def model_and_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -30,7 +38,17 @@ def model_and_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from fastconv.cli.models import open_model
     from fastconv.cli.sources import open_source
 
-    data = open_source(arguments.data, arguments.size, arguments.mean, arguments.std)
+    data = open_source(
+        arguments.data,
+        size=arguments.size,
+        fit=arguments.fit,
+        value_range=arguments.range,
+        channels=arguments.channels,
+        mean=arguments.mean,
+        std=arguments.std,
+        as_stored=arguments.as_stored,
+        frames=arguments.frames,
+    )
     return open_model(arguments.model, arguments.weights), data
 
 
@@ -52,6 +70,11 @@ def _reads(what: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
 @_reads("numbers such as 0.5 or 0.485,0.456,0.406")
 def numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
+
+
+@_reads("whole numbers such as 224 or 16,112,112")
+def sizes(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def names(text: str) -> list[str]:

@@ -42,9 +42,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     how.add_argument(
         "--shard", type=shard, metavar="I/N", help="one share of the work: 0/4 ... 3/4"
     )
-    how.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what broken samples do"
-    )
     how.add_argument("--overwrite", action="store_true", help="replace a finished file")
     how.add_argument("--no-resume", action="store_true", help="drop the parts of an earlier call")
     how.add_argument("--quiet", action="store_true", help="no progress")
@@ -75,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         backend=arguments.backend,
-        on_error=arguments.on_error,
+        on_error=arguments.on_error or "raise",
         resume=not arguments.no_resume,
         overwrite=arguments.overwrite,
         shard=arguments.shard,

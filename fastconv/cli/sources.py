@@ -1,8 +1,9 @@
-"""DATA on the command line: a folder of images, an array in a file, or a factory."""
+"""DATA on the command line: a folder of files, an array in a file, or a factory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,33 @@ import h5py
 import numpy as np
 
 from fastconv.cli.models import call_factory
-from fastconv.data.image_folder import ImageFolder
+from fastconv.data.media_folder import MediaFolder
 from fastconv.errors import DataError, InputError
 
 _HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 
 
-def open_source(
-    spec: str,
-    size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Any:
-    """What `spec` names, as `open_data` takes it; the other arguments are for image folders.
+def open_source(spec: str, **files: Any) -> Any:
+    """What `spec` names, as `open_data` takes it.
 
     Args:
         spec: a folder, `array.npy` (mapped, not loaded), `arrays.npz` or `arrays.npz:name`,
             `file.h5:dataset`, `file.py:factory` or `package.module:factory`.
+        files: how the files of a folder are read: options of `MediaFolder`.
 
     Raises:
         InputError: nothing that can be read under that name.
     """
+    given = {
+        name: value for name, value in files.items() if value is not None and value is not False
+    }
     if Path(spec).is_dir():
-        return ImageFolder(spec, size, mean, std)
-    if size is not None or mean is not None or std is not None:
-        raise InputError(f"--size, --mean and --std are for folders of images; {spec} is none")
+        return _folder(spec, given)
+    if given:
+        raise InputError(
+            "--size, --mean and --std are for folders of images, and so are --fit, --range, "
+            f"--channels, --as-stored and --frames; {spec} is none"
+        )
     place, name = _split(spec)
     if place.suffix == ".npy":
         return _numpy(place)
@@ -45,9 +48,19 @@ def open_source(
     if ":" in spec:
         return call_factory(spec, "DATA")
     raise DataError(
-        f"there is no {spec}; DATA is a folder of images, an .npy or .npz file, file.h5:dataset, "
-        "file.py:factory or package.module:factory"
+        f"there is no {spec}; DATA is a folder of images (or scans, sounds, videos), an .npy or "
+        ".npz file, file.h5:dataset, file.py:factory or package.module:factory"
     )
+
+
+def _folder(spec: str, options: dict[str, Any]) -> MediaFolder:
+    """Its remarks (on files that are left out, say) in one line each on stderr."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        folder = MediaFolder(spec, **options)
+    for remark in remarks:
+        print(f"fastconv: {remark.message}", file=sys.stderr)
+    return folder
 
 
 class H5Array:

@@ -17,10 +17,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import fastconv
+    from fastconv.data import open_data
 
     with fastconv.open(arguments.file):
         pass  # no model is built for a file that cannot be read
     model, data = model_and_data(arguments)
+    if arguments.on_error is not None:  # else as the file says
+        data = open_data(data, skip=arguments.on_error == "skip")
     report = fastconv.verify(
         arguments.file, model, data, hits=arguments.hits, device=arguments.device
     )

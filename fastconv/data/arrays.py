@@ -29,6 +29,8 @@ class ArraySamples(Samples):
 
     def __init__(self, data: Any, labels: Tensor | None, *, skip: bool):
         self.skip, self.skipped = skip, {}
+        if isinstance(data, Tensor) or hasattr(data, "toarray"):
+            _as_input(data)  # refuses what cannot be sliced: sparse, nested, without values
         if len(data.shape) < 2:
             raise DataError(f"an array of samples is [N, C, ...], got shape {list(data.shape)}")
         if data.shape[0] == 0:
@@ -37,7 +39,7 @@ class ArraySamples(Samples):
         self.labels = None if labels is None else batch_labels(labels, len(self))
         self.sample_shape = tuple(int(n) for n in data.shape[1:])
         self.input_dtype = str(data.dtype).removeprefix("torch.")
-        check_not_random(self)
+        check_not_random(self.first(), lambda i: self._values([i]))
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
@@ -59,7 +61,7 @@ class ArraySamples(Samples):
         for index in unit:
             self.skipped.pop(index, None)
         try:
-            return as_tensor(self._read(rows))
+            return _as_input(self._read(rows))
         except OSError as error:  # of a file behind the array
             if not self.skip:
                 raise DataError(
@@ -70,7 +72,7 @@ class ArraySamples(Samples):
 
     def _one(self, index: int) -> Tensor | None:
         try:
-            return as_tensor(self._read([index]))[0]
+            return _as_input(self._read([index]))[0]
         except OSError as error:
             self.skipped[index] = f"sample {index} cannot be read: {one_line(error)}"
             return None
@@ -82,3 +84,10 @@ class ArraySamples(Samples):
 
     def keys(self) -> list[str] | None:
         return None
+
+
+def _as_input(values: Any) -> Tensor:
+    try:
+        return as_tensor(values)
+    except DataError as error:
+        raise DataError(f"the data {error}") from error

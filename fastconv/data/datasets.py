@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Subset
+import torch
+from torch.utils.data import DataLoader
 
+from fastconv.data.keys import keys_of
+from fastconv.data.media_folder import MediaFolder
+from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Failure, Read, Reader
 from fastconv.data.samples import (
     Batch,
@@ -34,16 +36,18 @@ class DatasetSamples(Samples):
         self, dataset: Any, collate: Callable | None, worker_init: Callable | None, *, skip: bool
     ):
         self.skip, self.skipped = skip, {}
-        if len(dataset) == 0:
-            raise DataError(f"the data set is empty ({type(dataset).__name__})")
         self.dataset, self.worker_init = dataset, worker_init
         self.kind = type(dataset).__name__
         self.reader = Reader(dataset, collate, skip=skip)
-        x, label = self.reader.read([self.first()])[:2]
+        with random_state_kept():
+            if len(dataset) == 0:
+                raise DataError(f"the data set is empty ({self.kind})")
+            first = self.first()
+            x, label = self.reader.read([first])[:2]
         self.sample_shape = self.reader.shape = tuple(x.shape[1:])
         self.input_dtype = str(x.dtype).removeprefix("torch.")
         self.reader.labelled = label is not None
-        check_not_random(self)
+        check_not_random(first, lambda i: self.reader.read([i])[0])
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -61,19 +65,27 @@ class DatasetSamples(Samples):
             prefetch_factor=_AHEAD if num_workers else None,
             collate_fn=_unchanged,
             worker_init_fn=partial(_start_worker, self.worker_init),
+            generator=torch.Generator(),  # its own: the global one is the caller's
         )
         batches = iter(loader)
         with _deaths_noticed_in_turn(num_workers):
             for number, unit in enumerate(units):
                 ahead = units[number : number + max(1, _AHEAD * num_workers)]
-                batch = _next(batches, unit[0], ahead[-1][-1])
+                with random_state_kept():
+                    batch = _next(batches, unit[0], ahead[-1][-1])
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(batch[2])
                 yield batch[0], batch[1]
 
     def keys(self) -> list[str] | None:
-        return _keys(self.dataset)
+        return keys_of(self.dataset)
+
+    def fingerprint(self) -> dict[str, Any]:
+        found = super().fingerprint()
+        if isinstance(self.dataset, MediaFolder) and (done := self.dataset.preparation()):
+            found["preparation"] = done
+        return found
 
 
 @contextlib.contextmanager
@@ -117,26 +129,3 @@ def _start_worker(then: Callable | None, worker: int) -> None:
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def _keys(dataset: Any) -> list[str] | None:
-    if isinstance(dataset, Subset):
-        inner = _keys(dataset.dataset)
-        return None if inner is None else [inner[i] for i in dataset.indices]
-    for name in ("keys", "samples", "imgs"):
-        found = getattr(dataset, name, None)
-        if not isinstance(found, list | tuple) or len(found) != len(dataset):
-            continue
-        names = [f[0] if isinstance(f, tuple | list) and f else f for f in found]
-        if all(isinstance(key, str | Path) for key in names):
-            root = getattr(dataset, "root", None)
-            return [_inside(key, root) for key in names]
-    return None
-
-
-def _inside(key: str | Path, root: Any) -> str:
-    """The key as a path inside its folder, where it is one."""
-    path = Path(key)
-    if isinstance(root, str | Path) and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return os.fspath(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.utils.data import (
@@ -24,11 +25,12 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
     Args:
         data: an array `[N, C, ...]` (tensor, numpy array, or anything with `shape`, `dtype` and
             slices, such as an h5py data set); a map-style data set whose samples are `x`,
-            `(x, y, ...)` or a dict (input under "x", "image", "input", "pixel_values", "audio" or
-            the like, else its first tensor; label under "y", "label" or "target"); or a
+            `(x, y, ...)` or a dict (input under "x", "image", "input", "data", "pixel_values",
+            "audio" or the like, else its array of most dimensions; label under "y", "label" or
+            "target"); or a
             `DataLoader`, whose data set is read in order of index with its `collate_fn`, whatever
             its sampler and batch size. Labels that are not integers are left out.
-        skip: leave out samples that cannot be read, instead of raising.
+        skip: leave out samples that are None or cannot be read, instead of raising.
 
     Raises:
         DataError: an empty, iterable, random or otherwise unusable data set.
@@ -51,6 +53,8 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
         return ArraySamples(data.tensors[0], labels, skip=skip)
     if hasattr(data, "shape") and hasattr(data, "dtype"):
         return ArraySamples(data, None, skip=skip)
+    if isinstance(data, Mapping):
+        raise DataError(f"data holds several data sets: {', '.join(map(str, data))}; give one")
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, str):
         raise DataError(
             "data must be a tensor [N, C, ...], a map-style data set or a DataLoader, "

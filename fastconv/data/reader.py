@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from fastconv.data.keys import keys_of
+from fastconv.data.parts import input_and_label, integer, no_array
 from fastconv.data.samples import Batch, Unit, as_tensor, batch_labels, one_line
 from fastconv.errors import DataError
-
-INPUT_NAMES = ("x", "image", "images", "img", "input", "inputs", "pixel_values", "audio", "video")
-LABEL_NAMES = ("y", "label", "labels", "target", "targets")
 
 Read = tuple[Tensor, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
 
@@ -27,13 +27,124 @@ class Failure(NamedTuple):
     trace: str
 
 
-class Reader(Dataset):
-    """Reads one unit of samples: the collate step, with errors that name the index."""
+class Collator:
+    """Makes the batch of some samples, with errors that name the index.
 
-    def __init__(self, dataset: Any, collate: Callable | None, *, skip: bool):
-        self.dataset, self.collate, self.skip = dataset, collate, skip
-        self.shape: tuple[int, ...] | None = None  # both known once sample 0 has been read
+    Attributes:
+        shape, labelled: of the first sample, once it has been read; the others must be alike.
+    """
+
+    def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
+        self.collate, self.skip, self.one_size = collate, skip, one_size
+        self.shape: tuple[int, ...] | None = None
         self.labelled: bool | None = None
+
+    def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
+        """The batch of samples by index; `failed` says why others are missing, and is added to."""
+        kept: dict[int, Any] = {}
+        for index, sample in samples.items():
+            try:
+                if sample is None:
+                    raise DataError(f"sample {index} is None: the data set could not read it")
+                kept[index] = sample if self.collate else self._split(sample, index)
+            except DataError as error:
+                self._note(error, index, failed)
+        if self.collate and kept:
+            kept, batch = self._collated(kept, failed)
+        if not kept:
+            labels = torch.zeros(0, dtype=torch.int64) if self.labelled else None
+            return torch.zeros(0, *(self.shape or ())), labels, failed
+        if self.collate:
+            return *batch, failed
+        found = [label for _, label in kept.values()]
+        unlabelled = None in found or self.labelled is False
+        x = torch.stack([x for x, _ in kept.values()])
+        return x, None if unlabelled else torch.tensor(found), failed
+
+    def _note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
+        if not self.skip:
+            raise error
+        failed[index] = str(error)
+
+    def _split(self, sample: Any, index: int) -> tuple[Tensor, int | None]:
+        try:
+            value, label = input_and_label(sample)
+            if not isinstance(value, Tensor | np.ndarray):
+                raise DataError(no_array(value))
+            x = as_tensor(value)
+        except DataError as error:
+            raise DataError(f"the input of sample {index} {error}") from error
+        self._check_shape(tuple(x.shape), index)
+        label = integer(label)
+        if self.labelled and label is None:
+            raise DataError(f"sample {index} has no integer label, but sample 0 has one")
+        return x, label
+
+    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
+        first = shape if self.shape is None else self.shape
+        if shape == first:
+            return
+        same_kind = len(shape) == len(first) and shape[:1] == first[:1]
+        if same_kind and not self.one_size:
+            return
+        remedy = "all must have as many channels and dimensions"
+        if same_kind:
+            remedy = "all must be equal: resize or crop them"
+        raise DataError(
+            f"sample {index} has shape {list(shape)}, sample 0 has {list(first)}; {remedy}"
+        )
+
+    def _collated(
+        self, samples: dict[int, Any], failed: dict[int, str]
+    ) -> tuple[dict[int, Any], Batch]:
+        """The batch that `collate_fn` makes, and the samples in it.
+
+        Those that it drops, or fails on, are found one by one if they may be skipped.
+        """
+        none: Batch = (torch.zeros(0), None)
+        try:
+            return samples, self._collate(samples)
+        except DataError:
+            if not self.skip:
+                raise
+        kept = {}
+        for index, sample in samples.items():
+            try:
+                self._collate({index: sample})
+                kept[index] = sample
+            except DataError as error:
+                failed[index] = str(error)
+        return kept, self._collate(kept) if kept else none
+
+    def _collate(self, samples: dict[int, Any]) -> Batch:
+        unit = list(samples)
+        where = f"samples {unit[0]} ... {unit[-1]}" if len(unit) > 1 else f"sample {unit[0]}"
+        try:
+            value, label = input_and_label(self.collate(list(samples.values())))  # type: ignore[misc]
+        except Exception as error:
+            raise DataError(f"collate_fn fails on {where}: {one_line(error)}") from error
+        if not isinstance(value, Tensor | np.ndarray):
+            raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
+        x = as_tensor(value)
+        if x.ndim == 0 or len(x) != len(unit):
+            raise DataError(
+                f"collate_fn makes shape {list(x.shape)} of {where}, expected {len(unit)} rows: "
+                "one per sample (on_error='skip' leaves out what it drops)"
+            )
+        try:
+            self._check_shape(tuple(x.shape[1:]), unit[0])
+        except DataError as error:
+            raise DataError(f"collate_fn: {error}") from error
+        labels = batch_labels(label, len(unit))
+        return x, None if self.labelled is False else labels
+
+
+class Reader(Collator, Dataset):
+    """Reads one unit of samples: its index is a whole unit."""
+
+    def __init__(self, dataset: Any, collate: Callable | None, **how: bool):
+        super().__init__(collate, **how)
+        self.dataset = dataset
 
     def __getitem__(self, unit: Unit) -> Read | Failure:
         if get_worker_info() is None:
@@ -45,83 +156,24 @@ class Reader(Dataset):
 
     def read(self, unit: Unit) -> Read:
         """The batch of those samples that can be read, and why others cannot."""
-        samples, failed = [], {}
+        samples: dict[int, Any] = {}
+        failed: dict[int, str] = {}
         for index in unit:
             try:
-                samples.append(self._sample(index))
+                samples[index] = self._sample(index)
             except DataError as error:
-                if not self.skip:
-                    raise
-                failed[index] = str(error)
-        if not samples:
-            labels = torch.zeros(0, dtype=torch.int64) if self.labelled else None
-            return torch.zeros(0, *(self.shape or ())), labels, failed
-        if self.collate is not None:
-            return *self._collated(samples, [i for i in unit if i not in failed]), failed
-        found = [label for _, label in samples]
-        unlabelled = None in found or self.labelled is False
-        x = torch.stack([x for x, _ in samples])
-        return x, None if unlabelled else torch.tensor(found), failed
+                self._note(error, index, failed)
+        return self.batch(samples, failed)
 
     def _sample(self, index: int) -> Any:
-        """One sample; input and label when they are not collated."""
         try:
-            sample = self.dataset[index]
+            return self.dataset[index]
         except Exception as error:
-            raise DataError(f"sample {index} cannot be read: {one_line(error)}") from error
-        return sample if self.collate is not None else self._split(sample, index)
+            why = str(error) if isinstance(error, DataError) else one_line(error)
+            if self._keys is not None and self._keys[index] not in why:
+                why += f" ({self._keys[index]})"
+            raise DataError(f"sample {index} cannot be read: {why}") from error
 
-    def _split(self, sample: Any, index: int) -> tuple[Tensor, int | None]:
-        value, label = _input_and_label(sample)
-        if not isinstance(value, Tensor | np.ndarray):
-            raise DataError(
-                f"the input of sample {index} is a {type(value).__name__}, not a tensor [C, ...]; "
-                "give the data set a transform that makes one"
-            )
-        x = as_tensor(value)
-        shape = self.shape if self.shape is not None else tuple(x.shape)
-        if tuple(x.shape) != shape:
-            raise DataError(
-                f"sample {index} has shape {list(x.shape)}, sample 0 has {list(shape)}; "
-                "all must be equal: resize or crop them"
-            )
-        label = _integer(label)
-        if self.labelled and label is None:
-            raise DataError(f"sample {index} has no integer label, but sample 0 has one")
-        return x, label
-
-    def _collated(self, samples: list[Any], unit: Unit) -> Batch:
-        where = f"samples {unit[0]} ... {unit[-1]}" if len(unit) > 1 else f"sample {unit[0]}"
-        try:
-            value, label = _input_and_label(self.collate(samples))  # type: ignore[misc]
-        except Exception as error:
-            raise DataError(f"collate_fn fails on {where}: {one_line(error)}") from error
-        if not isinstance(value, Tensor | np.ndarray):
-            raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
-        x = as_tensor(value)
-        expected = [len(unit), *(self.shape if self.shape is not None else x.shape[1:])]
-        if list(x.shape) != expected:
-            raise DataError(
-                f"collate_fn makes shape {list(x.shape)} of {where}, expected {expected}: "
-                "one row per sample, all of one shape"
-            )
-        labels = batch_labels(label, len(unit))
-        return x, None if self.labelled is False else labels
-
-
-def _input_and_label(sample: Any) -> tuple[Any, Any]:
-    if isinstance(sample, Mapping):
-        arrays = [v for v in sample.values() if isinstance(v, Tensor | np.ndarray)]
-        named = [sample[name] for name in INPUT_NAMES if name in sample]
-        label = next((sample[name] for name in LABEL_NAMES if name in sample), None)
-        return next(iter([*named, *arrays]), None), label
-    if isinstance(sample, tuple | list) and sample:
-        return sample[0], sample[1] if len(sample) > 1 else None
-    return sample, None
-
-
-def _integer(value: Any) -> int | None:
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        labels = batch_labels(value.reshape(-1), 1)
-        return None if labels is None else int(labels)
-    return int(value) if isinstance(value, int) else None
+    @cached_property
+    def _keys(self) -> list[str] | None:
+        return keys_of(self.dataset)

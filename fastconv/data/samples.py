@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.data.random_state import random_state_kept, seed_all
 from fastconv.errors import DataError, InputError
 
 _FINGERPRINTED = 16
+_READ_AGAIN = 8  # times, where random numbers are drawn: a coin shows itself but for 1 in 256
 
 Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
 Batch = tuple[Tensor, Tensor | None]
@@ -64,6 +66,11 @@ class Samples(ABC):
                 return index
         raise DataError(f"none of the {len(self)} samples can be read: {self.skipped[0]}")
 
+    def spread(self, count: int) -> list[int]:
+        """At most `count` samples, evenly spaced, the first and the last included."""
+        n = len(self)
+        return sorted({round(i) for i in np.linspace(0, n - 1, min(n, count))})
+
     @abstractmethod
     def keys(self) -> list[str] | None:
         """One name per sample (a file's path inside its folder), or None."""
@@ -73,12 +80,11 @@ class Samples(ABC):
 
         `contents_sha256` covers inputs and labels of 16 evenly spaced samples, the first and the
         last included; `keys_sha256` covers every key. Random augmentation would change it from
-        run to run, so `open_data` refuses a data set whose first sample changes when read twice.
+        run to run: `open_data` refuses a data set whose first sample differs when read again.
         """
         n = len(self)
-        chosen = sorted({round(i) for i in np.linspace(0, n - 1, min(n, _FINGERPRINTED))})
         contents = hashlib.sha256()
-        for x, label in self.batches([[i] for i in chosen]):
+        for x, label in self.batches([[i] for i in self.spread(_FINGERPRINTED)]):
             contents.update(_bytes(prepared(x)) + (b"" if label is None else _bytes(label)))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
@@ -97,22 +103,53 @@ def check_unit(unit: Unit, n: int) -> None:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
-def check_not_random(samples: Samples) -> None:
-    index = samples.first()
-    (first, _), (second, _) = samples.batches([[index], [index]])
-    if _bytes(first) != _bytes(second):
-        raise DataError(
-            f"the data set is random: sample {index} differs when read twice, so no result could "
-            "be resumed or verified; switch its random augmentation off"
-        )
+def check_not_random(index: int, read: Callable[[int], Tensor]) -> None:
+    """Read a sample again, each time under another seed.
+
+    Raises:
+        DataError: it differs, as one of a random transform does.
+    """
+    with random_state_kept():
+        first, moved = _under_seed(0, index, read)
+        for seed in range(1, 1 + (_READ_AGAIN if moved else 1)):
+            if _under_seed(seed, index, read)[0] != first:
+                raise DataError(
+                    f"the data set is random: sample {index} differs when it is read again, so no "
+                    "result could be resumed or verified; leave its random transforms out "
+                    "(flips, crops, noise), as for validation"
+                )
+
+
+def _under_seed(seed: int, index: int, read: Callable[[int], Tensor]) -> tuple[bytes, bool]:
+    """The bytes of a sample, and whether reading it draws from the global random state."""
+    seed_all(seed)
+    with random_state_kept() as moved:
+        return _bytes(read(index)), moved()
 
 
 def as_tensor(value: Any) -> Tensor:
+    """A dense tensor of real numbers on the same memory, where torch can use it.
+
+    Raises:
+        DataError: other kinds of tensors, and dtypes that torch lacks; the message goes on from
+            "the input".
+    """
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_nested:
+            raise DataError("is sparse or nested, not a dense tensor; use .to_dense()")
+        if value.is_quantized or value.is_meta:
+            what = (
+                "quantized; use .dequantize()" if value.is_quantized else "a meta tensor, no values"
+            )
+            raise DataError(f"is {what}")
         return value.detach()
+    if hasattr(value, "toarray"):
+        raise DataError("is a sparse array, not a dense one; use .toarray()")
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise DataError(f"an input must be an array of real numbers, got dtype {array.dtype}")
+        raise DataError(f"must be an array of real numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise DataError(f"is {array.dtype}, which torch lacks; use .astype(np.float32)")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     usable = array.flags.writeable and min(array.strides, default=0) >= 0  # by torch, as it is
     return torch.from_numpy(array if usable else array.copy())

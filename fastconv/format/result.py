@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,12 +83,18 @@ class Maps:
 
 @dataclass
 class SampleTable:
-    """What is known of the samples of a data set."""
+    """What is known of the samples of a data set, `count` = N of them."""
 
     count: int
     keys: Sequence[str] | None = None  # file names and the like
-    labels: np.ndarray | None = None  # [count] integers
+    labels: np.ndarray | None = None  # [N] integers
     skipped: Sequence[int] = ()  # samples that could not be read, with skipping allowed
+    # label and prediction int64, confidence float32, correct uint8, each [N]; label, prediction and
+    # correct -1, -1 and 0, confidence NaN where a sample was skipped
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray | Sequence[str]] = field(default_factory=dict)  # numbers, text
+    classes: Sequence[str] | None = None  # the name of each label
+    thumbnails: Mapping[int, np.ndarray] = field(default_factory=dict)  # sample: uint8 [h, w, 3]
 
 
 @dataclass
@@ -109,3 +115,4 @@ class LayerResult:
     samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
     samples_mean: Rows | None = None
     maps: Maps | None = None
+    conditions: dict[str, LayerResult] = field(default_factory=dict)  # by name; they have no weight

@@ -27,6 +27,7 @@ class MeasuredBatch:
         overflowed: layers that made candidate lists, and whether one was too short (a device
             tells later).
         redo: in a second forward, the layers whose lists were too short; None in the first.
+        scores: the model's class scores [n, K], where outcomes are kept.
     """
 
     def __init__(self, samples: list[int], inputs: Tensor, source: PatchSource, mapped: np.ndarray):
@@ -37,6 +38,7 @@ class MeasuredBatch:
         self.sample_rows: dict[int, tuple[Tensor, Tensor]] = {}
         self.overflowed: dict[int, Tensor] = {}
         self.redo: set[int] | None = None
+        self.scores: Tensor | None = None
         self._answer: Callable[[], list[Any]] = list
 
     def elsewhere(self, inputs: Tensor, rows: Tensor) -> MeasuredBatch:
@@ -45,6 +47,11 @@ class MeasuredBatch:
         other.inputs, other.rows = inputs, rows
         other.source = self.source.elsewhere(inputs)
         return other
+
+    def forget_inputs(self) -> None:
+        """Free the memory of the inputs: no second forward will need them."""
+        self.inputs = self.inputs[:0]
+        self.source = self.source.elsewhere(self.inputs)
 
     def ask(self) -> None:
         """Start to read back which lists were too short."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from torch import nn
 from fastconv.data import open_data
 from fastconv.errors import InputError, OutputError
 from fastconv.run.allocator import freed_memory_kept
+from fastconv.run.condition import conditions_of, descriptions
 from fastconv.run.fingerprint import require_equal
 from fastconv.run.job import Job
 from fastconv.run.loop import measure, refuse_skipped
 from fastconv.run.options import Options
+from fastconv.run.outcomes import describe_output
 from fastconv.run.transfer import on_device
 from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
@@ -40,8 +43,10 @@ def extract(
     maps: Any = None,
     maps_dtype: str = "rounded",
     normalize: str | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    outcomes: bool = False,
+    output: Any = None,
     on_error: str = "raise",
-    conditions: Any = None,
     batch_size: int = 64,
     num_workers: int = 0,
     device: torch.device | str | None = None,
@@ -81,6 +86,12 @@ def extract(
             "instance", "l1", "l2" (of each sample and filter) and "batchnorm" (that follows the
             convolution) are applied as maps are written; "zscore" and "minmax" take the
             statistics of the data set, so `layer.map()` applies them: the file keeps raw values.
+        conditions: by name, changes of the input batch, such as those of `fastconv.perturb`: the
+            same samples are measured changed, too, in the same pass. Any `change(batch, samples)`
+            does that gives a batch of the same shape; the file knows it by its name.
+        outcomes: keep label, prediction, confidence and correctness of every sample.
+        output: where the class scores [n, K] are in the model's output: a name or index in a dict
+            or tuple, or a function of it; needed where the output is no tensor.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file.
         batch_size: samples per forward; also the unit of work that is never split.
@@ -104,11 +115,10 @@ def extract(
     Memory:
         Does not grow with the number of samples, whatever is kept.
     """
-    if conditions is not None:
-        raise InputError("conditions are not supported yet; transform the data set instead")
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error must be raise or skip, got {on_error!r}")
     source = open_data(data, skip=on_error == "skip")
+    changes = conditions_of(conditions)
     options = Options.create(
         length=len(source),
         stage=stage,
@@ -126,12 +136,15 @@ def extract(
         dtype=dtype,
         backend=backend,
         shard=shard,
+        outcomes=outcomes,
+        output=describe_output(output),
+        conditions=descriptions(changes),
     )
     out = Path(out)
     if not out.parent.is_dir():
         raise OutputError(f"there is no folder {out.parent}; make it first")
     with freed_memory_kept(), on_device(model, device) as where:
-        job = Job(model, source, options, layers, where)
+        job = Job(model, source, options, layers, where, conditions=changes, output=output)
         if out.exists() and not overwrite:
             return _finished(out, job)
         with PartsFolder(out) as folder:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import Probe, capture_forward, probe
+from fastconv.capture import capture_forward, probe
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
+from fastconv.run.condition import Condition
 from fastconv.run.fingerprint import made_by, model_hash
 from fastconv.run.options import Options
+from fastconv.run.outcomes import Output, class_scores, outcomes_of
 from fastconv.run.plan import chosen_by, plan_kernels
 from fastconv.run.transfer import Transfer
 
@@ -40,7 +42,10 @@ class Job:
     Holds nothing that was measured: that is in the sinks that `forward` is given.
 
     Attributes:
+        conditions: under which the same samples are measured as well.
         layers: what is measured, in forward order, and how.
+        network: the model as it is called.
+        edges: pairs of layers, the output of the first reaching the second.
         input_size: spatial size of a sample.
         display: how input values become colours; None where pictures are not images.
         affines: scale and shift of the batch norm after every layer, where maps are to have them.
@@ -48,21 +53,32 @@ class Job:
     """
 
     def __init__(
-        self, model: nn.Module, source: Samples, options: Options, layers: Any, device: torch.device
+        self,
+        model: nn.Module,
+        source: Samples,
+        options: Options,
+        layers: Any,
+        device: torch.device,
+        *,
+        conditions: Sequence[Condition] = (),
+        output: Output = None,
     ):
         self.source, self.options, self.device = source, options, device
-        first, _ = next(iter(source.batches([[source.first()]])))
+        self.conditions, self._output = list(conditions), output
+        first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)
         with self._autocast():
             found = probe(model, Transfer(device, dtype=dtype)(first), layers, options.stage)
-        self._network = found.network
+        self.network, self.edges = found.network, found.edges
         self.transfer = Transfer(device, found.layout, dtype)
         if device.type == "cpu":
             source.layout = found.layout
         self.layers = plan_kernels(found.targets, options, device)
         names = [layer.info.name for layer in self.layers]
-        self.affines = _affines(found, names) if options.normalize == "batchnorm" else None
+        self.affines: list[Affine] | None = None
+        if options.normalize == "batchnorm":
+            self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
             "model": model_hash(found.network.module),
             "graph": found.signature,
@@ -73,6 +89,8 @@ class Job:
             "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
+        self._dtype = dtype or torch.float32
+        self._try_out(self.transfer(first), label)
         self._cast = _cast(prepared(first).dtype, dtype)
         self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
@@ -88,7 +106,7 @@ class Job:
             "fingerprint": self.identity,
             "made_by": self.made_by(),
             "kernels_chosen_by": chosen_by(self.device),
-            "model": type(self._network.module).__name__,
+            "model": type(self.network.module).__name__,
             "input_size": self.input_size,
             "display": None if display is None else {"low": display.low, "high": display.high},
         }
@@ -117,18 +135,47 @@ class Job:
             stacklevel=2,
         )
 
-    def forward(self, inputs: Tensor, sinks: Sequence[Sink], batch: Any) -> None:
-        """Run the model up to the deepest layer; each layer goes to its sink, with `batch`."""
+    def _try_out(self, example: Tensor, label: Tensor | None) -> None:
+        """Find out on one sample, before any work is done, whether all that is asked for works."""
+        if self.options.outcomes:
+            with torch.no_grad():
+                outcomes_of(self.scores(example), label)
+        sample = torch.tensor([self.source.first()], device=example.device)
+        for condition in self.conditions:
+            self.changed(condition, example, sample, label)
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The model's class scores [n, K]; with their gradient where that is enabled."""
+        gradient = torch.is_grad_enabled()
+        with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
+            return class_scores(self.network.call(inputs.to(self._dtype)), self._output)
+
+    def changed(
+        self, condition: Condition, inputs: Tensor, samples: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The inputs of some samples under a condition, ready for `forward`."""
+        with torch.no_grad():
+            return self.transfer(condition.apply(inputs, samples, self.scores, labels))
+
+    def forward(
+        self, inputs: Tensor, sinks: Sequence[Sink], batch: Any, *, scores: bool = False
+    ) -> Tensor | None:
+        """Run the model up to the deepest layer; each layer goes to its sink, with `batch`.
+
+        With `scores` it runs to its end, and its class scores [n, K] are returned.
+        """
         fused = {i for i, layer in enumerate(self.layers) if layer.fused}
         with self._autocast():
-            capture_forward(
-                self._network,
+            output = capture_forward(
+                self.network,
                 [layer.target for layer in self.layers],
                 inputs,
                 lambda i, value: sinks[i].output(value, batch),
                 fused,
                 lambda i, x: sinks[i].input(x, batch),
+                to_output=scores,
             )
+        return class_scores(output, self._output) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:  # nor may that of the caller leak in
@@ -164,16 +211,16 @@ def _cast(given: torch.dtype, wanted: torch.dtype | None) -> dict[str, str]:
     return {"input_cast": f"{before} -> {after}"}
 
 
-def _affines(found: Probe, names: Sequence[str]) -> list[Affine]:
+def _affines_that_follow(names: Sequence[str], norms: Mapping[str, Affine]) -> list[Affine]:
     """Scale and shift of the batch norm after every layer.
 
     Raises:
         InputError: a layer that no batch norm with fixed moments follows.
     """
-    missing = [name for name in names if name not in found.norms]
+    missing = [name for name in names if name not in norms]
     if missing:
         raise InputError(
             f'normalize="batchnorm": no batch norm with fixed moments follows '
             f"{', '.join(missing[:5])}; leave these layers out or choose another normalisation"
         )
-    return [found.norms[name] for name in names]
+    return [norms[name] for name in names]

@@ -44,12 +44,13 @@ class LayerSink:
         options: Options,
         input_size: tuple[int, ...],
         maps: KeptMaps,
+        packed: dict[nn.Module, Tensor],
     ):
         self.index, self.info = index, planned.info
         self._target, self._options, self._maps = planned.target, options, maps
         self._measures = measures(options)
         self.state = LayerState(planned.info, self._measures, input_size)
-        self._packed: dict[nn.Module, Tensor] = {}  # the weight as the kernel reads it
+        self._packed = packed  # weights as the kernel reads them
 
     def output(self, value: Tensor, batch: MeasuredBatch) -> None:
         """Measure the output [n, C, *spatial] of the layer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
@@ -88,13 +88,21 @@ def _in_order(runs: list[Run]) -> list[Run]:
 
 
 def _merged(runs: list[Run], name: str) -> LayerResult:
-    stored = runs[0].config["fingerprint"]
+    result = _joined(runs[0], (run[name].result() for run in runs))
+    for condition in runs[0].conditions:
+        parts = (run[name].condition(condition).result() for run in runs)
+        result.conditions[condition] = _joined(runs[0], parts)
+    return result
+
+
+def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
+    """One layer of all shards, read one after the other."""
+    stored = first.config["fingerprint"]
     options = Options.from_stored(stored, stored["data"]["length"])
     state, samples_max, samples_mean, maps = None, [], [], []
-    for run in runs:
-        part = run[name].result()
+    for part in parts:
         if state is None:
-            size = tuple(run.config["input_size"])
+            size = tuple(first.config["input_size"])
             state, weight = LayerState(part.info, measures(options), size), part.weight
         state.merge(part)
         samples_max.append(part.samples_max)  # read as they are written
@@ -142,4 +150,11 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
         [key for part in keys for key in part] if keys else None,
         np.concatenate(labels) if labels else None,
         [index for table in tables for index in table.skipped],
+        outcomes=_joined_columns([table.outcomes for table in tables]),
+        columns=_joined_columns([table.columns for table in tables]),
+        classes=tables[0].classes,
     )
+
+
+def _joined_columns(parts: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -37,6 +37,10 @@ class Options:
     dtype: str | None
     backend: str
     shard: tuple[int, int]
+    outcomes: bool = False
+    output: str | int | None = None  # where the class scores are in the output
+    columns: tuple[str, ...] = ()  # of the data set
+    conditions: dict[str, dict[str, Any]] | None = None  # name: what identifies the change
 
     @classmethod
     def create(cls, *, length: int, **given: Any) -> Options:
@@ -60,6 +64,9 @@ class Options:
         _check_normalize(given)
         given["dtype"] = _dtype_name(given["dtype"])
         given["shard"] = _shard(given["shard"])
+        given["columns"] = _columns(given.get("columns", ()))
+        if given.get("output") is not None and not given.get("outcomes"):
+            raise InputError("output names the class scores of outcomes; give outcomes=True, too")
         options = cls(**given)
         if not (options.stats or options.topk or options.samples or options.maps):
             raise InputError("nothing to measure: stats, topk, samples and maps are all off")
@@ -83,8 +90,17 @@ class Options:
             ) from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the shard only where there is more than one."""
+        """Plain values for JSON; the shard only where there is more than one.
+
+        What format 1.0 did not know stands there only where it was asked for.
+        """
         values = asdict(self)
+        values["columns"] = list(self.columns)
+        for name, default in (("outcomes", False), ("columns", []), ("conditions", None)):
+            if values[name] == default:
+                del values[name]
+        if self.output is None:
+            del values["output"]
         if self.maps is not None and not isinstance(self.maps, str):
             values["maps"] = list(self.maps)
         values["shard"] = None if self.shard == (0, 1) else list(self.shard)
@@ -125,6 +141,13 @@ def _map_samples(maps: Any, length: int) -> tuple[int, ...] | str | None:
         wrong = indices[0] if indices[0] < 0 else indices[-1]
         raise InputError(f"maps: there is no sample {wrong}; the data set has {length}")
     return tuple(indices) or None
+
+
+def _columns(columns: Any) -> tuple[str, ...]:
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise InputError(f"columns must be names, each once, got {columns!r}")
+    return names
 
 
 def _check_normalize(given: dict[str, Any]) -> None:

@@ -49,12 +49,15 @@ def plan_kernels(
     # A map, or several hits of a sample, are taken from the value that is written.
     if options.maps is not None or options.many_hits:
         targets = [_up_to_the_stage(t) for t in targets]
+    if options.outcomes:  # the forward goes on to the output, which needs every value
+        targets = [_written(t) for t in targets]
     return [PlannedLayer(t, fused=able and pays(t, options)) for t in targets]
 
 
 def replays(options: Options, place: torch.device) -> bool:
     """Whether full batches run from a CUDA graph: where the host reads nothing batch by batch."""
     reads = options.many_hits or options.samples or options.maps is not None
+    reads = reads or options.outcomes or options.conditions is not None
     known = place.type == "cuda" and gpu_cost.graph_is_faster(_name(place), options.batch_size)
     return known and not reads
 
@@ -71,6 +74,11 @@ def _name(place: torch.device) -> str:
 def _up_to_the_stage(target: CaptureTarget) -> CaptureTarget:
     fusion = target.fusion
     return target if fusion is None else replace(target, fusion=fusion.up_to_the_stage())
+
+
+def _written(target: CaptureTarget) -> CaptureTarget:
+    unread = target.fusion is not None and not target.fusion.read
+    return replace(target, fusion=None) if unread else target
 
 
 def _pays(target: CaptureTarget, options: Options) -> bool:

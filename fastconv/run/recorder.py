@@ -3,83 +3,137 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastconv.format.result import LayerResult, Rows
 from fastconv.measure.patches import PatchSource
 from fastconv.run.batch import MeasuredBatch
+from fastconv.run.condition import Condition
 from fastconv.run.cuda_graph import Replay
 from fastconv.run.job import Job
 from fastconv.run.layer_sink import LayerSink
 from fastconv.run.maps import KeptMaps
+from fastconv.run.outcomes import outcomes_of
 from fastconv.run.plan import replays
 from fastconv.store.parts import Part, PartWriter
+
+
+@dataclass
+class Group:
+    """The sinks of all layers for the samples as they are, or under one condition."""
+
+    condition: Condition | None
+    sinks: list[LayerSink]
+    batches: list[MeasuredBatch] = field(default_factory=list)  # of the unit at hand
+    unsettled: list[MeasuredBatch] = field(default_factory=list)
 
 
 class Recorder:
     """Running states of all layers, and what they add to a part.
 
-    Batches whose candidate lists may have been too short wait in `_unsettled`, until a device has
+    Batches whose candidate lists may have been too short wait in `unsettled`, until a device has
     told: `settle` runs their forward again, for the hits of these layers alone.
     """
 
     def __init__(self, job: Job, part: Callable[[], PartWriter]):
         self._job, self._part = job, part
         self.maps = KeptMaps(job.options, len(job.source), job.affines, part)
-        self.sinks = [
-            LayerSink(index, planned, job.options, job.input_size, self.maps)
-            for index, planned in enumerate(job.layers)
-        ]
-        self._batches: list[MeasuredBatch] = []  # of the unit at hand
-        self._unsettled: list[MeasuredBatch] = []
-        self._work: Callable[[MeasuredBatch], None] = self._forward
+        self._packed: dict[nn.Module, Tensor] = {}
+        self._plain = self._group(0, None)
+        self._conditions = [self._group(i, c) for i, c in enumerate(job.conditions, 1)]
+        self._groups = [self._plain, *self._conditions]
+        self._forward: Callable[[MeasuredBatch], None] = partial(self._run, self._plain)
         if replays(job.options, job.device):
-            self._work = Replay(self._forward, self._tensors, job.options.batch_size)
+            size = job.options.batch_size
+            self._forward = Replay(partial(self._run, self._plain), self._tensors, size)
+
+    def _group(self, number: int, condition: Condition | None) -> Group:
+        """Sinks that parts and batches know by numbers of their own."""
+        job, layers = self._job, self._job.layers
+        first = number * len(layers)
+        return Group(
+            condition,
+            [
+                LayerSink(i, planned, job.options, job.input_size, self.maps, self._packed)
+                for i, planned in enumerate(layers, first)
+            ],
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of the largest parts of the states."""
-        return sum(sink.state.nbytes for sink in self.sinks)
+        return sum(sink.state.nbytes for sink in self._sinks())
 
-    def take(self, samples: list[int], inputs: Tensor) -> None:
-        """Measure some samples of a unit; row n of `inputs` is samples[n]."""
-        source = PatchSource(inputs, self._job.display)
+    def take(self, samples: list[int], inputs: Tensor, labels: Tensor | None) -> None:
+        """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
+        for group in self._conditions:  # first: a model may write to its input
+            assert group.condition is not None
+            batch = self._batch(samples, inputs, np.empty(0, np.int64))
+            changed = self._job.changed(group.condition, inputs, batch.rows, labels)
+            self._measure(group, batch.elsewhere(changed, batch.rows))
         mapped = self.maps.rows(np.asarray(samples, np.int64))
-        batch = MeasuredBatch(samples, inputs, source, mapped)
-        self._work(batch)
-        batch.ask()
-        self._batches.append(batch)
+        self._measure(self._plain, self._batch(samples, inputs, mapped))
 
-    def end_unit(self, unit: range, kept: list[int]) -> None:
-        """The unit is complete: settle the one before, which a device has computed by now."""
+    def _batch(self, samples: list[int], inputs: Tensor, mapped: np.ndarray) -> MeasuredBatch:
+        return MeasuredBatch(samples, inputs, PatchSource(inputs, self._job.display), mapped)
+
+    def _measure(self, group: Group, batch: MeasuredBatch) -> None:
+        if group.condition is None:
+            self._forward(batch)
+        else:
+            self._run(group, batch)
+        batch.ask()
+        if not batch.overflowed:
+            batch.forget_inputs()
+        group.batches.append(batch)
+
+    def end_unit(
+        self, unit: range, kept: list[int], labels: Tensor | None
+    ) -> dict[str, np.ndarray]:
+        """The unit is complete: settle the one before, which a device has computed by now.
+
+        Returns:
+            The outcomes of its samples, [n] each, where they are kept.
+        """
         self.settle()
-        self._unsettled = [batch for batch in self._batches if batch.overflowed]
+        for group in self._groups:
+            group.unsettled = [batch for batch in group.batches if batch.overflowed]
         if self._job.options.samples:
             self._write_samples(unit, kept)
-        self._batches = []
+        scores = [batch.scores for batch in self._plain.batches if batch.scores is not None]
+        for group in self._groups:
+            group.batches = []
+        if not self._job.options.outcomes:
+            return {}
+        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, 2), labels)
+        return {name: values.numpy() for name, values in found.items()}
 
     def settle(self) -> None:
         """Run forwards again whose lists were too short."""
-        for batch in self._unsettled:
-            if batch.needs_second_forward():
-                self._forward(batch)
-        self._unsettled = []
+        for group in self._groups:
+            for batch in group.unsettled:
+                if batch.needs_second_forward():
+                    self._run(group, batch)
+            group.unsettled = []
 
     def resume(self, part: Part) -> None:
         """Take over the hits of a finished part."""
-        for sink in self.sinks:
+        for sink in self._sinks():
             sink.state.merge_hits(part.layer(sink.index, sink.info))
 
     def save(self, writer: PartWriter, samples: range) -> None:
         """Add the states to a part of these samples, and start counting anew."""
-        for sink in self.sinks:
+        for sink in self._sinks():
             writer.add_layer(sink.index, sink.state.part(samples))
 
     def forget_totals(self) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks():
             sink.state.totals = sink.state.new_totals()
 
     def results(self, parts: Sequence[Part], own: range, kept: np.ndarray) -> Iterator[LayerResult]:
@@ -89,41 +143,58 @@ class Recorder:
             own: the samples of this run.
             kept: those of them that could be read.
         """
-        options = self._job.options
-        for sink, planned in zip(self.sinks, self._job.layers, strict=True):
-            state, weight = sink.state, planned.target.weight
-            if state.totals is not None:
-                for part in parts:
-                    stored = part.layer(sink.index, sink.info, hits=False)
-                    state.totals.merge(stored.stats, stored.histogram)
-            result = state.result(None if weight is None else weight.float().cpu().numpy())
-            if options.samples:
-                shape = (len(own), sink.info.channels)
-                place = f"samples/{sink.index}"
-                result.samples_max = Rows(shape, _blocks(parts, f"{place}/max"))
-                result.samples_mean = Rows(shape, _blocks(parts, f"{place}/mean"))
-            if options.maps is not None:
+        for layer, planned in enumerate(self._job.layers):
+            weight = planned.target.weight
+            sink = self._plain.sinks[layer]
+            result = self._result(sink, parts, own)
+            result.weight = None if weight is None else weight.float().cpu().numpy()
+            if self._job.options.maps is not None:
                 result.maps = self.maps.of_layer(parts, sink.index, sink.info, kept)
+            for group in self._conditions:
+                assert group.condition is not None
+                changed = self._result(group.sinks[layer], parts, own)
+                result.conditions[group.condition.name] = changed
             yield result
 
-    def _forward(self, batch: MeasuredBatch) -> None:
-        self._job.forward(batch.inputs, self.sinks, batch)
+    def _result(self, sink: LayerSink, parts: Sequence[Part], own: range) -> LayerResult:
+        state = sink.state
+        if state.totals is not None:
+            for part in parts:
+                stored = part.layer(sink.index, sink.info, hits=False)
+                state.totals.merge(stored.stats, stored.histogram)
+        result = state.result(None)
+        if self._job.options.samples:
+            shape = (len(own), sink.info.channels)
+            place = f"samples/{sink.index}"
+            result.samples_max = Rows(shape, _blocks(parts, f"{place}/max"))
+            result.samples_mean = Rows(shape, _blocks(parts, f"{place}/mean"))
+        return result
+
+    def _sinks(self) -> Iterator[LayerSink]:
+        return chain.from_iterable(group.sinks for group in self._groups)
+
+    def _run(self, group: Group, batch: MeasuredBatch) -> None:
+        wanted = self._job.options.outcomes and group.condition is None and batch.redo is None
+        scores = self._job.forward(batch.inputs, group.sinks, batch, scores=wanted)
+        if wanted:
+            batch.scores = scores
 
     def _tensors(self) -> list[Tensor]:
         """All that batches change, in place."""
-        return [tensor for sink in self.sinks for tensor in sink.state.tensors()]
+        return [tensor for sink in self._sinks() for tensor in sink.state.tensors()]
 
     def _write_samples(self, unit: range, kept: list[int]) -> None:
         """The rows of one unit; from a device, those of all layers in one transfer."""
-        channels = np.repeat([sink.info.channels for sink in self.sinks], 2)
-        table = np.empty((0, channels.sum()), np.float32)
-        if self._batches:
-            tables = [_side_by_side(batch, self.sinks) for batch in self._batches]
-            table = torch.cat(tables).cpu().numpy()
-        columns = np.split(scatter_rows(table, unit, kept, np.nan), np.cumsum(channels)[:-1], 1)
-        for i, rows in enumerate(columns):
-            name = f"samples/{self.sinks[i // 2].index}/{('max', 'mean')[i % 2]}"
-            self._part().append(name, rows)
+        for group in self._groups:
+            channels = np.repeat([sink.info.channels for sink in group.sinks], 2)
+            table = np.empty((0, channels.sum()), np.float32)
+            if group.batches:
+                tables = [_side_by_side(batch, group.sinks) for batch in group.batches]
+                table = torch.cat(tables).cpu().numpy()
+            rows = scatter_rows(table, unit, kept, np.nan)
+            for i, columns in enumerate(np.split(rows, np.cumsum(channels)[:-1], 1)):
+                name = f"samples/{group.sinks[i // 2].index}/{('max', 'mean')[i % 2]}"
+                self._part().append(name, columns)
 
 
 def scatter_rows(rows: np.ndarray, unit: range, kept: list[int], missing: float) -> np.ndarray:

@@ -13,7 +13,9 @@ from torch import Tensor
 from fastconv.errors import FastconvError, FileFormatError
 from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
+from fastconv.run.outcomes import MISSING
 from fastconv.run.recorder import Recorder, scatter_rows
+from fastconv.run.sample_rows import SampleRows
 from fastconv.run.save_clock import SaveClock
 from fastconv.store.parts import PartsFolder, PartWriter
 
@@ -27,7 +29,7 @@ class Recording:
         self._clock = SaveClock(self._recorder.nbytes)
         self._writer: PartWriter | None = None
         self._units: range = range(0)  # measured since the last part
-        self._labels: list[np.ndarray] = []  # of those units
+        self._rows = SampleRows()  # of those units
         self._skipped: list[int] = []  # of those units
         self._torn = False  # a unit is half taken, or a part half written
         self._parts = folder.parts()
@@ -58,21 +60,33 @@ class Recording:
     def take(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
         """Measure one unit: the batch [n, C, ...] of its samples that could be read."""
         if self._units and number != self._units.stop:
-            self._save()
+            self.save()
         if not self._units:
             self._units = range(number, number)
         self._torn = True
         kept = self._job.source.kept(unit)
         for rows in self._job.pieces(len(kept)):
-            self._recorder.take(kept[rows], self._job.transfer(inputs[rows]))
-        self._recorder.end_unit(unit, kept)
+            own = None if labels is None else labels[rows]
+            self._recorder.take(kept[rows], self._job.transfer(inputs[rows]), own)
+        outcomes = self._recorder.end_unit(unit, kept, labels)
+        self._rows.add(
+            {
+                f"outcomes/{name}": scatter_rows(values, unit, kept, MISSING[name])
+                for name, values in outcomes.items()
+            }
+        )
         if labels is not None:
-            self._labels.append(scatter_rows(labels.numpy(), unit, kept, -1))
+            self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
         self._skipped += sorted(set(unit) - set(kept))
         self._units = range(self._units.start, number + 1)
         self._torn = False
         if self._clock.due():
-            self._save()
+            self.save()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was measured that no part holds yet."""
+        return bool(self._units)
 
     # -- saving ------------------------------------------------------------------------------
 
@@ -85,10 +99,10 @@ class Recording:
             if kind is None:
                 self._recorder.settle()
                 if options.samples or options.maps is not None:  # rows are in the part
-                    self._save()
+                    self.save()
             elif self._units and not self._torn:
                 with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
-                    self._save()
+                    self.save()
         finally:
             if self._writer is not None:
                 self._writer.discard()
@@ -99,7 +113,7 @@ class Recording:
             self._writer = PartWriter(self._folder, self._units.start)
         return self._writer
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a part of the units since the last one."""
         if not self._units:
             return
@@ -108,8 +122,7 @@ class Recording:
         self._recorder.settle()
         writer = self._open_part()
         size, last = self._job.options.batch_size, self._units.stop - 1
-        if self._labels:
-            writer.append("labels", np.concatenate(self._labels))
+        self._rows.save(writer)
         if self._skipped:
             writer.append("skipped", np.asarray(self._skipped, np.int64))
         self._recorder.save(writer, range(self._units.start * size, (last + 1) * size))
@@ -117,7 +130,7 @@ class Recording:
         self._parts.sort(key=lambda part: part.first)
         self._writer = None
         self._recorder.forget_totals()
-        self._units, self._labels, self._skipped, self._torn = range(0), [], [], False
+        self._units, self._skipped, self._torn = range(0), [], False
         self._clock.saved(time.monotonic() - began)
 
     # -- the result --------------------------------------------------------------------------
@@ -129,15 +142,17 @@ class Recording:
         return self._recorder.results(self._parts, own, kept)
 
     def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
-        """Keys and labels of the samples of this run."""
-        stored = [(part.first, part.rows("labels")) for part in self._parts]
-        if self._labels:
-            stored.append((self._units.start, np.concatenate(self._labels)))
-        stored.sort(key=lambda entry: entry[0])
-        rows = [labels for _, labels in stored if labels is not None]
+        """Keys, labels and outcomes of the samples of this run."""
         own = self._own_samples()
         keys = None if keys is None else keys[own.start : own.stop]
-        return SampleTable(len(own), keys, np.concatenate(rows) if rows else None, self.skipped())
+        table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
+        if self._job.options.outcomes:
+            found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
+            table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
+        return table
+
+    def _joined(self, name: str) -> np.ndarray | None:
+        return self._rows.joined(name, self._parts, self._units.start)
 
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""

@@ -160,18 +160,49 @@ class PartWriter:
 
 
 class PartsFolder:
-    """The folder of parts of one output, held by one process at a time."""
+    """The folder of parts of one output, held by one process at a time, or `shared` by several."""
 
-    def __init__(self, out: Path):
-        self._out = out.name
+    def __init__(self, out: Path, *, shared: bool = False):
+        self._out, self._shared = out.name, shared
         self.path = out.with_name(out.name + ".parts")
         self.compressor = codec.Compressor()
         self._lock: int | None = None
 
     def __enter__(self) -> PartsFolder:
-        self._lock = lock.take(self.path, self._out)
-        self._sweep()
+        if not self._shared:
+            self._lock = lock.take(self.path, self._out)
+            self._sweep()
+            return self
+        self._lock, alone = lock.join(self.path, self._out)
+        if alone:
+            self._sweep()
+            lock.share(self._lock)
         return self
+
+    @contextlib.contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Inside, no other process that shares the folder is inside under that name."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):  # the folder is gone: nobody else is
+                held = lock.claim(self.path / f"{what}.lock", wait=True)
+                assert held is not None
+                stack.callback(lock.release, held)
+            yield
+
+    def claim(self, name: str) -> int | None:
+        """Hold a share of the work until `lock.release`; None where another process does."""
+        with contextlib.suppress(FileNotFoundError):
+            return lock.claim(self.path / f"{name}.claim")
+        return None
+
+    def claimed(self) -> set[str]:
+        """Names that some process has claimed, now or before."""
+        return {path.stem for path in self.path.glob("*.claim")}
+
+    def done(self) -> set[int]:
+        """The units that finished parts hold, by their names."""
+        found = filter(None, (_NAME.fullmatch(path.name) for path in self.path.glob("u*.h5")))
+        return {unit for name in found for unit in range(int(name[1]), int(name[2]) + 1)}
 
     def _sweep(self) -> None:
         """Remove what a killed process has left unfinished."""
@@ -185,7 +216,7 @@ class PartsFolder:
                 stale.unlink()
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
-        if kind is not None and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
+        if kind is not None and not self._shared and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
             self.remove()  # nothing was finished: leave nothing behind
         if self._lock is not None:
             lock.release(self._lock)
@@ -221,7 +252,7 @@ class PartsFolder:
     def clear(self) -> None:
         """Forget all finished work."""
         for path in self.path.iterdir():
-            if path.name != "lock":
+            if path.suffix != ".lock" and path.name != "lock":
                 path.unlink()
 
     def remove(self) -> None:

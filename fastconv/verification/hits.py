@@ -1,9 +1,10 @@
-"""Recompute stored hits from the model and the data."""
+"""Recompute stored hits and outcomes from the model and the data."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,52 +12,99 @@ from torch import Tensor
 
 from fastconv.errors import DataError
 from fastconv.measure.patches import PatchSource
+from fastconv.run.condition import Condition
 from fastconv.run.job import Job
 from fastconv.store.reader import Run
-from fastconv.verification.layer_check import Check, CheckedBatch, LayerCheck
+from fastconv.verification.check import Check
+from fastconv.verification.layer_check import CheckedBatch, LayerCheck
+from fastconv.verification.outcome_check import OutcomeCheck
 
 
-def check_hits(run: Run, job: Job, hits: int | None, *, exact: bool) -> list[Check]:
-    """Run the network over the batches of that many stored hits of every layer, and compare.
+@dataclass
+class _Group:
+    """The checks of the samples as they are, or under one condition."""
 
-    With fewer samples at a time where memory ends, and then not bit for bit, for a forward may
-    round by their number.
-    """
-    fewer = run.config.get("samples_at_a_time")  # from some batch on
-    job.samples_at_a_time = fewer or job.samples_at_a_time
-    layers = [LayerCheck(job, planned, run[planned.info.name], hits) for planned in job.layers]
-    exact = exact and fewer is None
-    while True:
-        for layer in layers:
-            layer.exact = exact
-            layer.forget()
-        try:
-            _check_units(job, layers)
-            return [layer.verdict() for layer in layers]
-        except torch.OutOfMemoryError as error:
-            job.take_fewer(error)
-            exact = False
-        torch.cuda.empty_cache()
+    condition: Condition | None
+    layers: list[LayerCheck]
 
 
-def _check_units(job: Job, layers: list[LayerCheck]) -> None:
-    units = job.options.units(len(job.source))
-    needed = sorted(set().union(*(layer.units(job.options.batch_size) for layer in layers)))
-    with _inputs_kept(layers):
-        batches = job.source.batches([units[u] for u in needed])
-        for number, (inputs, _) in zip(needed, batches, strict=True):
-            _check_unit(job, layers, units[number], inputs)
+class HitChecker:
+    """Runs the network over batches of stored hits, unchanged and under every condition."""
 
+    def __init__(self, run: Run, job: Job, hits: int | None, *, exact: bool):
+        self._job, self._hits = job, hits
+        fewer = run.config.get("samples_at_a_time")  # from some batch on
+        job.samples_at_a_time = fewer or job.samples_at_a_time
+        self._exact = exact and fewer is None
+        self._groups = []
+        for condition in (None, *job.conditions) if job.options.topk else ():
+            under = None if condition is None else condition.name
+            stored = [run[planned.info.name] for planned in job.layers]
+            if under is not None:
+                stored = [layer.condition(under) for layer in stored]
+            layers = [
+                LayerCheck(job, planned, layer, hits, under)
+                for planned, layer in zip(job.layers, stored, strict=True)
+            ]
+            self._groups.append(_Group(condition, layers))
+        self._outcomes = OutcomeCheck(run.outcomes, job) if job.options.outcomes else None
 
-def _check_unit(job: Job, layers: list[LayerCheck], unit: range, inputs: Tensor) -> None:
-    kept = np.asarray(job.source.kept(unit), np.int64)
-    wanted = set().union(*(layer.samples_in(unit) for layer in layers))
-    for sample in sorted(wanted - set(kept.tolist())):
-        raise DataError(f"a hit is of it, but {job.source.skipped[sample]}")
-    for rows in job.pieces(len(kept)):
-        piece = job.transfer(inputs[rows])
-        batch = CheckedBatch(kept[rows], PatchSource(piece, job.display))
-        job.forward(piece, layers, batch)
+    def check(self) -> list[Check]:
+        """Recompute and compare.
+
+        With fewer samples at a time where memory ends, and then not bit for bit, for a forward may
+        round by their number.
+        """
+        while True:
+            checks: list[LayerCheck | OutcomeCheck] = [*self._layers()]
+            checks += [] if self._outcomes is None else [self._outcomes]
+            for check in checks:
+                check.exact = self._exact
+                check.forget()
+            try:
+                self._check_units()
+                return [check.verdict() for check in checks]
+            except torch.OutOfMemoryError as error:
+                self._job.take_fewer(error)
+                self._exact = False
+            torch.cuda.empty_cache()
+
+    def _layers(self) -> list[LayerCheck]:
+        return [layer for group in self._groups for layer in group.layers]
+
+    def _check_units(self) -> None:
+        units = self._job.options.units(len(self._job.source))
+        size = self._job.options.batch_size
+        needed = set().union(*(layer.units(size) for layer in self._layers()))
+        if self._outcomes and (self._hits is None or not needed):
+            needed = set(range(len(units)))
+        order = sorted(needed)
+        with _inputs_kept(self._layers()):
+            batches = self._job.source.batches([units[u] for u in order])
+            for number, (inputs, labels) in zip(order, batches, strict=True):
+                self._check_unit(units[number], inputs, labels)
+
+    def _check_unit(self, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
+        job = self._job
+        kept = np.asarray(job.source.kept(unit), np.int64)
+        wanted = set().union(*(layer.samples_in(unit) for layer in self._layers()))
+        for sample in sorted(wanted - set(kept.tolist())):
+            raise DataError(f"a hit is of it, but {job.source.skipped[sample]}")
+        for rows in job.pieces(len(kept)):
+            piece = job.transfer(inputs[rows])
+            own = None if labels is None else labels[rows]
+            samples = torch.from_numpy(kept[rows]).to(piece.device)
+            for group in reversed(self._groups):  # conditions first, as in the run
+                changed = piece
+                if group.condition is not None:
+                    changed = job.changed(group.condition, piece, samples, own)
+                scores = self._outcomes is not None and group.condition is None
+                batch = CheckedBatch(kept[rows], PatchSource(changed, job.display))
+                found = job.forward(changed, group.layers, batch, scores=scores)
+                if self._outcomes is not None and found is not None:
+                    self._outcomes.compare(kept[rows], found, own)
+            if not self._groups and self._outcomes is not None:
+                self._outcomes.compare(kept[rows], job.scores(piece), own)
 
 
 @contextlib.contextmanager

@@ -20,16 +20,8 @@ from fastconv.run.fused import run_fused
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
 from fastconv.store.layer import Layer
+from fastconv.verification.check import Check
 from fastconv.verification.float64 import is_plain, value_and_bound
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked: its name, whether it holds, and how it was found out."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,22 @@ class CheckedBatch:
 
 
 class LayerCheck:
-    """Compares the chosen hits of one layer; a sink of `Job.forward`."""
+    """Compares the chosen hits of one layer; a sink of `Job.forward`.
 
-    def __init__(self, job: Job, planned: PlannedLayer, layer: Layer, hits: int | None):
+    Args:
+        layer: as stored; the same layer under a condition where the inputs are changed.
+        under: name of that condition.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        planned: PlannedLayer,
+        layer: Layer,
+        hits: int | None,
+        under: str | None = None,
+    ):
+        self._name = planned.info.name + (f" under {under}" if under else "")
         self.info, self._target, self._fused = planned.info, planned.target, planned.fused
         self._job, self._hits = job, layer.topk
         self._patches = layer.patches[()] if "patches" in layer.holds else None
@@ -177,7 +182,7 @@ class LayerCheck:
     exact: bool = False  # the same software and machine made the file: no slack
 
     def verdict(self) -> Check:
-        name = f"{self.info.name} hits"
+        name = f"{self._name} hits"
         if self._wrong:
             kinds = [f"{k} of {_some(v)}" for k, v in self._wrong.items()]
             return Check(name, ok=False, detail=f"wrong: {'; '.join(kinds)}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,18 @@ from torch import nn
 
 from fastconv.data import open_data
 from fastconv.errors import InputError
+from fastconv.format.result import Rows
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.run.allocator import freed_memory_kept
+from fastconv.run.condition import rebuilt
 from fastconv.run.job import Job
 from fastconv.run.options import Options
+from fastconv.run.outcomes import rebuilt_output
 from fastconv.run.transfer import on_device
 from fastconv.store.layer import Layer
 from fastconv.store.reader import Run, open_run
-from fastconv.verification.hits import check_hits
-from fastconv.verification.layer_check import Check
+from fastconv.verification.check import Check
+from fastconv.verification.hits import HitChecker
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ def verify(
     data: Any,
     hits: int | None = None,
     *,
+    conditions: Mapping[str, Any] | None = None,
+    output: Any = None,
     device: torch.device | str | None = None,
 ) -> Report:
     """Check a finished file against the model and the data it was made from.
@@ -64,7 +69,10 @@ def verify(
     Args:
         path: the file.
         model, data: what it was made from.
-        hits: check that many hits per layer, evenly chosen; default all.
+        hits: check that many hits per layer, evenly chosen, and the outcomes of their batches;
+            default all.
+        conditions: those of `extract` that are no perturbations of fastconv.
+        output: that of `extract`, if it was a function.
         device: where the model runs; default where it is.
 
     Returns:
@@ -80,13 +88,21 @@ def verify(
         stored = run.config["fingerprint"]
         source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
         options = Options.from_stored(stored, len(source))
-        job = Job(model, source, options, stored["layers"], where)
-        checks = [_same_origin(stored, job.identity), *_stored_checks(run, job)]
-        if options.topk:
+        job = Job(
+            model,
+            source,
+            options,
+            stored["layers"],
+            where,
+            conditions=rebuilt(options.conditions, conditions),
+            output=rebuilt_output(options.output, output),
+        )
+        checks = [_same_origin(run.config, job), *_stored_checks(run, job)]
+        if options.topk or options.outcomes:
             exact = run.config["made_by"] == job.made_by() and not _different(
                 stored, job.identity, _COMPUTED
             )
-            checks += check_hits(run, job, hits, exact=exact)
+            checks += HitChecker(run, job, hits, exact=exact).check()
     return Report(tuple(checks))
 
 
@@ -98,9 +114,17 @@ def _different(stored: dict[str, Any], now: dict[str, Any], keys: Iterable[str])
     return [key for key in keys if stored.get(key) != now.get(key)]
 
 
-def _same_origin(stored: dict[str, Any], now: dict[str, Any]) -> Check:
-    """Model, data and options by their hashes."""
-    different = _different(stored, now, sorted(now.keys() - _COMPUTED))
+def _same_origin(config: dict[str, Any], job: Job) -> Check:
+    """Compare model, data and layers by their hashes; the options are those of the file.
+
+    The graph is compared where the same versions traced it: others may name its operations
+    otherwise.
+    """
+    made_by = job.made_by()
+    keys = job.identity.keys() - _COMPUTED - job.options.as_dict().keys()
+    if _different(config["made_by"], made_by, ("fastconv", "torch")):
+        keys -= {"graph"}
+    different = _different(config["fingerprint"], job.identity, sorted(keys))
     detail = f"{', '.join(different)} differ" if different else "model, data and options as stored"
     return Check("fingerprint", not different, detail)
 
@@ -120,10 +144,13 @@ def _stored_checks(run: Run, job: Job) -> Iterator[Check]:
                 f"{target.info.name} weights", same, "those of the model" if same else "differ"
             )
         if job.options.stats:
-            yield _consistent_stats(target.info.name, run, layer)
+            yield _consistent_stats(layer, job.options.order)
+            for condition in run.conditions:
+                check = _consistent_stats(layer.condition(condition), job.options.order)
+                yield replace(check, name=f"{check.name} under {condition}")
 
 
-def _consistent_stats(name: str, run: Run, layer: Layer) -> Check:
+def _consistent_stats(layer: Layer, order: str) -> Check:
     raw = layer.result()
     mean, var = mean_and_var(raw.stats["sum"], raw.stats["sumsq"], raw.stats["count"])
     wrong = [
@@ -133,10 +160,29 @@ def _consistent_stats(name: str, run: Run, layer: Layer) -> Check:
     ]
     if raw.histogram is not None and not np.array_equal(raw.histogram.sum(1), raw.stats["count"]):
         wrong.append("histogram")
-    if raw.topk and run.config["fingerprint"]["order"] == "largest":
+    highest = np.where(raw.stats["count"] > 0, raw.stats["max"], np.nan)
+    if raw.topk and order == "largest":
         best = raw.topk["value"][:, 0]
-        highest = np.where(raw.stats["count"] > 0, raw.stats["max"], np.nan)
         if not np.array_equal(best, highest, equal_nan=True):
             wrong.append("max and strongest hit")
+    if raw.samples_max is not None and raw.samples_mean is not None:
+        best = np.full(len(highest), np.nan, np.float32)
+        for rows in raw.samples_max.blocks:
+            best = np.fmax(best, np.fmax.reduce(rows[()], 0))
+        if not np.array_equal(best, highest, equal_nan=True):
+            wrong.append("max and that of the samples")
+        if not raw.stats["nonfinite"].any() and not _same_mean(raw.samples_mean, mean):
+            wrong.append("mean and that of the samples")
     detail = f"{', '.join(wrong)} disagree" if wrong else "mean, variance, counts and extrema agree"
-    return Check(f"{name} statistics", not wrong, detail)
+    return Check(f"{layer.name} statistics", not wrong, detail)
+
+
+def _same_mean(means: Rows, mean: np.ndarray) -> bool:
+    """Whether the means [N, C] of samples, rounded to float32, have these means [C]."""
+    total, size, count = np.zeros(len(mean)), np.zeros(len(mean)), 0
+    for rows in means.blocks:
+        kept = np.asarray(rows[()], np.float64)
+        kept = kept[~np.isnan(kept).all(1)]  # without skipped samples
+        total, size = total + kept.sum(0), size + np.abs(kept).sum(0)
+        count += len(kept)
+    return count == 0 or bool((np.abs(total - mean * count) <= 1e-6 * size + 1e-30).all())

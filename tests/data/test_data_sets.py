@@ -1,14 +1,26 @@
 import os
+import random
+import re
 import subprocess
 import sys
 
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from PIL import Image
+from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
-from fastconv.data import open_data
+from fastconv.data import hint, open_data
 from fastconv.data.samples import prepared
 from fastconv.errors import DataError, InputError
 
@@ -59,6 +71,9 @@ KINDS = {
     "numpy": lambda x, y: (x.numpy(), np.int32(y)),
     "dict": lambda x, y: {"id": y, "pixel_values": x, "label": torch.tensor(y)},
     "unnamed dict": lambda x, y: {"target": y, "spectrum": x},
+    "label first": lambda x, y: {"label": torch.tensor([y]), "data": x},
+    "by rank": lambda x, y: {"class": y, "box": torch.zeros(4), "spectrum": x},
+    "path beside it": lambda x, y: {"image": "a.png", "pixels": x, "y": y},
 }
 
 
@@ -166,6 +181,26 @@ class Endless(IterableDataset):
 
 UNUSABLE = {
     "iterable": (DataLoader(Endless()), "Endless is an iterable data set"),
+    "two inputs": (
+        Numbered(2, lambda x, y: {"left": x, "right": x}),
+        r"sample 0 may be one of several arrays of a dict: left \[2, 3\], right \[2, 3\]; name one",
+    ),
+    "no input": (Numbered(2, lambda x, y: {"name": "a", "y": y}), "no array under name, y"),
+    "picture": (
+        Numbered(2, lambda x, y: (Image.new("RGB", (4, 4)), y)),
+        r"the input of sample 0 is a PIL picture, .*transforms\.v2\.ToImage",
+    ),
+    "list": (Numbered(2, lambda x, y: {"image": [[1, 2]]}), "with_format"),
+    "long double": (np.zeros((2, 1, 4), np.longdouble), r"astype\(np\.float32\)"),
+    "sample of long double": (
+        Numbered(2, lambda x, y: np.zeros((1, 4), np.longdouble)),
+        r"sample 0 is float128, .*astype\(np\.float32\)",
+    ),
+    "sparse": (torch.zeros(2, 3, 8, 8).to_sparse(), r"sparse.*to_dense\(\)"),
+    "sample of sparse": (Numbered(2, lambda x, y: x.to_sparse()), r"sample 0 is sparse.*to_dense"),
+    "scipy sparse": (scipy.sparse.csr_matrix(np.eye(4)), r"sparse.*toarray\(\)"),
+    "meta": (torch.zeros(2, 3, device="meta"), "meta tensor"),
+    "several data sets": ({"train": Numbered(), "test": Numbered()}, "train, test; give one"),
     "empty array": (torch.zeros(0, 3, 8, 8), "empty"),
     "empty data set": (Numbered(0), "empty"),
     "one dimension": (torch.zeros(5), r"\[N, C, ...\], got shape \[5\]"),
@@ -185,6 +220,108 @@ def test_unusable_data_is_refused_with_a_reason(case):
     data, message = UNUSABLE[case]
     with pytest.raises(DataError, match=message):
         read(data)
+
+
+HINTS = {
+    "one picture": (torch.zeros(3, 16, 16), r"\[3, 16, 16\] is one sample .* give data\[None\]"),
+    "no channels": (torch.zeros(9, 16, 16), r"no channels.* give data\[:, None\]"),
+    "sample without channels": (Numbered(2, lambda x, y: torch.zeros(8, 8)), r"give x\[None\]"),
+    "channels last": (
+        Numbered(2, lambda x, y: np.zeros((8, 9, 3), np.uint8)),
+        r"\[8, 9, 3\] have their channels last.*v2\.ToImage\(\), or x\.permute\(2, 0, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HINTS)
+def test_what_may_be_wrong_with_samples_that_a_model_refuses(case):
+    data, expected = HINTS[case]
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3))
+    assert re.search(expected, hint(open_data(data), model))
+    assert hint(open_data(torch.zeros(2, 3, 8, 8)), model) is None
+    assert hint(open_data(data), nn.Linear(3, 2)) is None
+
+
+def flipped(x, y, toss):
+    return (x.flip(0), y) if toss() else (x, y)
+
+
+DRAWS = {
+    "torch": lambda: torch.rand(()) < 0.5,
+    "numpy": lambda: np.random.rand() < 0.5,
+    "random": lambda: random.random() < 0.5,
+    "own": np.random.default_rng(0).random,
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_transform_is_refused_even_if_it_acts_on_every_second_sample(draw, seed):
+    torch.manual_seed(seed)
+    toss = DRAWS[draw] if draw != "own" else iter([True, False] * 9).__next__
+    ramp = torch.arange(6.0).reshape(2, 3)
+    data = Numbered(3, lambda x, y: flipped(ramp, y, toss))
+    with pytest.raises(DataError, match=r"random: sample 0 differs .*leave its random transforms"):
+        open_data(data)
+
+
+def test_drawing_numbers_that_change_nothing_is_not_random():
+    assert len(open_data(Numbered(3, lambda x, y: (x + 0 * torch.rand(()), y)))) == 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_random_state_of_the_caller_is_left_alone(num_workers):
+    def draws(x, y):
+        return x + 0 * (torch.rand(()) + np.random.rand() + random.random()), y
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    samples = open_data(DataLoader(Numbered(10, draws), shuffle=True))
+    list(samples.batches(units(10, 4), num_workers))
+    samples.fingerprint()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert before[2] == random.getstate()
+
+
+def without_none(samples):
+    return default_collate([s for s in samples if s is not None])
+
+
+@pytest.mark.parametrize("collate", [None, without_none])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_none_for_a_broken_sample_is_skipped(collate, num_workers):
+    data = Numbered(10, lambda x, y: None if x.max() in (0, 5) else (x, y))
+    samples = open_data(DataLoader(data, collate_fn=collate), skip=True)
+    batches = list(samples.batches(units(10, 4), num_workers))
+    assert [x[:, 0, 0].tolist() for x, _ in batches] == [[1, 2, 3], [4, 6, 7], [8, 9]]
+    assert [y.tolist() for _, y in batches] == [[1, 2, 0], [1, 0, 1], [2, 0]]
+    assert samples.skipped[5] == "sample 5 is None: the data set could not read it"
+    assert samples.kept(range(4, 8)) == [4, 6, 7]
+
+
+def test_none_is_an_error_that_names_the_sample_unless_skipped():
+    data = Numbered(10, lambda x, y: None if x.max() == 5 else (x, y))
+    with pytest.raises(DataError, match="sample 5 is None"):
+        read(DataLoader(data, collate_fn=without_none))
+
+
+def test_samples_that_a_collate_fn_drops_for_reasons_of_its_own_are_found_one_by_one():
+    def small_labels(samples):
+        kept = [s for s in samples if s[1] < 2]
+        return default_collate(kept)
+
+    samples = open_data(DataLoader(Numbered(), collate_fn=small_labels), skip=True)
+    batches = list(samples.batches(units(10, 5)))
+    assert [x[:, 0, 0].tolist() for x, _ in batches] == [[0, 1, 3, 4], [6, 7, 9]]
+    assert sorted(samples.skipped) == [2, 5, 8]
+
+
+def test_a_sample_that_cannot_be_read_is_named_by_its_key_too():
+    class Files(Broken):
+        keys = tuple(f"{i}.png" for i in range(10))
+
+    with pytest.raises(DataError, match=r"sample 7 cannot be read: OSError: .*\(7\.png\)"):
+        read(Files("raise"))
 
 
 def test_indices_outside_the_data_are_refused():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
-from fastconv.errors import FingerprintError, InputError, LayerError, OutputError
+from fastconv.errors import FastconvError, FingerprintError, InputError, LayerError, OutputError
 
 EVERYTHING = {"samples": True, "maps": slice(3, 40, 3), "batch_size": 16}
 
@@ -325,7 +325,7 @@ def test_layers_without_convolution(tmp_path):
         ({"data": torch.rand(9, 4, 20, 20)}, InputError, "3"),
         ({"stats": False, "topk": 0}, InputError, "nothing to measure"),
         ({"model": nn.Sequential(nn.Flatten())}, LayerError, "no convolution"),
-        ({"conditions": {"x": abs}}, InputError, "not supported yet"),
+        ({"conditions": {"x": abs}}, InputError, r"a function of \(batch, samples\)"),
     ],
 )
 def test_bad_arguments(tmp_path, options, error, message):
@@ -376,3 +376,21 @@ def test_a_dtype_that_the_device_lacks(tmp_path, monkeypatch):
     wanted = "dtype 'bfloat16' cannot be used on cpu: Current CUDA Device does not support bfloat16"
     with pytest.raises(InputError, match=wanted):
         run(tmp_path, dtype="bfloat16")
+
+
+class Varying(nn.Module):
+    """A convolution whose width follows the batch, read by nobody."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x[..., : 20 - int(x.shape[0] < 8)])
+
+
+def test_a_last_layer_whose_size_changes_is_an_error(tmp_path):
+    """Its flat positions would be read with the width of the first batch."""
+    with pytest.raises(FastconvError, match=r"last gave \[\d+, 4, 20, 20\] for 8 samples"):
+        fastconv.extract(Varying(), images(16), tmp_path / "run.h5", batch_size=8, progress=False)

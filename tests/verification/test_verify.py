@@ -6,7 +6,9 @@ from helpers.networks import images, network
 from torch import nn
 
 import fastconv
-from fastconv.errors import FileFormatError, InputError
+from fastconv import dispatch
+from fastconv.backends import cpu
+from fastconv.errors import FileFormatError, FingerprintError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +170,49 @@ def test_what_is_no_plain_convolution_passes_too(tmp_path, second):
     report = fastconv.verify(tmp_path / "run.h5", model, images(20))
     assert report, str(report)
     assert sum("float64" in check.detail for check in report.checks) in (2, 3)
+
+
+MACHINES = {
+    "cpu_capability": (torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER"),
+    "isa": (cpu, "isa", lambda: "another"),
+    "backends": (
+        dispatch,
+        "backends",
+        lambda device: {op: ["other", "cpu"] for op in dispatch.OPS},
+    ),
+    "threads": (torch, "get_num_threads", lambda: 77),
+}
+
+
+@pytest.mark.parametrize("key", MACHINES)
+def test_another_machine_is_told_apart(key, made, tmp_path, monkeypatch):
+    """Its bits may differ: verify allows for rounding, resume and merge refuse, naming the key."""
+    model, data, out = made
+    shards = [tmp_path / f"{i}.h5" for i in (0, 1)]
+    given = {"batch_size": 16, "progress": False, "layers": ["0"], "patches": False}
+    fastconv.extract(model, data, shards[0], shard=(0, 2), **given).close()
+    monkeypatch.setattr(*MACHINES[key])
+    report = fastconv.verify(out, model, data, hits=3)
+    assert report.ok and "within the rounding of other software" in str(report)
+    fastconv.extract(model, data, shards[1], shard=(1, 2), **given).close()
+    with pytest.raises(FingerprintError, match=key):
+        fastconv.merge(shards, tmp_path / "merged.h5")
+
+
+def test_subnormal_values_are_within_the_bound(tmp_path):
+    """Kernels may flush them to zero, as the inputs and weights they come from."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-21)
+    data = images(6) * 1e-19
+    fastconv.extract(model, data, tmp_path / "run.h5", batch_size=4, progress=False)
+    assert fastconv.verify(tmp_path / "run.h5", model, data).ok
+
+
+def test_weights_that_are_nan_are_those_of_the_model(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with torch.no_grad():
+        model[0].weight[1] = torch.nan
+    fastconv.extract(model, images(6), tmp_path / "run.h5", progress=False)
+    assert fastconv.verify(tmp_path / "run.h5", model, images(6)).ok

@@ -1,0 +1,30 @@
+"""`fastconv compare`: the filters of two runs matched, and what changed."""
+
+from __future__ import annotations
+
+import argparse
+
+from fastconv.cli.frames import add_csv, show
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("compare", help="match the filters of two runs")
+    parser.add_argument("first", metavar="A.h5")
+    parser.add_argument("second", metavar="B.h5")
+    add_csv(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import fastconv
+
+    with fastconv.open(arguments.first) as a, fastconv.open(arguments.second) as b:
+        found = fastconv.compare(a, b)
+    changes = [name for name in found if name.endswith("_change")]
+    show(found.drop(columns=changes[1:]) if arguments.csv is None else found, arguments.csv)
+    for name, value in found.attrs["cka"].items():
+        print(f"{name}: linear CKA {value:.4f}")
+    for which, names in (("A", found.attrs["only_in_a"]), ("B", found.attrs["only_in_b"])):
+        if names:
+            print(f"only in {which}: {', '.join(names)}")
+    return 0

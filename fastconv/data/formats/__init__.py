@@ -1,0 +1,95 @@
+"""File formats by suffix: which reader takes a file, and what it gives."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from fastconv.errors import InputError
+
+File = Path | BinaryIO
+
+
+class Stored(NamedTuple):
+    """One sample as its file holds it."""
+
+    values: np.ndarray  # [C, *spatial]
+    low: float  # the value that becomes 0
+    high: float  # the value that becomes 1
+    rate: float | None = None  # samples a second of a sound
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How files are read that could be read in more than one way."""
+
+    upright: bool = True  # turned as viewers turn it; False: pixels as stored
+    windowed: bool = True  # DICOM through its window; False: in the unit of its modality
+    frames: int | None = None  # so many of a video, evenly spaced; None: all
+
+
+def full_range(values: np.ndarray) -> Stored:
+    """Scaled by the range of an integer dtype; numbers with a point are left as they are."""
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        return Stored(values, float(limits.min), float(limits.max))
+    return Stored(values, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Files of some suffixes.
+
+    Their module has `read(file, index, how) -> Stored`, and where one file may hold several
+    samples, `count(file) -> int`.
+    """
+
+    name: str  # of the module, too
+    suffixes: tuple[str, ...]
+    fitted: int  # dimensions that a size is for: the last ones
+    package: str = ""  # that is needed, and which extra brings it
+    extra: str = ""
+    several: bool = False
+
+    def module(self) -> ModuleType:
+        """The module that reads these files.
+
+        Raises:
+            InputError: the package that it needs is not installed.
+        """
+        try:
+            return importlib.import_module(f"{__name__}.{self.name}")
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{self.suffixes[0]} files need {self.package}: "
+                f"pip install 'fastconv[{self.extra}]' ({error})"
+            ) from error
+
+
+FORMATS = (
+    Format("pictures", (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm"), 2),
+    Format("animations", (".gif", ".webp"), 2, several=True),
+    Format("tiff", (".tif", ".tiff"), 2, several=True),
+    Format("dicom", (".dcm", ".dicom"), 2, "pydicom", "medical", several=True),
+    Format("nifti", (".nii", ".nii.gz"), 3, "nibabel", "medical", several=True),
+    Format("audio", (".wav", ".flac", ".ogg"), 1, "soundfile", "audio"),
+    Format("video", (".mp4", ".avi", ".mov", ".mkv", ".webm"), 2, "PyAV", "video"),
+)
+_BY_SUFFIX = {suffix: format for format in FORMATS for suffix in format.suffixes}
+SUFFIXES = tuple(_BY_SUFFIX)
+
+
+def format_of(path: Path) -> Format | None:
+    """By suffix; a file without one is looked into, as DICOM files often have none."""
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        return _BY_SUFFIX[".nii.gz"]
+    if path.suffix:
+        return _BY_SUFFIX.get(path.suffix.lower())
+    with path.open("rb") as file:
+        return _BY_SUFFIX[".dcm"] if file.read(132)[128:] == b"DICM" else None

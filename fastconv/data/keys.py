@@ -1,0 +1,33 @@
+"""Names of the samples of a map-style data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Subset
+
+
+def keys_of(dataset: Any) -> list[str] | None:
+    """One name per sample, from `keys`, `samples` or `imgs`; None where they do not fit."""
+    if isinstance(dataset, Subset):
+        inner = keys_of(dataset.dataset)
+        return None if inner is None else [inner[i] for i in dataset.indices]
+    for name in ("keys", "samples", "imgs"):
+        found = getattr(dataset, name, None)
+        if not isinstance(found, list | tuple) or len(found) != len(dataset):
+            continue
+        names = [f[0] if isinstance(f, tuple | list) and f else f for f in found]
+        if all(isinstance(key, str | Path) for key in names):
+            root = getattr(dataset, "root", None)
+            return [_inside(key, root) for key in names]
+    return None
+
+
+def _inside(key: str | Path, root: Any) -> str:
+    """The key as a path inside its folder, where it is one."""
+    path = Path(key)
+    if isinstance(root, str | Path) and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return os.fspath(key)

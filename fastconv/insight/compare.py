@@ -1,0 +1,124 @@
+"""Two runs side by side: which filter became which, and what changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from fastconv.errors import InputError
+from fastconv.insight.correlation import (
+    complete_rows,
+    cosine,
+    linear_cka,
+    response_correlation,
+    summaries,
+)
+
+if TYPE_CHECKING:
+    from fastconv.store.layer import Layer
+    from fastconv.store.reader import Run
+
+STATISTICS = ("mean", "std", "min", "max", "positive")
+
+
+def compare(a: Run, b: Run) -> pd.DataFrame:
+    """Match the filters of two runs, layer by layer, and say what changed.
+
+    Layers of one name are compared. Where both runs saw the same data with `samples=True`, filters
+    are matched so that the sum of their response correlations is largest, else by the cosine of
+    their weights as they stand. That is of use for networks that come from one another
+    (fine-tuned, pruned, quantised); the filters of networks trained apart are permuted.
+
+    Args:
+        a, b: runs with statistics.
+
+    Returns:
+        One row a filter of `a` that has a match (all, but for layers of more filters in `a`):
+
+        - layer, filter, match: the filter of `b`.
+        - similarity: of the two, in [-1, 1]. basis: "responses" or "weights".
+        - mean_change, std_change, min_change, max_change, positive_change: `b` minus `a`.
+        - cka: linear CKA of the two layers over the per-sample means of all their filters, the
+          same in every row of a layer. Only layers matched by responses have one: it is NaN where
+          basis is "weights", and without any other row there is no such column.
+
+        `table.attrs` has "cka" ({layer: value}), and "only_in_a" and "only_in_b" (names of layers).
+
+    Raises:
+        InputError: no layer in common, or one whose filters cannot be compared; no statistics.
+
+    Source: Li et al., Convergent Learning, ICLR 2016 (matching); Kornblith et al., ICML 2019 (CKA).
+    """
+    common = [name for name in a.layers if name in b]
+    if not common:
+        raise InputError(
+            f"{a.path} and {b.path} have no layer in common: {_some(a.layers)}; {_some(b.layers)}"
+        )
+    same_data = _same_data(a, b)
+    tables, alignment = [], {}
+    for name in common:
+        first, second = a[name], b[name]
+        table = _layer(first, second, by_responses=same_data and _kept_samples(first, second))
+        if table["basis"] == "responses":
+            x, y = summaries(first)[0], summaries(second)[0]
+            alignment[name] = table["cka"] = linear_cka(x, y, complete_rows(x, y))
+        tables.append(pd.DataFrame(table))
+    found = pd.concat(tables, ignore_index=True)
+    found.attrs = {
+        "cka": alignment,
+        "only_in_a": [name for name in a.layers if name not in b],
+        "only_in_b": [name for name in b.layers if name not in a],
+    }
+    return found
+
+
+def _same_data(a: Run, b: Run) -> bool:
+    """Whether row i of the samples of both is the same sample."""
+    seen = []
+    for run in (a, b):
+        identity, samples = run.config.get("fingerprint"), run.samples
+        if not isinstance(identity, dict) or "data" not in identity or samples is None:
+            return False
+        seen.append((identity["data"], identity.get("shard"), samples.count))
+    return seen[0] == seen[1]
+
+
+def _kept_samples(*layers: Layer) -> bool:
+    return all("samples" in layer.holds for layer in layers)
+
+
+def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
+    similarity = response_correlation(a, b) if by_responses else _weights(a, b)
+    filters, match = linear_sum_assignment(similarity, maximize=True)
+    before, after = a.stats, b.stats
+    return {
+        "layer": a.name,
+        "filter": filters,
+        "match": match,
+        "similarity": similarity[filters, match],
+        "basis": "responses" if by_responses else "weights",
+        **{
+            f"{name}_change": np.subtract(after[name][match], before[name][filters], dtype=float)
+            for name in STATISTICS
+        },
+    }
+
+
+def _weights(a: Layer, b: Layer) -> np.ndarray:
+    first, second = a.weight, b.weight
+    remedy = "extract both runs from the same data with samples=True"
+    if first is None or second is None:
+        raise InputError(f"{a.name} has no weights to match its filters by; {remedy}")
+    if first.shape[1:] != second.shape[1:]:
+        raise InputError(
+            f"the kernels of {a.name} have shapes {list(first.shape[1:])} and "
+            f"{list(second.shape[1:])}, so they cannot be matched by weights; {remedy}"
+        )
+    return cosine(first, second)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

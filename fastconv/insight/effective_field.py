@@ -1,0 +1,169 @@
+"""The effective receptive field: which input pixels a central position depends on, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fastconv.capture import CaptureTarget
+from fastconv.capture.trace import evaluation, single_tensor
+from fastconv.data import open_data
+from fastconv.data.samples import prepared
+from fastconv.errors import InputError
+from fastconv.insight.passes import plan
+from fastconv.run.transfer import on_device
+
+FLOOR = 1 - 0.9545  # of the largest gradient: two standard deviations of a Gaussian
+
+
+def effective_field(
+    model: nn.Module,
+    data: Any,
+    layers: Any = None,
+    *,
+    samples: int = 64,
+    batch_size: int = 16,
+    device: torch.device | str | None = None,
+) -> pd.DataFrame:
+    """Measure how much of the theoretical receptive field a layer really looks at.
+
+    The root mean square, over samples and filters, of the gradient of the central output position
+    with respect to every input pixel; filters enter with random signs, other ones for every sample
+    (one seed), so that they do not cancel.
+
+    Args:
+        model, data: as for `fastconv.extract`; the model must let gradients through.
+        layers: as for `fastconv.extract`; default every convolution. Their own outputs are taken.
+        samples: how many, evenly spaced over the data set.
+        batch_size: samples at a time.
+        device: where the model runs; default where it is.
+
+    Returns:
+        One row a layer whose output has spatial dimensions:
+
+        - layer.
+        - size: D-th root of the number of pixels whose gradient is above 4.55 % of the largest.
+        - sigma: standard deviation of the position weighted by the gradient, in pixels; the
+          geometric mean over the D dimensions of the input.
+        - theoretical: side of the theoretical field (geometric mean), at most the input.
+        - share: size over theoretical.
+
+    Raises:
+        InputError: no gradient reaches the input, or no layer has positions.
+
+    Memory:
+        The activations of a batch with their gradients, as in training.
+
+    Source: Luo et al., Understanding the Effective Receptive Field in Deep Convolutional Neural
+        Networks, NeurIPS 2016.
+    """
+    if samples < 1 or batch_size < 1:
+        raise InputError(f"samples and batch_size must be 1 or more, got {samples}, {batch_size}")
+    source = open_data(data)
+    chosen = sorted({round(i) for i in np.linspace(0, len(source) - 1, samples)})
+    units = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+    with on_device(model, device) as place:
+        targets = [t for t in plan(model, source, place, layers) if t.info.size]
+        if not targets:
+            raise InputError("none of the layers has spatial dimensions; name convolutions")
+        signs = _signs(targets, len(chosen), place)
+        squares = [np.zeros(source.sample_shape[1:]) for _ in targets]
+        done = 0
+        for x, _ in source.batches(units):
+            own = [sign[done : done + len(x)] for sign in signs]
+            done += len(x)
+            found = _gradients(model, targets, own, prepared(x).to(place))
+            for total, gradient in zip(squares, found, strict=True):
+                total += gradient.double().square().sum((0, 1)).cpu().numpy()
+    rows = [_row(t, np.sqrt(square)) for t, square in zip(targets, squares, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def _signs(targets: Sequence[CaptureTarget], count: int, place: torch.device) -> list[Tensor]:
+    """[count, C] of -1 and 1 for each layer."""
+    random = torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 2, (count, t.info.channels), generator=random) for t in targets]
+    return [(2 * draw - 1).float().to(place) for draw in draws]
+
+
+class _Done(BaseException):
+    """Ends a forward of which nothing more is wanted; no `except Exception` can stop it."""
+
+
+def _gradients(
+    model: nn.Module, targets: Sequence[CaptureTarget], signs: Sequence[Tensor], inputs: Tensor
+) -> list[Tensor]:
+    """The gradient [n, C_in, *spatial] of the signed sum of each layer's central position."""
+    found: dict[int, Tensor] = {}
+    leaf = inputs.detach().clone().requires_grad_()
+
+    def leave(module: nn.Module, _: tuple, output: Any) -> None:
+        for i, target in enumerate(targets):
+            if target.module is module and target.index == counts[module]:
+                tensor = single_tensor(output)
+                assert tensor is not None  # as in the probe forward
+                central = tensor.flatten(2)[:, :, _central(target.info.size)]  # [n, C]
+                found[i] = (central * signs[i]).sum()
+        counts[module] += 1
+        if len(found) == len(targets):
+            raise _Done
+
+    counts = {target.module: 0 for target in targets}
+    handles = [module.register_forward_hook(leave) for module in counts]
+    try:
+        with evaluation(model), torch.enable_grad():
+            model(leaf * 1)  # the model may write to its input
+    except _Done:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [_gradient(found[i], leaf, targets[i]) for i in range(len(targets))]
+
+
+def _central(size: tuple[int, ...]) -> int:
+    """The flat index of the central position."""
+    return int(np.ravel_multi_index([n // 2 for n in size], size))
+
+
+def _gradient(value: Tensor, leaf: Tensor, target: CaptureTarget) -> Tensor:
+    remedy = "the model must compute it with differentiable operations, and not under no_grad"
+    if not value.requires_grad:
+        raise InputError(f"no gradient of {target.info.name} reaches the input; {remedy}")
+    (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise InputError(f"no gradient of {target.info.name} reaches the input; {remedy}")
+    return gradient
+
+
+def _row(target: CaptureTarget, gradient: np.ndarray) -> dict[str, Any]:
+    """Figures of one field [*spatial]; zeros where no sample has a gradient."""
+    rank = gradient.ndim
+    sides = [min(f.size, n) for f, n in zip(target.info.fields, gradient.shape, strict=True)]
+    theoretical = round(float(np.prod(sides) ** (1 / rank)), 9)
+    size = round(float((gradient > FLOOR * gradient.max()).sum() ** (1 / rank)), 9)
+    return {
+        "layer": target.info.name,
+        "size": size,
+        "sigma": _spread(gradient),
+        "theoretical": theoretical,
+        "share": size / theoretical,
+    }
+
+
+def _spread(gradient: np.ndarray) -> float:
+    total = gradient.sum()
+    if total == 0:
+        return 0.0
+    spreads = []
+    for axis in range(gradient.ndim):
+        along = gradient.sum(tuple(i for i in range(gradient.ndim) if i != axis)) / total
+        place = np.arange(len(along))
+        centre = along @ place
+        spreads.append(np.sqrt(max(0.0, along @ (place - centre) ** 2)))
+    return float(np.prod(spreads) ** (1 / gradient.ndim))

@@ -1,0 +1,80 @@
+"""Embeddings kept beside a run, so that the finished file itself is never written again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from fastconv.errors import FileFormatError, InputError
+from fastconv.insight.embed import METHODS, Embedding
+from fastconv.store.schema import escape
+
+if TYPE_CHECKING:
+    from fastconv.store.reader import Run
+
+
+def embeddings_path(run: Run) -> Path:
+    """`run.embeddings.h5` for `run.h5`."""
+    return run.path.with_suffix(".embeddings.h5")
+
+
+def save_embedding(run: Run, embedding: Embedding) -> Path:
+    """Keep an embedding beside its run; one of the same layer and method is replaced.
+
+    Group `<layer>/<method>` (the layer escaped as in the file format) with the dataset `points`
+    [N, 2] and the attributes `trustworthiness` and `parameters` (JSON).
+    """
+    path, place = embeddings_path(run), _place(embedding.parameters)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.exists():
+            temporary.write_bytes(path.read_bytes())
+        with h5py.File(temporary, "a") as file:
+            if place in file:
+                del file[place]
+            group = file.create_group(place)
+            group["points"] = embedding.points
+            group.attrs["trustworthiness"] = embedding.trustworthiness
+            group.attrs["parameters"] = np.bytes_(json.dumps(embedding.parameters).encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_embedding(run: Run, layer: str, method: str = "pca") -> Embedding:
+    """Read an embedding that was kept beside a run.
+
+    Raises:
+        InputError: there is none of this layer and method.
+        FileFormatError: what is there is none.
+    """
+    path, place = embeddings_path(run), _place({"layer": layer, "method": method})
+    remedy = f"make it with save_embedding(run, embed(run, {layer!r}, {method!r}))"
+    if not path.is_file():
+        raise InputError(f"there is no {path}; {remedy}")
+    try:
+        with h5py.File(path, "r") as file:
+            if place not in file:
+                raise InputError(f"{path} has no {method} of {layer}; {remedy}")
+            group = file[place]
+            points = np.asarray(group["points"][()], np.float64)
+            attributes = dict(group.attrs)
+        parameters = json.loads(bytes(attributes["parameters"]))
+        return Embedding(points, float(attributes["trustworthiness"]), parameters)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise FileFormatError(f"{path} is damaged: {error}; delete it and {remedy}") from error
+
+
+def _place(parameters: dict) -> str:
+    method = parameters["method"]
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    return f"{escape(str(parameters['layer']))}/{method}"
