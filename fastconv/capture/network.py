@@ -84,7 +84,7 @@ class Network:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(_same_random_state())
             stack.enter_context(_same_attributes(modules))
-            stack.enter_context(_evaluation(modules))
+            stack.enter_context(evaluation(self.module))
             stack.enter_context(torch.inference_mode(mode=False))
             stack.enter_context(torch.no_grad())
             try:
@@ -133,9 +133,9 @@ def plain_path(path: str) -> str:
 
 
 @contextmanager
-def _evaluation(modules: list[nn.Module]) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode, each set back to its own mode at the end."""
-    training = [module for module in modules if getattr(module, "training", False)]
+    training = [module for module in model.modules() if getattr(module, "training", False)]
     for module in training:
         module.training = False
     try:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture.plan import CaptureTarget
-from fastconv.capture.trace import Call, Trace, evaluation, single_tensor, trace_forward
+from fastconv.capture import CaptureTarget, Network
+from fastconv.capture.network import evaluation
+from fastconv.capture.trace import Call, Trace, single_tensor, trace_forward
 from fastconv.errors import InputError
 
 Change = Callable[[Tensor], None]  # writes to the output of a layer, [N, C, *spatial]
@@ -27,7 +28,7 @@ class Recording:
     def __init__(self, model: nn.Module, targets: Sequence[CaptureTarget], inputs: Tensor):
         self._model, self._targets, self._inputs = model, targets, inputs
         with _copied_outputs(targets):  # what follows in place changes a copy
-            self._trace = trace_forward(model, inputs)
+            self._trace = trace_forward(Network(model), inputs)
         self._calls = {name: _call(self._trace, name) for name in (t.info.name for t in targets)}
         self._last_write: dict[int, int] = {}  # storage: the last operation that writes to it
         for i, op in enumerate(self._trace.ops):
