@@ -40,6 +40,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     how.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the forward")
     how.add_argument("--backend", default="auto", help="see fastconv doctor (auto)")
     how.add_argument(
+        "--engine", metavar="NAME", help="ray or ray:N: in tasks of Ray; local: not as a rank"
+    )
+    how.add_argument(
         "--shard", type=shard, metavar="I/N", help="one share of the work: 0/4 ... 3/4"
     )
     how.add_argument("--overwrite", action="store_true", help="replace a finished file")
@@ -72,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         backend=arguments.backend,
+        engine=arguments.engine,
         on_error=arguments.on_error or "raise",
         resume=not arguments.no_resume,
         overwrite=arguments.overwrite,

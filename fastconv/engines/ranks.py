@@ -11,8 +11,8 @@ import torch
 class Rank(NamedTuple):
     """Number of this process, of all, and on its machine."""
 
-    index: int
-    count: int
+    number: int
+    total: int
     local: int = 0
 
     def device(self) -> torch.device:
@@ -26,9 +26,9 @@ def current_rank() -> Rank | None:
     """From an initialised process group, or what `torchrun` sets; None in a process of its own."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        index, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        number, total = torch.distributed.get_rank(), torch.distributed.get_world_size()
     elif "TORCHELASTIC_RUN_ID" in os.environ:
-        index, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        number, total = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     else:
         return None
-    return Rank(index, count, local) if count > 1 else None
+    return Rank(number, total, local) if total > 1 else None

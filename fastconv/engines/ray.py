@@ -16,6 +16,20 @@ RETRIES = 3  # of a task whose worker or node has died
 ENVIRONMENT = ("OMP_NUM_THREADS", "FASTCONV_ISA")
 
 
+def ray_tasks(engine: str | None) -> int | None:
+    """Number of tasks that "ray:N" asks for, 0 of "ray": as many as fit; None of other engines.
+
+    Raises:
+        InputError: no engine of that name.
+    """
+    if engine in (None, "local"):
+        return None
+    name, _, count = str(engine).partition(":")
+    if name != "ray" or (count and not (count.isdecimal() and int(count) > 0)):
+        raise InputError(f"engine must be None, 'local', 'ray' or 'ray:N', got {engine!r}")
+    return int(count or 0)
+
+
 def run_tasks(
     work: Callable[[Rank], None], tasks: int | None, gpus: int, on_wait: Callable[[], None]
 ) -> None:
@@ -33,7 +47,7 @@ def run_tasks(
     try:
         import ray
     except ImportError as error:
-        raise InputError("engine='ray' needs ray: pip install 'fastconv[ray]'") from error
+        raise InputError("engine 'ray' needs ray: pip install 'fastconv[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     threads = torch.get_num_threads()

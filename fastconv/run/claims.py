@@ -21,7 +21,7 @@ class Claims:
         self._folder = folder
         size = max(1, -(-total // MOST))
         self._shares = [range(a, min(a + size, total)) for a in range(0, total, size)]
-        self._next = len(self._shares) * rank.index // rank.count
+        self._next = len(self._shares) * rank.number // rank.total
         self._held: list[int] = []
 
     def take(self) -> range | None:
@@ -33,7 +33,7 @@ class Claims:
             held = self._folder.claim(str(share))
             if held is None:
                 continue
-            if self._folder.done().issuperset(self._shares[share]):  # meanwhile
+            if self.finished() or self._folder.done().issuperset(self._shares[share]):
                 lock.release(held)
                 continue
             self._held.append(held)
@@ -42,7 +42,9 @@ class Claims:
         return None
 
     def finished(self) -> bool:
-        """Whether every unit is in a part."""
+        """Whether every unit is in a part, or the file that was made of them is there."""
+        if self._folder.out.exists():
+            return True
         done = self._folder.done()
         return all(done.issuperset(share) for share in self._shares)
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastconv.data import open_data
-from fastconv.errors import InputError, OutputError
-from fastconv.run.allocator import freed_memory_kept
-from fastconv.run.condition import conditions_of, descriptions
-from fastconv.run.fingerprint import require_equal
+from fastconv.engines.ranks import Rank, current_rank
+from fastconv.engines.ray import ray_tasks, run_tasks
+from fastconv.errors import InputError
 from fastconv.run.job import Job
-from fastconv.run.loop import measure, refuse_skipped
-from fastconv.run.options import Options
-from fastconv.run.outcomes import describe_output
-from fastconv.run.transfer import on_device
-from fastconv.store.parts import PartsFolder, remove_parts
-from fastconv.store.reader import Run, open_run
-from fastconv.store.writer import write_run
+from fastconv.run.loop import measure
+from fastconv.run.output_file import begin, finished, now, write
+from fastconv.run.progress import Progress
+from fastconv.run.recording import Recording
+from fastconv.run.request import Request
+from fastconv.run.shared import measure_shared
+from fastconv.store.parts import PartsFolder
+from fastconv.store.reader import Run
 
 
 def extract(
@@ -52,6 +51,7 @@ def extract(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     backend: str = "auto",
+    engine: str | None = None,
     resume: bool = True,
     overwrite: bool = False,
     shard: tuple[int, int] | None = None,
@@ -99,6 +99,9 @@ def extract(
         device: where the model runs; default where it is.
         dtype: run the forward under autocast to this type; default as the model is.
         backend: of the reductions: "auto" or a name from `fastconv.backends()`.
+        engine: None: in this process, or in all that `torchrun` started or that form an initialised
+            process group, which share the work through the folder of `out`. "ray" or "ray:N": in
+            N tasks of Ray. "local": in this process, whatever started it.
         resume: continue from the finished parts of an earlier call; False drops them.
         overwrite: replace an existing result, and drop its parts.
         shard: (index, count): measure only that share; join the results with `fastconv.merge`.
@@ -110,89 +113,104 @@ def extract(
     Raises:
         InputError: arguments, layers or data that cannot be used.
         FingerprintError: `out`, or its parts, were made by another model, data set or options.
-        OutputError: `out` cannot be written, or another process is writing it.
+        OutputError: `out` cannot be written, another process is writing it alone, or several are
+            to share a file system that has no locks.
 
     Memory:
         Does not grow with the number of samples, whatever is kept.
     """
-    if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be raise or skip, got {on_error!r}")
-    source = open_data(data, skip=on_error == "skip")
-    changes = conditions_of(conditions)
-    options = Options.create(
-        length=len(source),
-        stage=stage,
-        topk=topk,
-        hits_per_sample=hits_per_sample,
-        order=order,
-        stats=stats,
-        quantiles=quantiles,
-        patches=patches,
-        samples=samples,
-        maps=maps,
-        maps_dtype=maps_dtype,
-        normalize=normalize,
-        batch_size=batch_size,
-        dtype=dtype,
-        backend=backend,
-        shard=shard,
-        outcomes=outcomes,
-        output=describe_output(output),
-        conditions=descriptions(changes),
+    request = Request(
+        model=model,
+        data=data,
+        out=Path(out),
+        layers=layers,
+        conditions=conditions,
+        output=output,
+        on_error=on_error,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+        asked={
+            "stage": stage,
+            "topk": topk,
+            "hits_per_sample": hits_per_sample,
+            "order": order,
+            "stats": stats,
+            "quantiles": quantiles,
+            "patches": patches,
+            "samples": samples,
+            "maps": maps,
+            "maps_dtype": maps_dtype,
+            "normalize": normalize,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "backend": backend,
+            "shard": shard,
+            "outcomes": outcomes,
+        },
     )
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise OutputError(f"there is no folder {out.parent}; make it first")
-    with freed_memory_kept(), on_device(model, device) as where:
-        job = Job(model, source, options, layers, where, conditions=changes, output=output)
+    request.check()
+    started = now()
+    tasks = ray_tasks(engine)
+    rank = current_rank() if engine is None and shard is None else None
+    if tasks is None and rank is None:
+        return _in_one_process(request, started, resume=resume, overwrite=overwrite)
+    if shard is not None:
+        raise InputError("a shard is the work of one process; give no engine with shard=")
+    return _in_several(request, started, rank, tasks, anew=overwrite or not resume)
+
+
+def _in_one_process(request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
+    out = request.out
+    with request.job() as job:
         if out.exists() and not overwrite:
-            return _finished(out, job)
+            return finished(out, job)
         with PartsFolder(out) as folder:
             if out.exists() and not overwrite:  # by another process, meanwhile
                 folder.remove()
-                return _finished(out, job)
-            _start(folder, job, resume=resume and not overwrite)
-            started = _now()
-            recording = measure(job, folder, num_workers, progress=progress)
-            times = {"start_time": started, "end_time": _now()}
-            write_run(
-                out,
-                job.config(),
-                recording.results(),
-                samples=recording.sample_table(source.keys()),
-                overwrite=overwrite,
-                times=times,
-            )
+                return finished(out, job)
+            begin(folder, job, resume=resume and not overwrite)
+            recording = measure(job, folder, request.num_workers, progress=request.progress)
+            write(out, job, recording, started, overwrite=overwrite)
             folder.remove()
     return Run(out)
 
 
-def _finished(out: Path, job: Job) -> Run:
-    run = open_run(out)
-    require_equal(
-        run.config["fingerprint"],
-        job.identity,
-        str(out),
-        "choose another output, or overwrite it (overwrite=True, --overwrite)",
-    )
-    if not job.source.skip and run.samples is not None:
-        refuse_skipped(run.samples.skipped, out)
-    run.close()
-    remove_parts(out)  # of a process that was killed between naming the file and removing them
-    return run
+def _in_several(
+    request: Request, started: str, rank: Rank | None, tasks: int | None, *, anew: bool
+) -> Run:
+    """Measure as one of several processes, or start these, and write the file once."""
+    out = request.out
+    if anew:
+        raise InputError(
+            "overwrite=True and resume=False are for one process, since another may be at work "
+            f"already; remove {out} and {out}.parts first"
+        )
+    with request.job(rank) as job:
+        if out.exists():
+            return finished(out, job)
+        with PartsFolder(out, shared=True) as folder:
+            with folder.alone("start"):
+                begin(folder, job, resume=True)
+            if rank is not None:
+                measure_shared(job, folder, rank, request.num_workers, progress=request.progress)
+            else:
+                _measure_in_tasks(request, job, folder, tasks)
+            with folder.alone("assemble"):
+                if not out.exists():
+                    everything = range(len(job.options.units(len(job.source))))
+                    recording = Recording(job, folder, everything)
+                    write(out, job, recording, started, overwrite=False)
+                    folder.remove()
+        return finished(out, job)
 
 
-def _start(folder: PartsFolder, job: Job, *, resume: bool) -> None:
-    """Leave the folder with a manifest of this job, keeping only parts that belong to it."""
-    wanted = {**job.identity, "made_by": job.made_by()}
-    manifest = folder.manifest()
-    if manifest is not None and resume:
-        remedy = "run the same call as before, or start anew (resume=False, --no-resume)"
-        require_equal(manifest, wanted, str(folder.path), remedy)
-        return
-    folder.clear()
-    folder.write_manifest(wanted)
+def _measure_in_tasks(request: Request, job: Job, folder: PartsFolder, tasks: int | None) -> None:
+    work = replace(request, progress=False).measure_share
+    size, total = job.options.batch_size, len(job.source)
+    with Progress(total, enabled=request.progress) as bar:
 
+        def show() -> None:
+            bar.update(min(len(folder.done()) * size, total) - bar.done)
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+        run_tasks(work, tasks or None, int(job.device.type == "cuda"), show)

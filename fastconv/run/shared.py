@@ -28,7 +28,7 @@ def measure_shared(
     units = job.options.units(len(job.source))
     claims = Claims(folder, len(units), rank)
     recording = Recording(job, folder, range(len(units)))
-    enabled = progress and rank.index == 0
+    enabled = progress and rank.number == 0
     try:
         with Progress(len(job.source), enabled=enabled) as bar, recording:
             shown = 0

@@ -163,17 +163,17 @@ class PartsFolder:
     """The folder of parts of one output, held by one process at a time, or `shared` by several."""
 
     def __init__(self, out: Path, *, shared: bool = False):
-        self._out, self._shared = out.name, shared
+        self.out, self._shared = out, shared
         self.path = out.with_name(out.name + ".parts")
         self.compressor = codec.Compressor()
         self._lock: int | None = None
 
     def __enter__(self) -> PartsFolder:
         if not self._shared:
-            self._lock = lock.take(self.path, self._out)
+            self._lock = lock.take(self.path, self.out.name)
             self._sweep()
             return self
-        self._lock, alone = lock.join(self.path, self._out)
+        self._lock, alone = lock.join(self.path, self.out.name)
         if alone:
             self._sweep()
             lock.share(self._lock)
@@ -206,17 +206,21 @@ class PartsFolder:
 
     def _sweep(self) -> None:
         """Remove what a killed process has left unfinished."""
-        out = self.path.with_name(self._out)
+        out = self.path.with_name(self.out.name)
         for folder, pattern in (
             (self.path, "tmp-*"),
-            (out.parent, f".{glob.escape(self._out)}.*.tmp"),
+            (out.parent, f".{glob.escape(self.out.name)}.*.tmp"),
             (maps_folder(out), ".*.tmp"),
         ):
             for stale in folder.glob(pattern):
                 stale.unlink()
 
     def __exit__(self, kind: type | None, *exc: object) -> None:
-        if kind is not None and not self._shared and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir()):
+        if (
+            kind is not None
+            and not self._shared
+            and not any(_NAME.fullmatch(p.name) for p in self.path.iterdir())
+        ):
             self.remove()  # nothing was finished: leave nothing behind
         if self._lock is not None:
             lock.release(self._lock)
