@@ -54,8 +54,8 @@ class LayerCheck:
         self._patches = layer.patches[()] if "patches" in layer.holds else None
         self._chosen = _choose(self._hits.sample, hits)  # [C, k] bool
         self._module: nn.Module | None = None  # of the convolution, where torch's own can be told
-        if is_plain(planned.target, job.model):
-            self._module = job.model.get_submodule(planned.info.module_path)
+        if is_plain(planned.target):
+            self._module = planned.target.conv
         self._input: Tensor | None = None  # of the last call of that
         self.forget()
 
