@@ -14,7 +14,7 @@ from fastconv.version import __version__
 if TYPE_CHECKING:
     from fastconv import export, insight, perturb
     from fastconv.dispatch import backends
-    from fastconv.export import report
+    from fastconv.export.report import report
     from fastconv.insight.ablate import ablate
     from fastconv.insight.compare import compare
     from fastconv.insight.overlap import overlap
@@ -36,7 +36,7 @@ _HOMES = {  # public name: module, and its name there where it differs
     "open": ("fastconv.store.reader", "open_run"),
     "merge": ("fastconv.run.merge",),
     "verify": ("fastconv.verification.verify",),
-    "report": ("fastconv.export",),
+    "report": ("fastconv.export.report",),
     "compare": ("fastconv.insight",),
     "ablate": ("fastconv.insight",),
     "overlap": ("fastconv.insight",),

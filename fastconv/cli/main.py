@@ -21,10 +21,13 @@ COMMANDS = {
     "demo": "train a small network and look into it",
     "extract": "measure a model over a data set",
     "inspect": "show what is in a file",
+    "report": "make a page that shows every filter of a run",
     "verify": "check a file against its model and its data",
     "merge": "join the files of all shards into one",
+    "insight": "tables about the filters of a run",
     "compare": "match the filters of two runs",
     "ablate": "measure a classifier without some filters",
+    "export": "make pictures of a file",
     "doctor": "say what runs on this machine, and what does not",
 }
 DONE, CHECK_FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
