@@ -122,28 +122,28 @@ def check_unit(unit: Unit, n: int) -> None:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
-def check_not_random(index: int, read: Callable[[int], Tensor]) -> None:
-    """Read a sample again, each time under another seed.
+def check_not_random(what: str, read: Callable[[], Tensor]) -> None:
+    """Read something again, each time under another seed.
 
     Raises:
-        DataError: it differs, as one of a random transform does.
+        DataError: it differs, as with a random transform it does.
     """
     with random_state_kept():
-        first, moved = _under_seed(0, index, read)
+        first, moved = _under_seed(0, read)
         for seed in range(1, 1 + (_READ_AGAIN if moved else 1)):
-            if _under_seed(seed, index, read)[0] != first:
+            if _under_seed(seed, read)[0] != first:
                 raise DataError(
-                    f"the data set is random: sample {index} differs when it is read again, so no "
-                    "result could be resumed or verified; leave its random transforms out "
-                    "(flips, crops, noise), as for validation"
+                    f"the data set is random: {what} differs when it is read again, so no result "
+                    "could be resumed or verified; leave its random transforms out (flips, crops, "
+                    "noise), and its shuffling, as for validation"
                 )
 
 
-def _under_seed(seed: int, index: int, read: Callable[[int], Tensor]) -> tuple[bytes, bool]:
-    """The bytes of a sample, and whether reading it draws from the global random state."""
+def _under_seed(seed: int, read: Callable[[], Tensor]) -> tuple[bytes, bool]:
+    """The bytes that are read, and whether that draws from the global random state."""
     seed_all(seed)
     with random_state_kept() as moved:
-        return _bytes(read(index)), moved()
+        return _bytes(read()), moved()
 
 
 def as_tensor(value: Any) -> Tensor:

@@ -19,7 +19,7 @@ from fastconv.reduction import Reduction
 from fastconv.run.fused import run_fused
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.verification.check import Check
 from fastconv.verification.float64 import is_plain, value_and_bound
 
@@ -54,8 +54,8 @@ class LayerCheck:
         self._patches = layer.patches[()] if "patches" in layer.holds else None
         self._chosen = _choose(self._hits.sample, hits)  # [C, k] bool
         self._module: nn.Module | None = None  # of the convolution, where torch's own can be told
-        if is_plain(planned.target, job.model):
-            self._module = job.model.get_submodule(planned.info.module_path)
+        if is_plain(planned.target):
+            self._module = planned.target.conv
         self._input: Tensor | None = None  # of the last call of that
         self.forget()
 
