@@ -69,7 +69,7 @@ class Crops(Dataset):
 
 
 def show(out: Path) -> bool:
-    """Train, extract, verify, draw: `out/photos.h5`, `photos.png` and `photos.html`; True if all holds."""
+    """Train, extract, verify, show: `photos.h5`, `photos.png`, `photos.html`; True if all holds."""
     photos = load()
     started = time.monotonic()
     model, right = trained(photos)
