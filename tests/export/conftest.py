@@ -1,85 +1,86 @@
-import shutil
-import subprocess
-import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import browser, synthetic
-from helpers.insight_tables import stand_in
-from helpers.report_runs import plain_layers, write
+from helpers import synthetic
 
-from fastconv.store.reader import Run
+import fastconv
+from fastconv.format.result import Rows
+from fastconv.geometry import FieldMap
 from fastconv.store.writer import write_run
 
+HOSTILE = '../../<b>"$\\frac{1}$&\\n\x01 层 layer' + "x" * 300
+
+
+def layers():
+    """Layers of every rank and of every kind that has little to show: info and values."""
+    rng = np.random.default_rng(0)
+
+    def values(info, make):
+        return info, make((11, info.channels, *info.size)).astype(np.float32)
+
+    def normal(size):
+        return rng.normal(size=size)
+
+    yield values(synthetic.layer_info("two", 5), normal)
+    yield values(synthetic.layer_info("one", 4, rank=1, size=33), normal)
+    yield values(synthetic.layer_info("three", 3, rank=3, size=4), normal)
+    linear = synthetic.layer_info("none", 6, rank=0, kind="Linear")
+    yield values(replace(linear, fields=(FieldMap.whole(9),) * 2, status="global"), normal)
+    yield values(synthetic.layer_info("single filter", 1), normal)
+    yield values(synthetic.layer_info("dead", 4), lambda size: -np.abs(normal(size)))
+    yield values(synthetic.layer_info("zero", 4, rank=1, size=9), np.zeros)
+    yield values(synthetic.layer_info("nan", 4), lambda size: np.full(size, np.nan))
+    yield values(synthetic.layer_info("point", 3, kernel=1, size=1), normal)
+    yield values(synthetic.layer_info(HOSTILE, 3), normal)
+
 
 @pytest.fixture(scope="session")
-def axe(request):
-    """The source of axe-core, which finds what a screen reader cannot use."""
-    if not shutil.which("npm"):
-        pytest.skip("npm is not installed")
-    folder = request.config.cache.mkdir("axe")
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.exists():
-        command = ["npm", "install", "--no-audit", "--no-fund", "axe-core@4.10.3"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"axe-core cannot be installed: {done.stderr.strip()[-200:]}")
-    return script.read_text()
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A browser that pages are opened in."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not browser.chromium():
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=browser.chromium(), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
+def odd_file(tmp_path_factory):
+    """A run of all these layers that keeps everything."""
+    results = []
+    for info, values in layers():
+        result, _ = synthetic.layer_result(info, values=values)
+        if info.kind == "Linear":
+            result.weight = None
+        result.samples_max, result.samples_mean = summaries(values)
+        synthetic.with_maps(result, values)
+        if info.name == "nan":
+            result.maps.activation = Rows(values[::2].shape, [values[::2]])
+        results.append(result)
+    path = tmp_path_factory.mktemp("odd") / "run.h5"
+    config = {**synthetic.CONFIG, "input_size": [9, 9]}
+    write_run(path, config, iter(results), samples=synthetic.sample_table())
+    return path
 
 
 @pytest.fixture
-def run_file(tmp_path):
-    """A run of 2-D, 1-D, 3-D layers and one without positions."""
-    return write(tmp_path / "run.h5", plain_layers())
+def odd_run(odd_file):
+    with fastconv.open(odd_file) as run:
+        yield run
 
 
-@pytest.fixture
-def bare_file(tmp_path):
-    """A run of which nothing but the weights was kept."""
-    result, _ = synthetic.layer_result(synthetic.layer_info("conv1", 5))
+@pytest.fixture(scope="session")
+def bare_file(tmp_path_factory):
+    """A run that keeps the weights of one layer, and nothing else."""
+    info = synthetic.layer_info("bare", 3)
+    result, _ = synthetic.layer_result(info)
     result.stats, result.histogram, result.topk, result.patches = {}, None, {}, None
-    write_run(tmp_path / "bare.h5", synthetic.CONFIG, [result])
-    return tmp_path / "bare.h5"
-
-
-@pytest.fixture(autouse=True)
-def no_insight(monkeypatch):
-    """As where the extra is not installed; the same tables on every machine else."""
-    monkeypatch.setitem(sys.modules, "fastconv.insight", None)
+    path = tmp_path_factory.mktemp("bare") / "run.h5"
+    write_run(path, synthetic.CONFIG, iter([result]))
+    return path
 
 
 @pytest.fixture
-def insight(monkeypatch, no_insight):
-    """Tables, outcomes and whole pictures for any run."""
-    monkeypatch.setitem(sys.modules, "fastconv.insight", stand_in())
+def bare_run(bare_file):
+    with fastconv.open(bare_file) as run:
+        yield run
 
-    def outcomes(run):
-        label = run.samples.labels
-        correct = np.arange(len(label)) % 4 > 0
-        guess = np.where(correct, label, (label + 1) % 3)
-        return {
-            "label": label,
-            "prediction": guess,
-            "confidence": np.full(len(label), 0.75, np.float32),
-            "correct": correct,
-        }
 
-    def thumbnail(run, sample):
-        return np.random.default_rng(sample).integers(0, 256, (7, 7, 3), np.uint8)
-
-    monkeypatch.setattr(Run, "outcomes", property(outcomes), raising=False)
-    monkeypatch.setattr(Run, "thumbnail", thumbnail, raising=False)
+def summaries(values):
+    """Maximum and mean of every sample and filter, as rows of a result."""
+    flat = values.reshape(*values.shape[:2], -1)
+    finite = np.isfinite(flat).any(-1)
+    most = np.where(finite, np.nan_to_num(flat, nan=-np.inf).max(-1), np.nan)
+    mean = np.where(finite, np.nan_to_num(flat).mean(-1), np.nan)
+    return (Rows(part.shape, [part.astype(np.float32)]) for part in (most, mean))

@@ -51,9 +51,9 @@ def layer_values(info, samples=11, seed=0):
     return values
 
 
-def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None):
     """Everything that a run may hold of a layer, all of it consistent; and the activations."""
-    values = layer_values(info, samples, seed)
+    values = layer_values(info, samples, seed) if values is None else values
     rank, channels = len(info.size), info.channels
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
