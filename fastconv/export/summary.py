@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastconv.store.quantiles import quantiles
+from fastconv.format.quantiles import quantiles
 from fastconv.store.reader import Layer
 
 STATISTICS = ("dead", "positive", "mean", "std", "min", "max", "nonfinite")
