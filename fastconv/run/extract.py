@@ -46,6 +46,7 @@ def extract(
     outcomes: bool = False,
     output: Any = None,
     columns: Sequence[str] = (),
+    thumbnails: bool | None = None,
     on_error: str = "raise",
     batch_size: int = 64,
     num_workers: int = 0,
@@ -95,6 +96,8 @@ def extract(
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
+        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
+            where the data set has at most 1,024 samples. These samples are read once more.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file.
         batch_size: samples per forward; also the unit of work that is never split.
@@ -150,6 +153,7 @@ def extract(
             "backend": backend,
             "shard": shard,
             "outcomes": outcomes,
+            "thumbnails": thumbnails,
             "columns": columns,
         },
     )
