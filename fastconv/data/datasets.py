@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from fastconv.capture.batch import first_tensor
 from fastconv.data.keys import keys_of
 from fastconv.data.media_folder import MediaFolder
 from fastconv.data.random_state import random_state_kept
@@ -44,8 +45,9 @@ class DatasetSamples(Samples):
                 raise DataError(f"the data set is empty ({self.kind})")
             first = self.first()
             x, label = self.reader.read([first])[:2]
-        self.sample_shape = self.reader.shape = tuple(x.shape[1:])
-        self.input_dtype = str(x.dtype).removeprefix("torch.")
+        picture = first_tensor(x)
+        self.sample_shape = self.reader.shape = tuple(picture.shape[1:])
+        self.input_dtype = str(picture.dtype).removeprefix("torch.")
         self.reader.labelled = label is not None
         check_not_random(first, lambda i: self.reader.read([i])[0])
 

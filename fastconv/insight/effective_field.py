@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget
+from fastconv.capture.batch import single_tensor
 from fastconv.capture.network import evaluation
-from fastconv.capture.trace import single_tensor
 from fastconv.data import open_data
 from fastconv.data.samples import prepared
 from fastconv.errors import InputError
