@@ -5,6 +5,7 @@ from typing import Any
 
 from fastconv.dispatch import backends
 from fastconv.errors import InputError
+from fastconv.export.report import report
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
@@ -23,6 +24,7 @@ __all__ = [
     "open",
     "merge",
     "verify",
+    "report",
     "Run",
     "Layer",
     "Report",

@@ -9,11 +9,23 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.cli import ablate, compare, demo, doctor, extract, inspect, merge, verify
+from fastconv.cli import (
+    ablate,
+    compare,
+    demo,
+    doctor,
+    export,
+    extract,
+    insight,
+    inspect,
+    merge,
+    report,
+    verify,
+)
 from fastconv.errors import FastconvError
 from fastconv.version import __version__
 
-COMMANDS = (demo, extract, inspect, verify, merge, compare, ablate, doctor)
+COMMANDS = (demo, extract, inspect, report, verify, merge, insight, compare, ablate, export, doctor)
 DONE, CHECK_FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
 
 _EPILOG = (

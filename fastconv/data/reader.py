@@ -14,11 +14,13 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from fastconv.capture.batch import first_tensor
 from fastconv.data.keys import keys_of
-from fastconv.data.parts import input_and_label, integer, no_array
+from fastconv.data.parts import column_of, input_and_label, integer, no_array
 from fastconv.data.samples import Batch, Unit, as_tensor, batch_labels, one_line
 from fastconv.errors import DataError
 
-Read = tuple[Any, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
+Columns = dict[str, list[Any]]
+# a batch, why samples are missing in it, and its columns
+Read = tuple[Any, Tensor | None, dict[int, str], Columns]
 
 
 class Failure(NamedTuple):
@@ -33,7 +35,10 @@ class Collator:
 
     Attributes:
         shape, labelled: of the first sample, once it has been read; the others must be alike.
+        columns: names of what else is kept of every sample.
     """
+
+    columns: tuple[str, ...] = ()
 
     def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
         self.collate, self.skip, self.one_size = collate, skip, one_size
@@ -43,26 +48,44 @@ class Collator:
     def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
         """The batch of samples by index; `failed` says why others are missing, and is added to."""
         kept: dict[int, Any] = {}
+        values: dict[int, list[Any]] = {}
         for index, sample in samples.items():
             try:
                 if sample is None:
                     raise DataError(f"sample {index} is None: the data set could not read it")
+                values[index] = self._columns(sample, index)
                 kept[index] = sample if self.collate else self._split(sample, index)
             except DataError as error:
                 self._note(error, index, failed)
         if self.collate and kept:
             kept, batch = self._collated(kept, failed)
+        columns = {name: [values[i][c] for i in kept] for c, name in enumerate(self.columns)}
         if not kept:
             labels = torch.zeros(0, dtype=torch.int64) if self.labelled else None
-            return torch.zeros(0, *(self.shape or ())), labels, failed
+            return (
+                torch.zeros(0, *(self.shape or ())),
+                labels,
+                failed,
+                {n: [] for n in self.columns},
+            )
+        columns = {name: [values[i][c] for i in kept] for c, name in enumerate(self.columns)}
         if self.collate:
-            return *batch, failed
+            return *batch, failed, columns
         found = [label for _, label in kept.values()]
         unlabelled = None in found or self.labelled is False
         inputs = [x for x, _ in kept.values()]
         alone = isinstance(inputs[0], Tensor)
         x = torch.stack(inputs) if alone else self._together(inputs, list(kept))
-        return x, None if unlabelled else torch.tensor(found), failed
+        return x, None if unlabelled else torch.tensor(found), failed, columns
+
+    def _columns(self, sample: Any, index: int) -> list[Any]:
+        found = []
+        for name in self.columns:
+            try:
+                found.append(column_of(sample, name))
+            except DataError as error:
+                raise DataError(f"column {name!r} of sample {index} {error}") from error
+        return found
 
     def _note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
         if not self.skip:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,12 @@ class Samples(ABC):
             uint8: nothing is scaled); other dtypes are left as they are.
         skip: leave samples that cannot be read, or do not fit the others, out of the batches.
         skipped: these samples and why, as their batches were last read.
+        column_values: by name, one value for each row of the batch that was last read.
     """
 
     skip: bool = False
     skipped: dict[int, str]
+    column_values: Mapping[str, list[Any]] = MappingProxyType({})
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
@@ -72,6 +75,22 @@ class Samples(ABC):
         n = len(self)
         return sorted({round(i) for i in np.linspace(0, n - 1, min(n, count))})
 
+    def keep_columns(self, names: Sequence[str]) -> None:
+        """Read these columns of every sample from now on, into `column_values`.
+
+        Raises:
+            InputError: the samples have no columns.
+        """
+        if names:
+            raise InputError(
+                f"columns={list(names)!r}: the samples of {self.kind} have none; give a data set "
+                "whose samples are dicts"
+            )
+
+    def classes(self) -> list[str] | None:
+        """The name of every label, where the data set has them."""
+        return None
+
     @abstractmethod
     def keys(self) -> list[str] | None:
         """One name per sample (a file's path inside its folder), or None."""
@@ -105,28 +124,28 @@ def check_unit(unit: Unit, n: int) -> None:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
-def check_not_random(index: int, read: Callable[[int], Tensor]) -> None:
-    """Read a sample again, each time under another seed.
+def check_not_random(what: str, read: Callable[[], Tensor]) -> None:
+    """Read something again, each time under another seed.
 
     Raises:
-        DataError: it differs, as one of a random transform does.
+        DataError: it differs, as with a random transform it does.
     """
     with random_state_kept():
-        first, moved = _under_seed(0, index, read)
+        first, moved = _under_seed(0, read)
         for seed in range(1, 1 + (_READ_AGAIN if moved else 1)):
-            if _under_seed(seed, index, read)[0] != first:
+            if _under_seed(seed, read)[0] != first:
                 raise DataError(
-                    f"the data set is random: sample {index} differs when it is read again, so no "
-                    "result could be resumed or verified; leave its random transforms out "
-                    "(flips, crops, noise), as for validation"
+                    f"the data set is random: {what} differs when it is read again, so no result "
+                    "could be resumed or verified; leave its random transforms out (flips, crops, "
+                    "noise), and its shuffling, as for validation"
                 )
 
 
-def _under_seed(seed: int, index: int, read: Callable[[int], Tensor]) -> tuple[bytes, bool]:
-    """The bytes of a sample, and whether reading it draws from the global random state."""
+def _under_seed(seed: int, read: Callable[[], Tensor]) -> tuple[bytes, bool]:
+    """The bytes that are read, and whether that draws from the global random state."""
     seed_all(seed)
     with random_state_kept() as moved:
-        return _bytes(read(index)), moved()
+        return _bytes(read()), moved()
 
 
 def as_tensor(value: Any) -> Tensor:

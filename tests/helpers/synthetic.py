@@ -51,9 +51,9 @@ def layer_values(info, samples=11, seed=0):
     return values
 
 
-def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None):
     """Everything that a run may hold of a layer, all of it consistent; and the activations."""
-    values = layer_values(info, samples, seed)
+    values = layer_values(info, samples, seed) if values is None else values
     rank, channels = len(info.size), info.channels
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
@@ -97,8 +97,12 @@ def _topk(info, values, k):
     order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
     value = np.take_along_axis(best.T, order, 1)
     where = np.take_along_axis(at.T, order, 1)
-    position = np.stack(np.unravel_index(where, info.size), -1).reshape(channels, k, rank)
-    box = np.stack([np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)], -2)
+    position = np.zeros((channels, k, rank), np.int64)
+    box = np.zeros((channels, k, len(info.fields), 2), np.int64)
+    if rank:
+        position = np.stack(np.unravel_index(where, info.size), -1)
+        sides = [np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)]
+        box = np.stack(sides, -2)
     empty = ~np.isfinite(value)
     value = np.where(empty, np.nan, value).astype(np.float32)
     order, position, box = order.copy(), position.copy(), box.copy()

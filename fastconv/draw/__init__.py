@@ -1,0 +1,1 @@
+"""Pictures as arrays: numpy and Pillow only."""
