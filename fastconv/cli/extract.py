@@ -8,8 +8,7 @@ from pathlib import Path
 from fastconv.cli.arguments import add_model_and_data, indices, model_and_data, names, shard
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("extract", help="measure a model over a data set")
+def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
     what = parser.add_argument_group("what is measured")

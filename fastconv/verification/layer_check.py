@@ -19,7 +19,7 @@ from fastconv.reduction import Reduction
 from fastconv.run.fused import run_fused
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.verification.check import Check
 from fastconv.verification.float64 import is_plain, value_and_bound
 

@@ -73,7 +73,8 @@ export function cardGrid(items, make, { minimum, label }) {
   }
 
   const stop = new AbortController();
-  const listen = (target, name, listener) => target.addEventListener(name, listener, { signal: stop.signal, passive: true });
+  const listen = (target, name, listener) =>
+    target.addEventListener(name, listener, { signal: stop.signal, passive: true });
   listen(window, "scroll", () => requestAnimationFrame(() => show()));
   listen(window, "beforeprint", () => show(true));
   list.addEventListener("keydown", move);

@@ -20,7 +20,8 @@ export async function filtersView({ query }) {
   const number_ = Number(query.run) || 0;
   const run = index.runs[number_] ?? index.runs[0];
   const chosen = run.layers.filter((layer) => !query.layer || layer.name === query.layer);
-  if (!chosen.length) return { title: "Filters", nodes: [el("p", { class: "missing" }, `There is no layer ${query.layer}.`)] };
+  if (!chosen.length)
+    return { title: "Filters", nodes: [el("p", { class: "missing" }, `There is no layer ${query.layer}.`)] };
   const tables = await Promise.all(chosen.map((layer) => arrays(layer.table)));
   const names = Object.keys(index.columns).filter((name) => tables.some((table) => table[name]));
   const sort = names.includes(query.sort) ? query.sort : query.sort === "filter" ? "filter" : (names[0] ?? "filter");
@@ -41,9 +42,21 @@ export async function filtersView({ query }) {
     title: heading,
     leave: grid.leave,
     nodes: [
-      el("header", { class: "page-head" }, el("h1", {}, heading), el("p", { class: "about" }, summary(found, chosen, query))),
+      el(
+        "header",
+        { class: "page-head" },
+        el("h1", {}, heading),
+        el("p", { class: "about" }, summary(found, chosen, query)),
+      ),
       toolbar(run, query, names, sort, chosen, change),
-      found.length ? grid.node : el("p", { class: "empty" }, "No filter is like that. ", el("a", { href: href(["filters"], { layer: query.layer }) }, "Show all")),
+      found.length
+        ? grid.node
+        : el(
+            "p",
+            { class: "empty" },
+            "No filter is like that. ",
+            el("a", { href: href(["filters"], { layer: query.layer }) }, "Show all"),
+          ),
     ],
   };
 }
@@ -51,8 +64,13 @@ export async function filtersView({ query }) {
 function summary(found, chosen, query) {
   const all = chosen.reduce((sum, layer) => sum + layer.filters, 0);
   const ranks = chosen.find((layer) => layer.patches);
-  const kept = ranks && ranks.kept_ranks > ranks.patches.ranks ? ` Of ${ranks.kept_ranks} patches a filter, the strongest ${ranks.patches.ranks} are in this page.` : "";
-  const without = chosen.every((layer) => !layer.patches) ? " The run kept no patches: fastconv.extract(..., patches=True) keeps them." : "";
+  const kept =
+    ranks && ranks.kept_ranks > ranks.patches.ranks
+      ? ` Of ${ranks.kept_ranks} patches a filter, the strongest ${ranks.patches.ranks} are in this page.`
+      : "";
+  const without = chosen.every((layer) => !layer.patches)
+    ? " The run kept no patches: fastconv.extract(..., patches=True) keeps them."
+    : "";
   return `${found.length === all ? plural(all, "filter") : `${plural(found.length, "filter")} of ${all}`}.${kept}${without}`;
 }
 
@@ -65,7 +83,11 @@ function select(layers, tables, query, sort) {
   layers.forEach((layer, l) => {
     const table = tables[l];
     for (let filter = 0; filter < layer.filters; filter++) {
-      if (show(table, filter) && where(layer, table, filter) && words.every((word) => matches(word, layer, table, filter))) {
+      if (
+        show(table, filter) &&
+        where(layer, table, filter) &&
+        words.every((word) => matches(word, layer, table, filter))
+      ) {
         found.push({ layer, table, filter });
       }
     }
@@ -98,7 +120,9 @@ function condition({ column: name, is, value }) {
 function matches(word, layer, table, filter) {
   if (/^\d+$/.test(word)) return filter === Number(word) || layer.name.toLowerCase().includes(word);
   if (filterName(layer, filter).replaceAll(" ", "").toLowerCase().includes(word)) return true;
-  return Object.entries(layer.table.texts).some(([name, texts]) => texts[table[name][filter]].toLowerCase().includes(word));
+  return Object.entries(layer.table.texts).some(([name, texts]) =>
+    texts[table[name][filter]].toLowerCase().includes(word),
+  );
 }
 
 function toolbar(run, query, names, sort, chosen, change) {
@@ -109,21 +133,61 @@ function toolbar(run, query, names, sort, chosen, change) {
   return el(
     "form",
     { class: "toolbar", "aria-label": "Sort and filter", on: { submit: (event) => event.preventDefault() } },
-    picker("Layer", query.layer ?? "", [["", "all layers"], ...run.layers.map((layer) => [layer.name, layer.name])], (layer) => change({ layer })),
-    picker("Sort by", sort, [["filter", "number"], ...columns], (name) => change({ sort: name, up: "" }), about(sort)?.help),
+    picker(
+      "Layer",
+      query.layer ?? "",
+      [["", "all layers"], ...run.layers.map((layer) => [layer.name, layer.name])],
+      (layer) => change({ layer }),
+    ),
+    picker(
+      "Sort by",
+      sort,
+      [["filter", "number"], ...columns],
+      (name) => change({ sort: name, up: "" }),
+      about(sort)?.help,
+    ),
     el(
       "button",
-      { type: "button", class: "icon", id: "direction", "aria-label": up ? "ascending; turn round" : "descending; turn round", title: up ? "ascending" : "descending", on: { click: () => change({ up: up ? "0" : "1" }) } },
+      {
+        type: "button",
+        class: "icon",
+        id: "direction",
+        "aria-label": up ? "ascending; turn round" : "descending; turn round",
+        title: up ? "ascending" : "descending",
+        on: { click: () => change({ up: up ? "0" : "1" }) },
+      },
       up ? "↑" : "↓",
     ),
-    picker("Show", query.show ?? "all", Object.keys(SHOWN).map((name) => [name, name]), (show) => change({ show: show === "all" ? "" : show })),
+    picker(
+      "Show",
+      query.show ?? "all",
+      Object.keys(SHOWN).map((name) => [name, name]),
+      (show) => change({ show: show === "all" ? "" : show }),
+    ),
     el(
       "fieldset",
       { class: "where" },
       el("legend", {}, "Where"),
-      picker("column", query.column ?? "", [["", "any column"], ...columns], (name) => change({ column: name }), null, true),
-      !text && picker("is", query.is ?? ">", Object.keys(COMPARISONS).map((sign) => [sign, sign]), (is) => change({ is }), null, true),
-      input("value", query.value ?? "", text ? "text" : "number", text ? "text" : "value", (value) => change({ value })),
+      picker(
+        "column",
+        query.column ?? "",
+        [["", "any column"], ...columns],
+        (name) => change({ column: name }),
+        null,
+        true,
+      ),
+      !text &&
+        picker(
+          "is",
+          query.is ?? ">",
+          Object.keys(COMPARISONS).map((sign) => [sign, sign]),
+          (is) => change({ is }),
+          null,
+          true,
+        ),
+      input("value", query.value ?? "", text ? "text" : "number", text ? "text" : "value", (value) =>
+        change({ value }),
+      ),
     ),
     input("Search", query.find ?? "", "search", "name, kind, class", (find) => change({ find })),
   );
@@ -149,4 +213,3 @@ function input(label, value, type, placeholder, choose) {
   });
   return el("label", {}, el("span", { class: label === "value" ? "hidden" : "" }, label), field);
 }
-
