@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from fastconv.capture.batch import first_tensor
+from fastconv.data.keys import classes_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Collator, Failure, Read
@@ -60,6 +61,14 @@ class StreamSamples(Samples):
         """The first ones: a stream is not read to its end for a few samples."""
         return list(range(min(count, len(self))))
 
+    def keep_columns(self, names: Sequence[str]) -> None:
+        self._collator.columns = tuple(names)
+        if names:
+            self._find_first()  # they are there
+
+    def classes(self) -> list[str] | None:
+        return classes_of(self._stream)
+
     def keys(self) -> list[str] | None:
         return self._count_and_keys[1]
 
@@ -85,10 +94,11 @@ class StreamSamples(Samples):
         with worker_deaths_noticed_in_turn(num_workers):
             for unit in units:
                 with random_state_kept():
-                    x, label, failed, _ = next_batch(batches, unit[0], unit[-1])
+                    x, label, failed, columns = next_batch(batches, unit[0], unit[-1])
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(failed)
+                self.column_values = columns
                 yield x, label
 
     def _find_first(self) -> tuple[int, Read]:
