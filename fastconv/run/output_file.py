@@ -30,7 +30,6 @@ def finished(out: Path, job: Job) -> Run:
     )
     if not job.source.skip and run.samples is not None:
         refuse_skipped(run.samples.skipped, out)
-    run.close()
     remove_parts(out)  # of a process that was killed between naming the file and removing them
     return run
 
