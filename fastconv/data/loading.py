@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastconv.data.reader import Failure, Read
-from fastconv.data.samples import one_line
+from fastconv.data.tensors import one_line
 from fastconv.errors import DataError
 
 

@@ -7,17 +7,26 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from fastconv.capture.probe import map_tensors
 from fastconv.data.keys import keys_of
-from fastconv.data.parts import input_and_label, integer, no_array
-from fastconv.data.samples import Batch, Unit, as_tensor, batch_labels, one_line
+from fastconv.data.parts import input_and_label, integer
+from fastconv.data.samples import Batch, Unit
+from fastconv.data.tensors import (
+    Inputs,
+    as_inputs,
+    batch_labels,
+    is_input,
+    one_line,
+    stacked,
+    tensors_of,
+)
 from fastconv.errors import DataError
 
-Read = tuple[Tensor, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
+Read = tuple[Inputs, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
 
 
 class Failure(NamedTuple):
@@ -30,14 +39,22 @@ class Failure(NamedTuple):
 class Collator:
     """Makes the batch of some samples, with errors that name the index.
 
-    Attributes:
-        shape, labelled: of the first sample, once it has been read; the others must be alike.
+    Every sample must be `like` the first one that was read: as many inputs, of the same shapes (or
+    only of as many channels and dimensions, unless `one_size`), with a label if that has one.
     """
 
     def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
         self.collate, self.skip, self.one_size = collate, skip, one_size
-        self.shape: tuple[int, ...] | None = None
-        self.labelled: bool | None = None
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._nothing: Batch = (torch.zeros(0), None)
+        self._labelled: bool | None = None
+
+    def like(self, x: Inputs, label: Tensor | None) -> tuple[tuple[int, ...], str]:
+        """Expect samples as those of a batch; returns shape and dtype of its first input."""
+        self._shapes = [tuple(t.shape[1:]) for t in tensors_of(x)]
+        self._labelled = label is not None
+        self._nothing = map_tensors(x, lambda t: t[:0]), None if label is None else label[:0]
+        return self._shapes[0], str(tensors_of(x)[0].dtype).removeprefix("torch.")
 
     def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
         """The batch of samples by index; `failed` says why others are missing, and is added to."""
@@ -48,62 +65,58 @@ class Collator:
                     raise DataError(f"sample {index} is None: the data set could not read it")
                 kept[index] = sample if self.collate else self._split(sample, index)
             except DataError as error:
-                self._note(error, index, failed)
-        if self.collate and kept:
-            kept, batch = self._collated(kept, failed)
+                self.note(error, index, failed)
         if not kept:
-            labels = torch.zeros(0, dtype=torch.int64) if self.labelled else None
-            return torch.zeros(0, *(self.shape or ())), labels, failed
+            return *self._nothing, failed
         if self.collate:
-            return *batch, failed
+            return *self._collated(kept, failed), failed
         found = [label for _, label in kept.values()]
-        unlabelled = None in found or self.labelled is False
-        x = torch.stack([x for x, _ in kept.values()])
+        unlabelled = None in found or self._labelled is False
+        x = stacked([x for x, _ in kept.values()])
         return x, None if unlabelled else torch.tensor(found), failed
 
-    def _note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
+    def note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
+        """Raise the error of a sample, or note it where samples may be skipped."""
         if not self.skip:
             raise error
         failed[index] = str(error)
 
-    def _split(self, sample: Any, index: int) -> tuple[Tensor, int | None]:
+    def _split(self, sample: Any, index: int) -> tuple[Inputs, int | None]:
         try:
             value, label = input_and_label(sample)
-            if not isinstance(value, Tensor | np.ndarray):
-                raise DataError(no_array(value))
-            x = as_tensor(value)
+            x = as_inputs(value)
         except DataError as error:
             raise DataError(f"the input of sample {index} {error}") from error
-        self._check_shape(tuple(x.shape), index)
+        self._check_shapes([tuple(t.shape) for t in tensors_of(x)], index)
         label = integer(label)
-        if self.labelled and label is None:
+        if self._labelled and label is None:
             raise DataError(f"sample {index} has no integer label, but sample 0 has one")
         return x, label
 
-    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
-        first = shape if self.shape is None else self.shape
-        if shape == first:
-            return
-        same_kind = len(shape) == len(first) and shape[:1] == first[:1]
-        if same_kind and not self.one_size:
-            return
-        remedy = "all must have as many channels and dimensions"
-        if same_kind:
-            remedy = "all must be equal: resize or crop them"
-        raise DataError(
-            f"sample {index} has shape {list(shape)}, sample 0 has {list(first)}; {remedy}"
-        )
+    def _check_shapes(self, shapes: list[tuple[int, ...]], index: int) -> None:
+        expected = shapes if self._shapes is None else self._shapes
+        if len(shapes) != len(expected):
+            raise DataError(
+                f"sample {index} has {len(shapes)} inputs, sample 0 has {len(expected)}"
+            )
+        for shape, first in zip(shapes, expected, strict=True):
+            same_kind = len(shape) == len(first) and shape[:1] == first[:1]
+            if shape == first or (same_kind and not self.one_size):
+                continue
+            remedy = "all must have as many channels and dimensions"
+            if same_kind:
+                remedy = "all must be equal: resize or crop them"
+            raise DataError(
+                f"sample {index} has shape {list(shape)}, sample 0 has {list(first)}; {remedy}"
+            )
 
-    def _collated(
-        self, samples: dict[int, Any], failed: dict[int, str]
-    ) -> tuple[dict[int, Any], Batch]:
-        """The batch that `collate_fn` makes, and the samples in it.
+    def _collated(self, samples: dict[int, Any], failed: dict[int, str]) -> Batch:
+        """The batch that `collate_fn` makes.
 
-        Those that it drops, or fails on, are found one by one if they may be skipped.
+        Samples that it drops, or fails on, are found one by one if they may be skipped.
         """
-        none: Batch = (torch.zeros(0), None)
         try:
-            return samples, self._collate(samples)
+            return self._collate(samples)
         except DataError:
             if not self.skip:
                 raise
@@ -114,7 +127,7 @@ class Collator:
                 kept[index] = sample
             except DataError as error:
                 failed[index] = str(error)
-        return kept, self._collate(kept) if kept else none
+        return self._collate(kept) if kept else self._nothing
 
     def _collate(self, samples: dict[int, Any]) -> Batch:
         unit = list(samples)
@@ -123,20 +136,21 @@ class Collator:
             value, label = input_and_label(self.collate(list(samples.values())))  # type: ignore[misc]
         except Exception as error:
             raise DataError(f"collate_fn fails on {where}: {one_line(error)}") from error
-        if not isinstance(value, Tensor | np.ndarray):
+        if not is_input(value):
             raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
-        x = as_tensor(value)
-        if x.ndim == 0 or len(x) != len(unit):
-            raise DataError(
-                f"collate_fn makes shape {list(x.shape)} of {where}, expected {len(unit)} rows: "
-                "one per sample (on_error='skip' leaves out what it drops)"
-            )
+        x = as_inputs(value)
+        for tensor in tensors_of(x):
+            if tensor.ndim == 0 or len(tensor) != len(unit):
+                raise DataError(
+                    f"collate_fn makes shape {list(tensor.shape)} of {where}, expected "
+                    f"{len(unit)} rows: one per sample (on_error='skip' leaves out what it drops)"
+                )
         try:
-            self._check_shape(tuple(x.shape[1:]), unit[0])
+            self._check_shapes([tuple(t.shape[1:]) for t in tensors_of(x)], unit[0])
         except DataError as error:
             raise DataError(f"collate_fn: {error}") from error
         labels = batch_labels(label, len(unit))
-        return x, None if self.labelled is False else labels
+        return x, None if self._labelled is False else labels
 
 
 class Reader(Collator, Dataset):
@@ -162,7 +176,7 @@ class Reader(Collator, Dataset):
             try:
                 samples[index] = self._sample(index)
             except DataError as error:
-                self._note(error, index, failed)
+                self.note(error, index, failed)
         return self.batch(samples, failed)
 
     def _sample(self, index: int) -> Any:

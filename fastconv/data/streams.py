@@ -10,13 +10,13 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Collator, Failure, Read
-from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit, one_line
+from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
+from fastconv.data.tensors import Inputs, one_line, tensors_of
 from fastconv.errors import DataError, InputError
 
 _COMPARED = 16  # samples, to see whether two passes give the same
@@ -31,9 +31,9 @@ class StreamSamples(Samples):
     """
 
     def __init__(
-        self, stream: Any, collate: Callable | None, worker_init: Callable | None, *, skip: bool
+        self, stream: Any, collate: Callable | None, worker_init: Callable | None, **how: bool
     ):
-        self.skip, self.skipped = skip, {}
+        self.skip, self.skipped = how["skip"], {}
         self.kind = type(stream).__name__
         if iter(stream) is stream:
             raise DataError(
@@ -41,11 +41,9 @@ class StreamSamples(Samples):
                 "iterable data set, whose iter() starts anew"
             )
         self._stream, self._worker_init = stream, worker_init
-        self._collator = Collator(collate, skip=skip)
+        self._collator = Collator(collate, **how)
         self._first, (x, label, _) = self._find_first()
-        self.sample_shape = self._collator.shape = tuple(x.shape[1:])
-        self.input_dtype = str(x.dtype).removeprefix("torch.")
-        self._collator.labelled = label is not None
+        self.sample_shape, self.input_dtype = self._collator.like(x, label)
         check_not_random("its beginning", self._beginning)
 
     def __len__(self) -> int:
@@ -94,16 +92,16 @@ class StreamSamples(Samples):
         with random_state_kept():
             for index, sample in _numbered(self._stream):
                 read = self._collator.batch({index: sample}, {})
-                if len(read[0]):
+                if index not in read[2]:
                     return index, read
         if index < 0:
             raise DataError(f"the data set is empty: {self.kind} is an iterable data set of none")
         raise DataError(f"none of the {index + 1} samples can be read: {read[2][index]}")
 
-    def _beginning(self) -> Tensor:
+    def _beginning(self) -> Inputs:
         head = itertools.islice(_numbered(self._stream), _COMPARED)
         found = [self._collator.batch({index: sample}, {})[0] for index, sample in head]
-        return torch.cat(found) if found else torch.zeros(0)
+        return tuple(tensor for x in found for tensor in tensors_of(x))
 
     @cached_property
     def _count_and_keys(self) -> tuple[int, list[str] | None]:
