@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from fastconv.data.collator import Collator, Read
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
-from fastconv.data.reader import Collator, Failure, Read
+from fastconv.data.reader import Failure
 from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
 from fastconv.data.tensors import Inputs, one_line, tensors_of
 from fastconv.errors import DataError, InputError

@@ -1,0 +1,142 @@
+"""Makes a batch of samples, whatever form the data set gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastconv.capture.probe import map_tensors
+from fastconv.data.input_and_label import input_and_label, integer
+from fastconv.data.samples import Batch
+from fastconv.data.tensors import (
+    Inputs,
+    as_inputs,
+    batch_labels,
+    is_input,
+    one_line,
+    stacked,
+    tensors_of,
+)
+from fastconv.errors import DataError
+
+Read = tuple[Inputs, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
+
+
+class Collator:
+    """Makes the batch of some samples, with errors that name the index.
+
+    Every sample must be `like` the first one that was read: as many inputs, of the same shapes (or
+    only of as many channels and dimensions, unless `one_size`), with a label if that has one.
+    """
+
+    def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
+        self.collate, self.skip, self.one_size = collate, skip, one_size
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._nothing: Batch = (torch.zeros(0), None)
+        self._labelled: bool | None = None
+
+    def like(self, x: Inputs, label: Tensor | None) -> tuple[tuple[int, ...], str]:
+        """Expect samples as those of a batch; returns shape and dtype of its first input."""
+        self._shapes = [tuple(t.shape[1:]) for t in tensors_of(x)]
+        self._labelled = label is not None
+        self._nothing = map_tensors(x, lambda t: t[:0]), None if label is None else label[:0]
+        return self._shapes[0], str(tensors_of(x)[0].dtype).removeprefix("torch.")
+
+    def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
+        """The batch of samples by index; `failed` says why others are missing, and is added to."""
+        kept: dict[int, Any] = {}
+        for index, sample in samples.items():
+            try:
+                if sample is None:
+                    raise DataError(f"sample {index} is None: the data set could not read it")
+                kept[index] = sample if self.collate else self._split(sample, index)
+            except DataError as error:
+                self.note(error, index, failed)
+        if not kept:
+            return *self._nothing, failed
+        if self.collate:
+            return *self._collated(kept, failed), failed
+        found = [label for _, label in kept.values()]
+        unlabelled = None in found or self._labelled is False
+        x = stacked([x for x, _ in kept.values()])
+        return x, None if unlabelled else torch.tensor(found), failed
+
+    def note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
+        """Raise the error of a sample, or note it where samples may be skipped."""
+        if not self.skip:
+            raise error
+        failed[index] = str(error)
+
+    def _split(self, sample: Any, index: int) -> tuple[Inputs, int | None]:
+        try:
+            value, label = input_and_label(sample)
+            x = as_inputs(value)
+        except DataError as error:
+            raise DataError(f"the input of sample {index} {error}") from error
+        self._check_shapes([tuple(t.shape) for t in tensors_of(x)], index)
+        label = integer(label)
+        if self._labelled and label is None:
+            raise DataError(f"sample {index} has no integer label, but sample 0 has one")
+        return x, label
+
+    def _check_shapes(self, shapes: list[tuple[int, ...]], index: int) -> None:
+        expected = shapes if self._shapes is None else self._shapes
+        if len(shapes) != len(expected):
+            raise DataError(
+                f"sample {index} has {len(shapes)} inputs, sample 0 has {len(expected)}"
+            )
+        for shape, first in zip(shapes, expected, strict=True):
+            same_kind = len(shape) == len(first) and shape[:1] == first[:1]
+            if shape == first or (same_kind and not self.one_size):
+                continue
+            remedy = "all must have as many channels and dimensions"
+            if same_kind:
+                remedy = "all must be equal: resize or crop them"
+            raise DataError(
+                f"sample {index} has shape {list(shape)}, sample 0 has {list(first)}; {remedy}"
+            )
+
+    def _collated(self, samples: dict[int, Any], failed: dict[int, str]) -> Batch:
+        """The batch that `collate_fn` makes.
+
+        Samples that it drops, or fails on, are found one by one if they may be skipped.
+        """
+        try:
+            return self._collate(samples)
+        except DataError:
+            if not self.skip:
+                raise
+        kept = {}
+        for index, sample in samples.items():
+            try:
+                self._collate({index: sample})
+                kept[index] = sample
+            except DataError as error:
+                failed[index] = str(error)
+        return self._collate(kept) if kept else self._nothing
+
+    def _collate(self, samples: dict[int, Any]) -> Batch:
+        unit = list(samples)
+        where = f"samples {unit[0]} ... {unit[-1]}" if len(unit) > 1 else f"sample {unit[0]}"
+        try:
+            value, label = input_and_label(self.collate(list(samples.values())))  # type: ignore[misc]
+        except Exception as error:
+            raise DataError(f"collate_fn fails on {where}: {one_line(error)}") from error
+        if not is_input(value):
+            raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
+        x = as_inputs(value)
+        for tensor in tensors_of(x):
+            if tensor.ndim == 0 or len(tensor) != len(unit):
+                raise DataError(
+                    f"collate_fn makes shape {list(tensor.shape)} of {where}, expected "
+                    f"{len(unit)} rows: one per sample (on_error='skip' leaves out what it drops)"
+                )
+        try:
+            self._check_shapes([tuple(t.shape[1:]) for t in tensors_of(x)], unit[0])
+        except DataError as error:
+            raise DataError(f"collate_fn: {error}") from error
+        labels = batch_labels(label, len(unit))
+        return x, None if self._labelled is False else labels
