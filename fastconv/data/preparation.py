@@ -110,7 +110,7 @@ class Preparation:
         wide = values.dtype.itemsize > 2 and (low, high) != (0.0, 1.0)
         x = torch.from_numpy(values.astype(np.float64 if wide else np.float32))
         if (low, high) != (0.0, 1.0):
-            x = ((x - low) / (high - low)).float()
+            x = ((x - low if low else x) / (high - low)).float()
         if self.range is None:
             return x
         x = x.clamp(0, 1)
