@@ -73,7 +73,7 @@ struct ConvReduceParams {
   Activation post_activation;
   CandidateLists candidates;
 
-  int64_t positions() const { return out_size[0] * out_size[1] * out_size[2]; }
+  constexpr int64_t positions() const { return out_size[0] * out_size[1] * out_size[2]; }
 };
 
 // How one convolution is cut into work: decided once per call, from shapes and threads only.

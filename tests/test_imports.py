@@ -26,7 +26,7 @@ TIERS = (
     {"draw"},
     {"format"},
     {"geometry", "histogram"},
-    {"errors", "version", "_C"},
+    {"errors", "version", "_C", "_C_cuda"},
 )
 UNITS = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {
     "__init__",

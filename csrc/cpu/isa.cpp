@@ -1,7 +1,7 @@
 #include "isa.h"
 
 #include <atomic>
-#if defined(__linux__) && defined(__x86_64__)
+#if defined(__linux__) && defined(FASTCONV_X86)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -11,8 +11,8 @@ namespace fastconv {
 namespace {
 
 // AMX tile state must be asked for once per process (Linux arch_prctl).
-bool request_amx() {
-#if defined(__linux__) && defined(__x86_64__)
+[[maybe_unused]] bool request_amx() {
+#if defined(__linux__) && defined(FASTCONV_X86)
   constexpr long kArchReqXcompPerm = 0x1023, kXfeatureXtileData = 18;
   return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtileData) == 0;
 #else
@@ -21,7 +21,7 @@ bool request_amx() {
 }
 
 Isa detect() {
-#if defined(__x86_64__)
+#if defined(FASTCONV_X86)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");

@@ -35,17 +35,26 @@ struct KernelTable {
 };
 
 extern const KernelTable kScalarKernels;
+#if defined(FASTCONV_X86)
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
 extern const KernelTable kAmxKernels;
+#endif
 
-inline const KernelTable& kernels() {
-  switch (current_isa()) {
-    case Isa::kScalar: return kScalarKernels;
-    case Isa::kAvx2: return kAvx2Kernels;
-    case Isa::kAvx512: return kAvx512Kernels;
-    default: return kAmxKernels;
-  }
-}
+// In the order of Isa; null: a level that this build has no kernels for.
+inline constexpr const KernelTable* kTables[] = {
+    &kScalarKernels,
+#if defined(FASTCONV_X86)
+    &kAvx2Kernels,
+    &kAvx512Kernels,
+    &kAmxKernels,
+#else
+    nullptr,
+    nullptr,
+    nullptr,
+#endif
+};
+
+inline const KernelTable& kernels() { return *kTables[static_cast<int>(current_isa())]; }
 
 }  // namespace fastconv

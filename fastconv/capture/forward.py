@@ -104,6 +104,10 @@ def capture_forward(
             output = network.call(inputs)
     except _Done:
         output = None
+    except RuntimeError:
+        if missing or to_output:
+            raise  # else TorchScript has made one of _Done
+        output = None
     for i in sorted(missing):
         if on_absent is None:
             raise FastconvError(

@@ -92,7 +92,11 @@ class Trace:
         return found
 
     def signature(self) -> str:
-        """Hash of the operations with their arguments; tensors by order of appearance and shape."""
+        """Hash of the operations that depend on the input, with their arguments.
+
+        Tensors enter by order of appearance, dtype and shape. What the forward makes of nothing or
+        of weights is left out: a model may keep that from an earlier forward.
+        """
         numbers: dict[int, int] = {}
 
         def describe(value: object) -> str:
@@ -106,7 +110,11 @@ class Trace:
             return repr(value)
 
         digest = hashlib.sha256()
+        moved = {t.untyped_storage()._cdata for t in tensors_in(self.batch)}
         for op in self.ops:
+            if not any(t.untyped_storage()._cdata in moved for t in op.inputs):
+                continue
+            moved |= {t.untyped_storage()._cdata for t in (*op.outputs, *op.written)}
             arguments = [f"{key}={describe(value)}" for key, value in op.arguments.items()]
             digest.update(f"{op.func}({', '.join(arguments)}) -> {describe(op.outputs)}\n".encode())
         return digest.hexdigest()

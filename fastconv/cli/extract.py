@@ -8,8 +8,7 @@ from pathlib import Path
 from fastconv.cli.arguments import add_model_and_data, indices, model_and_data, names, shard
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("extract", help="measure a model over a data set")
+def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
     what = parser.add_argument_group("what is measured")
@@ -25,6 +24,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--hits-per-sample", type=int, default=1, metavar="N", help="at most (1)")
     what.add_argument("--order", choices=("largest", "smallest"), default="largest")
     what.add_argument("--samples", action="store_true", help="keep max and mean of every sample")
+    what.add_argument(
+        "--outcomes", action="store_true", help="keep what the model says of every sample"
+    )
+    what.add_argument("--output", metavar="NAME", help="of the class scores in the model's output")
+    what.add_argument("--columns", type=names, metavar="NAME,...", help="kept of dict samples")
+    what.add_argument(
+        "--conditions",
+        metavar="rot15,noise0.1,fgsm2",
+        help="the same samples changed, too; in units of --mean and --std (docs/insight.md)",
+    )
     what.add_argument(
         "--maps", type=indices, metavar="WHICH", help="keep activation maps: all, 0,5,9 or 0:64"
     )
@@ -55,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     import fastconv
 
     model, data = model_and_data(arguments)
+    conditions = None
+    if arguments.conditions is not None:
+        units = {n: v for n in ("mean", "std") if (v := getattr(arguments, n)) is not None}
+        conditions = fastconv.perturb.parse(arguments.conditions, **units)
     with fastconv.extract(
         model,
         data,
@@ -67,6 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
         quantiles=not arguments.no_quantiles,
         patches=not arguments.no_patches,
         samples=arguments.samples,
+        outcomes=arguments.outcomes,
+        output=_name_or_index(arguments.output),
+        columns=arguments.columns or (),
+        conditions=conditions,
         maps=arguments.maps,
         maps_dtype=arguments.maps_dtype,
         normalize=arguments.normalize,
@@ -87,3 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     megabytes = Path(arguments.out).stat().st_size / 1e6
     print(f"{arguments.out}: {layers} layers, {filters:,} filters, {megabytes:,.1f} MB")
     return 0
+
+
+def _name_or_index(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text

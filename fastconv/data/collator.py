@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastconv.capture.probe import map_tensors
-from fastconv.data.input_and_label import input_and_label, integer
+from fastconv.data.input_and_label import column_of, input_and_label, integer
 from fastconv.data.samples import Batch
 from fastconv.data.tensors import (
     Inputs,
@@ -22,7 +22,9 @@ from fastconv.data.tensors import (
 )
 from fastconv.errors import DataError
 
-Read = tuple[Inputs, Tensor | None, dict[int, str]]  # a batch, and why samples are missing in it
+Columns = dict[str, list[Any]]
+# a batch, why samples are missing in it, and its columns
+Read = tuple[Inputs, Tensor | None, dict[int, str], Columns]
 
 
 class Collator:
@@ -30,7 +32,12 @@ class Collator:
 
     Every sample must be `like` the first one that was read: as many inputs, of the same shapes (or
     only of as many channels and dimensions, unless `one_size`), with a label if that has one.
+
+    Attributes:
+        columns: names of what else is kept of every sample.
     """
+
+    columns: tuple[str, ...] = ()
 
     def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
         self.collate, self.skip, self.one_size = collate, skip, one_size
@@ -48,21 +55,38 @@ class Collator:
     def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
         """The batch of samples by index; `failed` says why others are missing, and is added to."""
         kept: dict[int, Any] = {}
+        values: dict[int, list[Any]] = {}
         for index, sample in samples.items():
             try:
                 if sample is None:
                     raise DataError(f"sample {index} is None: the data set could not read it")
+                values[index] = self._columns(sample, index)
                 kept[index] = sample if self.collate else self._split(sample, index)
             except DataError as error:
                 self.note(error, index, failed)
-        if not kept:
-            return *self._nothing, failed
         if self.collate:
-            return *self._collated(kept, failed), failed
-        found = [label for _, label in kept.values()]
-        unlabelled = None in found or self._labelled is False
-        x = stacked([x for x, _ in kept.values()])
-        return x, None if unlabelled else torch.tensor(found), failed
+            x, labels = self._collated(kept, failed)
+        else:
+            x, labels = self._stacked(list(kept.values()))
+        rows = [values[i] for i in kept if i not in failed]
+        columns = {name: [row[c] for row in rows] for c, name in enumerate(self.columns)}
+        return x, labels, failed, columns
+
+    def _columns(self, sample: Any, index: int) -> list[Any]:
+        found = []
+        for name in self.columns:
+            try:
+                found.append(column_of(sample, name))
+            except DataError as error:
+                raise DataError(f"column {name!r} of sample {index} {error}") from error
+        return found
+
+    def _stacked(self, samples: list[tuple[Inputs, int | None]]) -> Batch:
+        if not samples:
+            return self._nothing
+        labels = [label for _, label in samples]
+        unlabelled = None in labels or self._labelled is False
+        return stacked([x for x, _ in samples]), None if unlabelled else torch.tensor(labels)
 
     def note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
         """Raise the error of a sample, or note it where samples may be skipped."""
@@ -104,6 +128,8 @@ class Collator:
 
         Samples that it drops, or fails on, are found one by one if they may be skipped.
         """
+        if not samples:
+            return self._nothing
         try:
             return self._collate(samples)
         except DataError:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from fastconv.data.keys import keys_of
+from fastconv.data.keys import classes_of, keys_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.media import MediaDataset
 from fastconv.data.random_state import random_state_kept
@@ -71,7 +71,16 @@ class DatasetSamples(Samples):
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(batch[2])
+                self.column_values = batch[3]
                 yield batch[0], batch[1]
+
+    def keep_columns(self, names: Sequence[str]) -> None:
+        self.reader.columns = tuple(names)
+        if names:
+            self.first()  # they are there
+
+    def classes(self) -> list[str] | None:
+        return classes_of(self.dataset)
 
     def keys(self) -> list[str] | None:
         return keys_of(self.dataset)

@@ -1,4 +1,4 @@
-"""The input and the label of one sample, in whatever form the data set gives it."""
+"""The input, the label and the columns of one sample, in whatever form it comes."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ def _input_of(sample: Mapping[Any, Any]) -> Any:
             "name one of them 'x' or 'image', or give (input, label)"
         )
     return arrays[highest[0]]
+
+
+def column_of(sample: Any, name: str) -> int | float | str | None:
+    """A number or text in the dict that a sample is, or that is part of a tuple.
+
+    Raises:
+        DataError: it is not there, or something else; the message goes on from "column 'site' of
+            sample 3".
+    """
+    parts = sample if isinstance(sample, tuple | list) else (sample,)
+    dicts = [part for part in parts if isinstance(part, Mapping)]
+    holder = next((part for part in dicts if name in part), None)
+    if holder is None:
+        known = ", ".join(str(key) for part in dicts for key in part)
+        raise DataError(f"is missing: the sample has {known or 'no dict'}")
+    value = holder[name]
+    if isinstance(value, Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1:
+        value = value.item()
+    if value is None or isinstance(value, int | float | str):
+        return value
+    raise DataError(f"is a {type(value).__name__}; it must be one number or text")
 
 
 def integer(value: Any) -> int | None:

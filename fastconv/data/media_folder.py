@@ -26,6 +26,7 @@ class MediaFolder(MediaDataset):
     Attributes:
         keys: path of each sample inside the folder, with forward slashes.
         labels: class number of each sample, or None.
+        classes: name of each class, or None.
 
     Raises:
         DataError: no such folder, or nothing in it that can be read.
@@ -47,6 +48,7 @@ class MediaFolder(MediaDataset):
         labels = [entry.label for entry in found.entries if entry.label is not None]
         self.labels = labels if found.labelled else None
         self._settle(i for i, e in enumerate(found.entries) if e.format.name == "audio")
+        self.classes = found.classes or None
 
     def source(self, index: int) -> Source:
         entry = self._entries[index]

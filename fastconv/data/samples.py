@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,12 @@ class Samples(ABC):
             uint8: nothing is scaled); other dtypes are left as they are.
         skip: leave samples that cannot be read, or do not fit the others, out of the batches.
         skipped: these samples and why, as their batches were last read.
+        column_values: by name, one value for each row of the batch that was last read.
     """
 
     skip: bool = False
     skipped: dict[int, str]
+    column_values: Mapping[str, list[Any]] = MappingProxyType({})
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
@@ -76,6 +79,22 @@ class Samples(ABC):
         """At most `count` samples, evenly spaced, the first and the last included."""
         n = len(self)
         return sorted({round(i) for i in np.linspace(0, n - 1, min(n, count))})
+
+    def keep_columns(self, names: Sequence[str]) -> None:
+        """Read these columns of every sample from now on, into `column_values`.
+
+        Raises:
+            InputError: the samples have no columns.
+        """
+        if names:
+            raise InputError(
+                f"columns={list(names)!r}: the samples of {self.kind} have none; give a data set "
+                "whose samples are dicts"
+            )
+
+    def classes(self) -> list[str] | None:
+        """The name of every label, where the data set has them."""
+        return None
 
     @abstractmethod
     def keys(self) -> list[str] | None:

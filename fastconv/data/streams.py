@@ -43,7 +43,7 @@ class StreamSamples(Samples):
             )
         self._stream, self._worker_init = stream, worker_init
         self._collator = Collator(collate, **how)
-        self._first, (x, label, _) = self._find_first()
+        self._first, (x, label, *_) = self._find_first()
         self.sample_shape, self.input_dtype = self._collator.like(x, label)
         check_not_random("its beginning", self._beginning)
 
@@ -82,11 +82,17 @@ class StreamSamples(Samples):
         with worker_deaths_noticed_in_turn(num_workers):
             for unit in units:
                 with random_state_kept():
-                    x, label, failed = next_batch(batches, unit[0], unit[-1])
+                    x, label, failed, columns = next_batch(batches, unit[0], unit[-1])
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(failed)
+                self.column_values = columns
                 yield x, label
+
+    def keep_columns(self, names: Sequence[str]) -> None:
+        self._collator.columns = tuple(names)
+        if names:
+            self._find_first()  # they are there
 
     def _find_first(self) -> tuple[int, Read]:
         index = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def extract(
     conditions: Mapping[str, Any] | None = None,
     outcomes: bool = False,
     output: Any = None,
+    columns: Sequence[str] = (),
     on_error: str = "raise",
     batch_size: int = 64,
     num_workers: int = 0,
@@ -92,6 +93,8 @@ def extract(
         outcomes: keep label, prediction, confidence and correctness of every sample.
         output: where the class scores [n, K] are in the model's output: a name or index in a dict
             or tuple, or a function of it; needed where the output is no tensor.
+        columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
+            one): `run.columns`.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file.
         batch_size: samples per forward; also the unit of work that is never split.
@@ -147,6 +150,7 @@ def extract(
             "backend": backend,
             "shard": shard,
             "outcomes": outcomes,
+            "columns": columns,
         },
     )
     request.check()

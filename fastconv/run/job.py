@@ -63,8 +63,9 @@ class Job:
         conditions: Sequence[Condition] = (),
         output: Output = None,
     ):
-        self.model, self.source, self.options, self.device = model, source, options, device
+        self.source, self.options, self.device = source, options, device
         self.conditions, self._output = list(conditions), output
+        source.keep_columns(options.columns)
         first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(first.shape[2:])
         dtype = _weight_dtype(model)
@@ -80,7 +81,7 @@ class Job:
         if options.normalize == "batchnorm":
             self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
-            "model": model_hash(model),
+            "model": model_hash(found.network.module),
             "graph": found.signature,
             "data": source.fingerprint(),
             "layers": names,
@@ -106,7 +107,7 @@ class Job:
             "fingerprint": self.identity,
             "made_by": self.made_by(),
             "kernels_chosen_by": chosen_by(self.device),
-            "model": type(self.model).__name__,
+            "model": type(self.network.module).__name__,
             "input_size": self.input_size,
             "display": None if display is None else {"low": display.low, "high": display.high},
         }
@@ -178,8 +179,8 @@ class Job:
         return class_scores(output, self._output) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.options.dtype is None:
-            return contextlib.nullcontext()
+        if self.options.dtype is None:  # nor may that of the caller leak in
+            return torch.autocast(self.device.type, enabled=False)
         try:
             return torch.autocast(self.device.type, getattr(torch, self.options.dtype))
         except RuntimeError as error:  # of a GPU without bfloat16

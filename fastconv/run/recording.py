@@ -15,7 +15,7 @@ from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
 from fastconv.run.outcomes import MISSING
 from fastconv.run.recorder import Recorder, scatter_rows
-from fastconv.run.sample_rows import SampleRows
+from fastconv.run.sample_rows import SampleRows, column_array, decoded
 from fastconv.run.save_clock import SaveClock
 from fastconv.store.parts import PartsFolder, PartWriter
 
@@ -75,6 +75,10 @@ class Recording:
                 for name, values in outcomes.items()
             }
         )
+        for name, values in self._job.source.column_values.items():
+            by_sample = dict(zip(kept, values, strict=True))
+            column = column_array([by_sample.get(sample) for sample in unit])
+            self._rows.add({f"columns/{name}": column})
         if labels is not None:
             self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
         self._skipped += sorted(set(unit) - set(kept))
@@ -142,13 +146,16 @@ class Recording:
         return self._recorder.results(self._parts, own, kept)
 
     def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
-        """Keys, labels and outcomes of the samples of this run."""
+        """Keys, labels, outcomes and columns of the samples of this run."""
         own = self._own_samples()
         keys = None if keys is None else keys[own.start : own.stop]
         table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
         if self._job.options.outcomes:
             found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
             table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
+        found = {name: self._joined(f"columns/{name}") for name in self._job.options.columns}
+        table.columns = {n: decoded(values) for n, values in found.items() if values is not None}
+        table.classes = self._job.source.classes()
         return table
 
     def _joined(self, name: str) -> np.ndarray | None:

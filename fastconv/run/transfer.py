@@ -79,17 +79,21 @@ def read_later(values: Tensor) -> Callable[[], list[Any]]:
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """The model on a device (default where it is), and back where it was afterwards."""
+    """The model on a device (default where it is), and back where it was afterwards.
+
+    Outside the inference mode of a caller: running states are updated in place.
+    """
     home = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     place = home if device is None else _usable(device)
-    if place == home:
-        yield place
-        return
-    try:
-        model.to(place)
-        yield place
-    finally:
-        model.to(home)
+    with torch.inference_mode(mode=False):
+        if place == home:
+            yield place
+            return
+        try:
+            model.to(place)
+            yield place
+        finally:
+            model.to(home)
 
 
 def _usable(device: torch.device | str) -> torch.device:

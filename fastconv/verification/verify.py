@@ -21,7 +21,7 @@ from fastconv.run.job import Job
 from fastconv.run.options import Options
 from fastconv.run.outcomes import rebuilt_output
 from fastconv.run.transfer import on_device
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run, open_run
 from fastconv.verification.check import Check
 from fastconv.verification.hits import HitChecker

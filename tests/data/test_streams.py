@@ -113,6 +113,16 @@ def test_unusable_streams_are_refused_with_a_reason(case):
         len(open_data(make()))
 
 
+def test_columns_are_read_with_the_samples():
+    stream = Stream(make=lambda x, y: {"x": x, "y": y, "site": f"s{y}"})
+    samples = open_data(stream)
+    samples.keep_columns(["site"])
+    found = [samples.column_values["site"] for _ in samples.batches(units(10, 4), 1)]
+    assert found == [["s0", "s1", "s2", "s0"], ["s1", "s2", "s0", "s1"], ["s2", "s0"]]
+    with pytest.raises(DataError, match="column 'place' of sample 0 is missing: .* x, y, site"):
+        samples.keep_columns(["place"])
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_stream_that_has_become_shorter_is_told(num_workers):
     samples = open_data(changing(*[40] * 5, 7, 7))

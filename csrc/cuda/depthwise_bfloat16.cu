@@ -1,0 +1,5 @@
+#include "variants.cuh"
+
+namespace fastconv {
+FASTCONV_DEPTHWISE_VARIANTS(BFloat16)
+}  // namespace fastconv
