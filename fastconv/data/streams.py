@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from fastconv.data.collator import Collator, Read
+from fastconv.data.keys import classes_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Failure
@@ -56,6 +57,9 @@ class StreamSamples(Samples):
     def spread(self, count: int) -> list[int]:
         """The first ones: a stream is not read to its end for a few samples."""
         return list(range(min(count, len(self))))
+
+    def classes(self) -> list[str] | None:
+        return classes_of(self._stream)
 
     def keys(self) -> list[str] | None:
         return self._count_and_keys[1]

@@ -135,6 +135,16 @@ def test_bad_files_and_options_are_one_line_and_exit_code_2(here, capsys, case):
     assert re.search(message, lines[0])
 
 
+def test_arrays_that_torch_cannot_use_are_one_line_and_exit_code_2(here, capsys):
+    np.save("wide.npy", np.zeros((2, 3, 8, 8), np.longdouble))
+    (here / "sparse.py").write_text("import torch\ndef f(): return torch.eye(4).to_sparse()\n")
+    for data, message in (("wide.npy", "astype"), ("data/sparse.py:f", "to_dense")):
+        assert main(["extract", "nets.py:picture", data, "-o", "run.h5"]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
+
+
 def test_verify_takes_what_decides_what_a_sample_is(here, capsys):
     Image.fromarray(shades(20, 30)).save(here / "a.png")
     (here / "b.png").write_bytes(b"broken")
