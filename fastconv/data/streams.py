@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -25,7 +26,7 @@ _COMPARED = 16  # samples, to see whether two passes give the same
 
 
 class StreamSamples(Samples):
-    """A stream, read from its start in every pass; samples not asked for are passed over.
+    """A stream, read on or else anew from its start; samples not asked for are passed over.
 
     Where it does not tell its length, one pass counts its samples, and keeps their names if they
     are dicts with "__key__", as those of WebDataset are. With workers, one process reads ahead:
@@ -43,6 +44,7 @@ class StreamSamples(Samples):
                 "iterable data set, whose iter() starts anew"
             )
         self._stream, self._worker_init = stream, worker_init
+        self._cursor = _Cursor(stream)
         self._collator = Collator(collate, **how)
         self._first, (x, label, *_) = self._find_first()
         self.sample_shape, self.input_dtype = self._collator.like(x, label)
@@ -74,7 +76,7 @@ class StreamSamples(Samples):
                 raise InputError(f"a stream is read in ascending order, got {unit} after {before}")
             before = unit[-1]
         loader = DataLoader(
-            _Units(self._stream, self._collator, units),
+            _Units(_Cursor(self._stream) if num_workers else self._cursor, self._collator, units),
             batch_size=None,  # whole units
             num_workers=min(num_workers, 1),
             collate_fn=unchanged,
@@ -129,32 +131,39 @@ class StreamSamples(Samples):
         return count, keys if len(keys) == count else None
 
 
+class _Cursor:
+    """A place in the stream: read on from there, or from the start if that is already past."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._next: float = 0
+        self._samples = _numbered(stream)
+
+    def __call__(self, index: int) -> Any:
+        if index < self._next:
+            self._next, self._samples = 0, _numbered(self._stream)
+        for place, sample in self._samples:
+            self._next = place + 1
+            if place == index:
+                return sample
+        self._next = math.inf  # whoever reads again starts anew
+        raise DataError(f"the stream ended before sample {index}: it has changed")
+
+
 class _Units(IterableDataset):
     """Cuts a stream into units, in whichever process."""
 
-    def __init__(self, stream: Any, collator: Collator, units: Sequence[Unit]):
-        self._stream, self._collator, self._units = stream, copy.copy(collator), units
+    def __init__(self, cursor: _Cursor, collator: Collator, units: Sequence[Unit]):
+        self._cursor, self._collator, self._units = cursor, copy.copy(collator), units
 
     def __iter__(self) -> Iterator[Read | Failure]:
         try:
-            yield from self._batches()
+            for unit in self._units:
+                yield self._collator.batch({index: self._cursor(index) for index in unit}, {})
         except DataError as error:
             if get_worker_info() is None:
                 raise
             yield Failure(str(error), traceback.format_exc())
-
-    def _batches(self) -> Iterator[Read]:
-        samples = _numbered(self._stream)
-        for unit in self._units:
-            found = {}
-            for index in unit:
-                for place, sample in samples:
-                    if place == index:
-                        found[index] = sample
-                        break
-                else:
-                    raise DataError(f"the stream ended before sample {index}: it has changed")
-            yield self._collator.batch(found, {})
 
 
 def _numbered(stream: Any) -> Iterator[tuple[int, Any]]:

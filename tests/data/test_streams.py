@@ -49,6 +49,20 @@ def test_samples_that_are_not_asked_for_are_passed_over():
         list(samples.batches([[10]]))
 
 
+def test_shares_of_the_work_that_come_in_order_are_read_in_one_pass():
+    stream = Stream(40)
+    samples = open_data(stream)
+    len(samples)
+    before = stream.passes
+    for share in ([range(4), range(8, 12)], [range(16, 20)], [range(36, 40)]):
+        for (x, _), unit in zip(samples.batches(share), share, strict=True):
+            assert x[:, 0, 0].tolist() == list(unit)
+    assert stream.passes - before <= 1
+    ((x, _),) = samples.batches([range(3)])  # and back
+    assert x[:, 0, 0].tolist() == [0, 1, 2]
+    assert stream.passes - before <= 2
+
+
 def test_a_length_that_is_told_is_not_counted():
     class Sized(Stream):
         def __len__(self):
