@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastconv.capture.probe import map_tensors
+from fastconv.capture.batch import first_tensor, map_tensors, tensors_in
 from fastconv.data.input_and_label import column_of, input_and_label, integer
 from fastconv.data.samples import Batch
 from fastconv.data.tensors import (
@@ -18,13 +18,15 @@ from fastconv.data.tensors import (
     is_input,
     one_line,
     stacked,
-    tensors_of,
 )
 from fastconv.errors import DataError
 
 Columns = dict[str, list[Any]]
 # a batch, why samples are missing in it, and its columns
 Read = tuple[Inputs, Tensor | None, dict[int, str], Columns]
+
+
+_UNREAD: Batch = (torch.zeros(0), None)
 
 
 class Collator:
@@ -41,16 +43,15 @@ class Collator:
 
     def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
         self.collate, self.skip, self.one_size = collate, skip, one_size
-        self._shapes: list[tuple[int, ...]] | None = None
-        self._nothing: Batch = (torch.zeros(0), None)
+        self._nothing: Batch | None = None  # a batch of no rows, like all others
         self._labelled: bool | None = None
 
     def like(self, x: Inputs, label: Tensor | None) -> tuple[tuple[int, ...], str]:
         """Expect samples as those of a batch; returns shape and dtype of its first input."""
-        self._shapes = [tuple(t.shape[1:]) for t in tensors_of(x)]
         self._labelled = label is not None
         self._nothing = map_tensors(x, lambda t: t[:0]), None if label is None else label[:0]
-        return self._shapes[0], str(tensors_of(x)[0].dtype).removeprefix("torch.")
+        first = first_tensor(x)
+        return tuple(first.shape[1:]), str(first.dtype).removeprefix("torch.")
 
     def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
         """The batch of samples by index; `failed` says why others are missing, and is added to."""
@@ -83,7 +84,7 @@ class Collator:
 
     def _stacked(self, samples: list[tuple[Inputs, int | None]]) -> Batch:
         if not samples:
-            return self._nothing
+            return self._nothing or _UNREAD
         labels = [label for _, label in samples]
         unlabelled = None in labels or self._labelled is False
         return stacked([x for x, _ in samples]), None if unlabelled else torch.tensor(labels)
@@ -100,28 +101,28 @@ class Collator:
             x = as_inputs(value)
         except DataError as error:
             raise DataError(f"the input of sample {index} {error}") from error
-        self._check_shapes([tuple(t.shape) for t in tensors_of(x)], index)
+        self._check_like(map_tensors(x, lambda t: t[None]), index)
         label = integer(label)
         if self._labelled and label is None:
             raise DataError(f"sample {index} has no integer label, but sample 0 has one")
         return x, label
 
-    def _check_shapes(self, shapes: list[tuple[int, ...]], index: int) -> None:
-        expected = shapes if self._shapes is None else self._shapes
-        if len(shapes) != len(expected):
-            raise DataError(
-                f"sample {index} has {len(shapes)} inputs, sample 0 has {len(expected)}"
-            )
-        for shape, first in zip(shapes, expected, strict=True):
-            same_kind = len(shape) == len(first) and shape[:1] == first[:1]
-            if shape == first or (same_kind and not self.one_size):
+    def _check_like(self, x: Inputs, index: int) -> None:
+        """Compare a batch with that of the first sample, but for the number of its rows."""
+        if self._nothing is None:
+            return
+        expected = self._nothing[0]
+        if _form(x) != _form(expected):
+            raise DataError(f"sample {index} has other inputs than sample 0, or has them nested")
+        for tensor, first in zip(tensors_in(x), tensors_in(expected), strict=True):
+            shape, wanted = list(tensor.shape[1:]), list(first.shape[1:])
+            same_kind = len(shape) == len(wanted) and shape[:1] == wanted[:1]
+            if shape == wanted or (same_kind and not self.one_size):
                 continue
             remedy = "all must have as many channels and dimensions"
             if same_kind:
                 remedy = "all must be equal: resize or crop them"
-            raise DataError(
-                f"sample {index} has shape {list(shape)}, sample 0 has {list(first)}; {remedy}"
-            )
+            raise DataError(f"sample {index} has shape {shape}, sample 0 has {wanted}; {remedy}")
 
     def _collated(self, samples: dict[int, Any], failed: dict[int, str]) -> Batch:
         """The batch that `collate_fn` makes.
@@ -129,7 +130,7 @@ class Collator:
         Samples that it drops, or fails on, are found one by one if they may be skipped.
         """
         if not samples:
-            return self._nothing
+            return self._nothing or _UNREAD
         try:
             return self._collate(samples)
         except DataError:
@@ -142,7 +143,7 @@ class Collator:
                 kept[index] = sample
             except DataError as error:
                 failed[index] = str(error)
-        return self._collate(kept) if kept else self._nothing
+        return self._collate(kept) if kept else self._nothing or _UNREAD
 
     def _collate(self, samples: dict[int, Any]) -> Batch:
         unit = list(samples)
@@ -154,15 +155,22 @@ class Collator:
         if not is_input(value):
             raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
         x = as_inputs(value)
-        for tensor in tensors_of(x):
+        for tensor in tensors_in(x):
             if tensor.ndim == 0 or len(tensor) != len(unit):
                 raise DataError(
                     f"collate_fn makes shape {list(tensor.shape)} of {where}, expected "
                     f"{len(unit)} rows: one per sample (on_error='skip' leaves out what it drops)"
                 )
         try:
-            self._check_shapes([tuple(t.shape[1:]) for t in tensors_of(x)], unit[0])
+            self._check_like(x, unit[0])
         except DataError as error:
             raise DataError(f"collate_fn: {error}") from error
         labels = batch_labels(label, len(unit))
         return x, None if self._labelled is False else labels
+
+
+def _form(x: Inputs) -> Any:
+    """How tensors are nested, and their names."""
+    if isinstance(x, dict):
+        return {name: _form(part) for name, part in x.items()}
+    return None if isinstance(x, Tensor) else [_form(part) for part in x]

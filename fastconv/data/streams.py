@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from fastconv.capture.batch import tensors_in
 from fastconv.data.collator import Collator, Read
 from fastconv.data.keys import classes_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Failure
 from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
-from fastconv.data.tensors import Inputs, one_line, tensors_of
+from fastconv.data.tensors import Inputs, one_line
 from fastconv.errors import DataError, InputError
 
 _COMPARED = 16  # samples, to see whether two passes give the same
@@ -114,7 +115,7 @@ class StreamSamples(Samples):
     def _beginning(self) -> Inputs:
         head = itertools.islice(_numbered(self._stream), _COMPARED)
         found = [self._collator.batch({index: sample}, {})[0] for index, sample in head]
-        return tuple(tensor for x in found for tensor in tensors_of(x))
+        return tuple(tensor for x in found for tensor in tensors_in(x))
 
     @cached_property
     def _count_and_keys(self) -> tuple[int, list[str] | None]:

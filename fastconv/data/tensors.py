@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastconv.capture.probe import map_tensors
+from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.errors import DataError
 
 Inputs = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def as_inputs(value: Any) -> Inputs:
-    """Tensors of an array, of a tuple or list of arrays, or of a dict of arrays.
+    """Tensors of an array, or of a tuple or dict of arrays that a model takes together.
 
     Raises:
         DataError: anything else; the message goes on from "the input".
@@ -24,15 +24,8 @@ def as_inputs(value: Any) -> Inputs:
     if is_array(value) or not is_input(value):
         return as_tensor(value)
     if isinstance(value, Mapping):
-        return {str(name): as_tensor(part) for name, part in value.items()}
-    return tuple(as_tensor(part) for part in value)
-
-
-def tensors_of(inputs: Inputs) -> list[Tensor]:
-    """The tensors in order; the first is the one that boxes refer to."""
-    if isinstance(inputs, Tensor):
-        return [inputs]
-    return list(inputs.values() if isinstance(inputs, dict) else inputs)
+        return {name: as_inputs(part) for name, part in value.items()}
+    return tuple(as_inputs(part) for part in value)
 
 
 def stacked(samples: list[Inputs]) -> Inputs:
@@ -41,8 +34,8 @@ def stacked(samples: list[Inputs]) -> Inputs:
     if isinstance(first, Tensor):
         return torch.stack(samples)
     if isinstance(first, dict):
-        return {name: torch.stack([sample[name] for sample in samples]) for name in first}
-    return tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+        return {name: stacked([sample[name] for sample in samples]) for name in first}
+    return tuple(stacked(list(parts)) for parts in zip(*samples, strict=True))
 
 
 def is_array(value: Any) -> bool:
@@ -51,11 +44,12 @@ def is_array(value: Any) -> bool:
 
 
 def is_input(value: Any) -> bool:
-    """Whether it is an array, or a tuple, list or dict of arrays."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
+    """Whether it is an array, a list of arrays, or a tuple or dict of such inputs."""
+    if isinstance(value, list):
         return len(value) > 0 and all(map(is_array, value))
+    if isinstance(value, Mapping | tuple):
+        parts = value.values() if isinstance(value, Mapping) else value
+        return len(value) > 0 and all(map(is_input, parts))
     return is_array(value)
 
 
@@ -127,7 +121,7 @@ def prepared(x: Inputs) -> Inputs:
 
 def bytes_of(inputs: Inputs) -> bytes:
     """The values, for hashes and comparisons."""
-    parts = [t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in tensors_of(inputs)]
+    parts = [t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in tensors_in(inputs)]
     return b"".join(part.numpy().tobytes() for part in parts)
 
 

@@ -252,8 +252,11 @@ def test_several_inputs_of_a_model_are_batches_of_the_same_form(kind, num_worker
 
 def test_a_sample_with_another_number_of_inputs_is_named():
     data = Numbered(6, lambda x, y: ((x,) * (3 if x.max() == 4 else 2), y))
-    with pytest.raises(DataError, match="sample 4 has 3 inputs, sample 0 has 2"):
+    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
         read(data)
+    names = Numbered(6, lambda x, y: ({"a": x, "b" if x.max() < 4 else "c": x}, y))
+    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
+        read(names)
 
 
 def test_samples_of_several_sizes_come_one_by_one():

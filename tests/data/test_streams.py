@@ -175,9 +175,8 @@ class Pictures(IterableDataset):
 
 def test_a_run_over_a_stream_equals_one_over_an_array_and_goes_on_where_it_was(tmp_path):
     def extract(data, out):
-        return fastconv.extract(
-            net(), data, tmp_path / out, batch_size=8, samples=True, progress=False
-        )
+        options = {"batch_size": 8, "samples": True, "thumbnails": False, "progress": False}
+        return fastconv.extract(net(), data, tmp_path / out, **options)
 
     stream = Pictures()
     extract(stream, "whole.h5").close()
