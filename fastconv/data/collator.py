@@ -24,8 +24,6 @@ from fastconv.errors import DataError
 Columns = dict[str, list[Any]]
 # a batch, why samples are missing in it, and its columns
 Read = tuple[Inputs, Tensor | None, dict[int, str], Columns]
-
-
 _UNREAD: Batch = (torch.zeros(0), None)
 
 

@@ -101,8 +101,9 @@ class Preparation:
 
     def _size(self, fitted: int) -> tuple[int, ...]:
         assert self.size is not None
-        if len(self.size) not in (1, fitted):
-            raise InputError(f"size must be 1 or {fitted} numbers here, got {list(self.size)}")
+        if fitted == 0 or len(self.size) not in (1, fitted):
+            numbers = f"1 or {fitted} numbers" if fitted else "left out"
+            raise InputError(f"size must be {numbers} here, got {list(self.size)}")
         return self.size * (fitted // len(self.size))
 
     def _scaled(self, values: np.ndarray, stored: Stored) -> Tensor:

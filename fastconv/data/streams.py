@@ -76,8 +76,9 @@ class StreamSamples(Samples):
             if unit[0] <= before or list(unit) != sorted(set(unit)):
                 raise InputError(f"a stream is read in ascending order, got {unit} after {before}")
             before = unit[-1]
+        cursor = _Cursor(self._stream) if num_workers else self._cursor
         loader = DataLoader(
-            _Units(_Cursor(self._stream) if num_workers else self._cursor, self._collator, units),
+            _Units(cursor, self._collator, units, last=len(self) - 1),
             batch_size=None,  # whole units
             num_workers=min(num_workers, 1),
             collate_fn=unchanged,
@@ -150,17 +151,31 @@ class _Cursor:
         self._next = math.inf  # whoever reads again starts anew
         raise DataError(f"the stream ended before sample {index}: it has changed")
 
+    def check_end(self) -> None:
+        """Expect nothing more.
+
+        Raises:
+            DataError: the stream goes on.
+        """
+        after, self._next = self._next, math.inf
+        if next(self._samples, None) is not None:
+            raise DataError(f"the stream goes on after its {after} samples: it has changed")
+
 
 class _Units(IterableDataset):
     """Cuts a stream into units, in whichever process."""
 
-    def __init__(self, cursor: _Cursor, collator: Collator, units: Sequence[Unit]):
+    def __init__(self, cursor: _Cursor, collator: Collator, units: Sequence[Unit], last: int):
         self._cursor, self._collator, self._units = cursor, copy.copy(collator), units
+        self._last = last
 
     def __iter__(self) -> Iterator[Read | Failure]:
         try:
             for unit in self._units:
-                yield self._collator.batch({index: self._cursor(index) for index in unit}, {})
+                samples = {index: self._cursor(index) for index in unit}
+                if unit[-1] == self._last:
+                    self._cursor.check_end()
+                yield self._collator.batch(samples, {})
         except DataError as error:
             if get_worker_info() is None:
                 raise

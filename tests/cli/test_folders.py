@@ -113,7 +113,7 @@ BAD = {
     "sizes": ([], "sample 1 has shape"),
     "fit": (["--size", "40", "--fit", "crop"], r"is smaller than \[40, 40\]"),
     "range": (["--range", "3,1"], "LOW < HIGH"),
-    "flag": (["--fit", "squeeze"], "invalid choice"),
+    "flag": (["--fit", "squeeze"], "fit must be one of cover, crop, pad, resize, got 'squeeze'"),
 }
 
 

@@ -138,6 +138,17 @@ def test_columns_are_read_with_the_samples():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_stream_that_is_longer_than_it_tells_is_told(num_workers):
+    class Longer(Stream):
+        def __len__(self):
+            return self.n - 1
+
+    samples = open_data(Longer())
+    with pytest.raises(DataError, match="goes on after its 9 samples"):
+        list(samples.batches(units(9, 4), num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_stream_that_has_become_shorter_is_told(num_workers):
     samples = open_data(changing(*[40] * 5, 7, 7))
     with pytest.raises(DataError, match="ended before sample 7: it has changed"):
