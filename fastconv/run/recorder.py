@@ -72,6 +72,11 @@ class Recorder:
         """Bytes of the largest parts of the states."""
         return sum(sink.state.nbytes for sink in self._sinks())
 
+    def hit_samples(self) -> set[int]:
+        """The samples that a hit of the unchanged data is of."""
+        samples = [sink.state.hits.samples.flatten() for sink in self._plain.sinks]
+        return set(torch.cat(samples).unique().tolist()) - {-1}
+
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
         for group in self._conditions:  # first: a model may write to its input

@@ -164,6 +164,10 @@ class Recording:
     def _joined(self, name: str) -> np.ndarray | None:
         return self._rows.joined(name, self._parts, self._units.start)
 
+    def hit_samples(self) -> set[int]:
+        """The samples that a hit of the unchanged data is of, so far."""
+        return self._recorder.hit_samples()
+
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""
         rows = [r for part in self._parts if (r := part.rows("skipped")) is not None]

@@ -1,6 +1,6 @@
 // Shows the view that the address names.
 
-import { announce, el } from "./dom.js";
+import { announce, discard, el } from "./dom.js";
 import { listenToButtons, listenToKeys, listenToSearch } from "./keys.js";
 import { href, parse } from "./route.js";
 import { aboutView } from "./view_about.js";
@@ -61,6 +61,7 @@ async function show() {
     if (TABS[i][2].includes(address.parts[0] ?? "")) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   });
+  for (const old of [...main.children]) discard(old);
   main.replaceChildren(...next.nodes.flat(Infinity).filter(Boolean));
   main.dataset.view = name;
   document.title = `${next.title} · ${pageTitle}`;

@@ -5,7 +5,7 @@ import { el, later } from "./dom.js";
 import { cardList, filterCard, filterHref, filterName } from "./card.js";
 import { distribution, intervals, meter } from "./charts.js";
 import { boxedPicture, isColour, kernelPicture, mapPicture, patchPicture, weightPicture, weightsOf } from "./draw.js";
-import { count, formatted, number, percent, plural, times } from "./format.js";
+import { chance, count, formatted, number, percent, plural, times } from "./format.js";
 import { href } from "./route.js";
 import { classTitle, className, sampleLookup } from "./samples.js";
 import { about } from "./view_network.js";
@@ -184,7 +184,7 @@ function hitDetail(run, layer, filter, hit, lookup) {
       `${prediction}${known.correct === 0 ? " (wrong)" : ""}${known.confidence !== undefined ? `, ${percent(known.confidence)}` : ""}`,
     ],
     hit.position.length && ["position", hit.position.join(", ")],
-    hit.box.length && ["box in the input", `${inside}${hit.status === "exact" ? "" : ` (${hit.status})`}`],
+    hit.box.length && ["box", `${inside}${hit.status === "exact" ? "" : ` (${hit.status})`}`],
   ].filter(Boolean);
   const words = `Sample ${hit.sample} with the box of the hit`;
   return [
@@ -339,7 +339,7 @@ function classes(run, layer, filter) {
         meter(2 * found.auroc[at] - 1, number(found.auroc[at])),
         number(found.mean?.[at]),
         number(found.effect?.[at]),
-        number(found.q?.[at]),
+        chance(found.q?.[at]),
       ];
     });
     return scrolling(["class", "AUROC", "mean", "effect", "q"], rows);
@@ -357,7 +357,7 @@ function classes(run, layer, filter) {
 }
 
 function misfires(rows) {
-  const cells = rows.map((row) => [classTitle(row.class), percent(row.rate), number(row.lift), number(row.q)]);
+  const cells = rows.map((row) => [classTitle(row.class), percent(row.rate), number(row.lift), chance(row.q)]);
   const note =
     "It fires on samples that are mistaken for this class. Rate: on so many of these; lift: so much more often than on samples that are told right.";
   return panel(
@@ -386,12 +386,15 @@ function statistics(layer, filter, table) {
     .filter((name) => table[name])
     .map((name) => {
       const { values, texts, format, label, help } = column(layer, table, name);
-      const rank =
-        texts || format === "flag"
-          ? null
-          : el("dd", { class: "rank" }, `${rankOf(values, filter)} of ${layer.filters}`);
       const link = el("a", { href: href(["filters"], { layer: layer.name, sort: name }), title: help }, label);
-      return el("div", {}, el("dt", {}, link), el("dd", {}, formatted(values[filter], format, texts)), rank);
+      const value = values[filter];
+      const words =
+        format === "filter" && value >= 0
+          ? el("a", { href: filterHref(layer, value) }, String(value))
+          : formatted(value, format, texts);
+      const ranked = !texts && ["number", "percent", "integer"].includes(format);
+      const rank = ranked && el("dd", { class: "rank" }, `${rankOf(values, filter)} of ${layer.filters}`);
+      return el("div", {}, el("dt", {}, link), el("dd", {}, words), rank);
     });
   if (!items.length) return panel("In numbers", "numbers", missing("statistics", "stats=True"));
   const note = "At the right the rank in the layer, the greatest first; a name sorts the layer by it.";

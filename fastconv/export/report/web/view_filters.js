@@ -2,19 +2,11 @@
 
 import { arrays, column, index } from "./data.js";
 import { announce, el } from "./dom.js";
-import { cardWidth, filterCard, filterName } from "./card.js";
+import { cardWidth, filterCard } from "./card.js";
 import { formatted, plural } from "./format.js";
 import { cardGrid } from "./grid.js";
 import { go, href } from "./route.js";
-
-const SHOWN = {
-  all: () => true,
-  alive: (t, i) => !(t.dead?.[i] > 0),
-  dead: (t, i) => t.dead?.[i] > 0,
-  sparse: (t, i) => t.positive?.[i] < 0.05 && !(t.dead[i] > 0),
-  selective: (t, i) => t.standout?.[i] >= 8,
-};
-const COMPARISONS = { ">": (a, b) => a > b, "<": (a, b) => a < b, "=": (a, b) => a === b };
+import { COMPARISONS, selectFilters, SHOWN } from "./select.js";
 
 export async function filtersView({ query }) {
   const number_ = Number(query.run) || 0;
@@ -25,7 +17,7 @@ export async function filtersView({ query }) {
   const tables = await Promise.all(chosen.map((layer) => arrays(layer.table)));
   const names = Object.keys(index.columns).filter((name) => tables.some((table) => table[name]));
   const sort = names.includes(query.sort) ? query.sort : query.sort === "filter" ? "filter" : (names[0] ?? "filter");
-  const found = select(chosen, tables, query, sort);
+  const found = selectFilters(chosen, tables, query, sort);
   const change = (changes) => go(href(["filters"], { ...query, ...changes }));
   const note = ({ layer, table, filter }) => {
     if (sort === "filter" || !table[sort]) return null;
@@ -72,57 +64,6 @@ function summary(found, chosen, query) {
     ? " The run kept no patches: fastconv.extract(..., patches=True) keeps them."
     : "";
   return `${found.length === all ? plural(all, "filter") : `${plural(found.length, "filter")} of ${all}`}.${kept}${without}`;
-}
-
-/** The filters that are asked for, in order: [{layer, table, filter}]. */
-function select(layers, tables, query, sort) {
-  const show = SHOWN[query.show] ?? SHOWN.all;
-  const words = (query.find ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-  const where = condition(query);
-  const found = [];
-  layers.forEach((layer, l) => {
-    const table = tables[l];
-    for (let filter = 0; filter < layer.filters; filter++) {
-      if (
-        show(table, filter) &&
-        where(layer, table, filter) &&
-        words.every((word) => matches(word, layer, table, filter))
-      ) {
-        found.push({ layer, table, filter });
-      }
-    }
-  });
-  if (sort === "filter") return query.up === "0" ? found.reverse() : found;
-  const sign = query.up === "1" ? 1 : -1;
-  const key = ({ table, filter }) => table[sort]?.[filter];
-  return found
-    .map((item) => [key(item), item])
-    .sort(([a], [b]) => (present(a) && present(b) ? sign * (a - b) : present(b) - present(a)))
-    .map(([, item]) => item);
-}
-
-function present(value) {
-  return value !== undefined && !Number.isNaN(value) ? 1 : 0;
-}
-
-function condition({ column: name, is, value }) {
-  const compare = COMPARISONS[is ?? ">"];
-  if (!name || value === undefined || value === "" || !compare) return () => true;
-  return (layer, table, filter) => {
-    if (!table[name]) return false;
-    const texts = layer.table.texts[name];
-    if (texts) return texts[table[name][filter]].toLowerCase().includes(value.toLowerCase());
-    return compare(table[name][filter], Number(value));
-  };
-}
-
-/** Whether a word of the search is in the filter's name or in one of its texts. */
-function matches(word, layer, table, filter) {
-  if (/^\d+$/.test(word)) return filter === Number(word) || layer.name.toLowerCase().includes(word);
-  if (filterName(layer, filter).replaceAll(" ", "").toLowerCase().includes(word)) return true;
-  return Object.entries(layer.table.texts).some(([name, texts]) =>
-    texts[table[name][filter]].toLowerCase().includes(word),
-  );
 }
 
 function toolbar(run, query, names, sort, chosen, change) {
