@@ -23,7 +23,7 @@ from fastconv.store.schema import Field, Plot
 
 BUDGET = 2**28  # bytes of reduced inputs that are held until the file is complete
 PROBES = 64  # pictures of a layer that are compared with what will be read
-CHUNK = 2**16  # bytes: a reader that wants one filter reads few pictures beside it
+CHUNK = 2**15  # bytes: a reader that wants one filter reads few pictures beside it
 
 
 class ReducedInputs:
