@@ -14,8 +14,7 @@ _KINDS = {
 _COLOURS = "positive (default), dead, mean, std, min, max or nonfinite, of each layer"
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("export", help="make pictures of a file")
+def add(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, parser_class=type(parser))
     for kind, words in _KINDS.items():
         one = kinds.add_parser(kind, help=words, description=f"{words[0].upper()}{words[1:]}.")

@@ -14,8 +14,7 @@ TABLES = (
 )
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("insight", help="tables about the filters of a run")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("file", metavar="RUN.h5")
     parser.add_argument(

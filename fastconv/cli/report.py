@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("report", help="make a page that shows every filter of a run")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="RUN.h5")
     parser.add_argument("other", nargs="?", metavar="OTHER.h5", help="a run to show beside it")
     parser.add_argument(

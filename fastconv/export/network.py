@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,16 +83,16 @@ def _network(run: Run, statistic: str) -> Network:
         for layer, value, colour in zip(layers, values, colours, strict=True)
     ]
     edges = _traced(run)
-    traced = edges is not None
+    traced = edges is not None or len(nodes) == 1
     if edges is None:
-        edges = list(zip(run.layers, run.layers[1:], strict=False))
+        edges = list(pairwise(run.layers))
     return Network(nodes, edges, traced, _WORDS[statistic], scale)
 
 
 def _traced(run: Run) -> list[tuple[str, str]] | None:
-    """The edges that the file holds; those that go backwards or to no layer are left out."""
+    """The edges that the file holds, None of an older one; backward ones are left out."""
     found = getattr(run, "graph", None)
-    if found is None:  # an older file
+    if not found:
         return None
     rank = {name: i for i, name in enumerate(run.layers)}
     known = [(a, b) for a, b in found if a in rank and b in rank and rank[a] < rank[b]]

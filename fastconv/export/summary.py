@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastconv.store.quantiles import quantiles
+from fastconv.format.quantiles import quantiles
 from fastconv.store.reader import Layer
 
 STATISTICS = ("dead", "positive", "mean", "std", "min", "max", "nonfinite")
@@ -56,8 +56,8 @@ def layer_quantiles(layer: Layer, q: list[float]) -> np.ndarray:
 def densities(layer: Layer, filters: np.ndarray, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
     """Edges [bins + 1], and histograms of some filters over equal bins for the whole layer.
 
-    0 is an edge, and zeros lie below it. The values of a stored bin lie anywhere in it: they are shared out by its overlap
-    with the wide ones.
+    0 is an edge, and zeros lie below it. The values of a stored bin lie anywhere in it: they are
+    shared out by its overlap with the wide ones.
     """
     counts, edges = layer.histogram
     stats = layer.stats

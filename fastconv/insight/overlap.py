@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastconv.errors import InputError
+from fastconv.format.quantiles import quantiles
 from fastconv.insight.passes import Pass, passing
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.reduction import histogram_edges
 from fastconv.run.layer_sink import stage_value
-from fastconv.store.quantiles import quantiles
 
 if TYPE_CHECKING:
     from fastconv.store.reader import Run

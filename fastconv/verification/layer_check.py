@@ -19,7 +19,7 @@ from fastconv.reduction import Reduction
 from fastconv.run.fused import run_fused
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.verification.check import Check
 from fastconv.verification.float64 import is_plain, value_and_bound
 
@@ -99,6 +99,9 @@ class LayerCheck:
             value = run(post_ops=fusion.post_ops).activation
             assert value is not None
         return value
+
+    def absent(self, batch: CheckedBatch) -> None:
+        """Nothing to compare: the model passes over the layer."""
 
     def _compare(self, value: Tensor, left: CaptureTarget, batch: CheckedBatch) -> None:
         """Compare the hits of a batch; `left`: what is left to apply to the value."""
