@@ -1,6 +1,6 @@
 # Every target makes its own environment first: nothing but python3 (with venv) and g++ is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format bench wheel clean
+.PHONY: help demo test fuzz lint format docs bench wheel clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -10,10 +10,11 @@ INSTALLED := $(VENV)/installed
 CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
 help:
-	@echo "make demo    the digits demo: trains, extracts, verifies; writes demo/digits.h5, overview.png"
+	@echo "make demo    the digits demo: trains, extracts, verifies; shows: demo/report.html, overview.png"
 	@echo "make test    lint, types and every test, the wheel's included"
 	@echo "make fuzz    property tests on random cases, until one fails or Ctrl-C"
 	@echo "make bench   the benchmarks (FASTCONV_BENCH_SMOKE=1: small sizes)"
+	@echo "make docs    the documentation, in build/site"
 	@echo "make lint    the checks of make test that run nothing;  make format: mend what can be mended"
 	@echo "make wheel   dist/fastconv-*.whl;  make clean: remove environment, builds and caches"
 
@@ -45,6 +46,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks --benchmark-only -s

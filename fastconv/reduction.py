@@ -27,6 +27,15 @@ class Reduction(NamedTuple):
 
     Non-finite values are counted in `nonfinite` and left out of everything else. Where a
     (sample, channel) has no finite value: sums 0, min +inf, max -inf, argmin and argmax -1.
+
+    Example:
+        >>> import fastconv, torch
+        >>> x = torch.tensor([[[1.0, -2.0, 4.0], [torch.nan, 3.0, 3.0]]])  # [1, 2, 3]
+        >>> found = fastconv.channel_reduce(x)
+        >>> found.max.tolist(), found.argmax.tolist(), found.nonfinite.tolist()
+        ([[4.0, 3.0]], [[2, 1]], [[0, 1]])
+        >>> found.sum / (found.count - found.nonfinite)  # the means
+        tensor([[1., 3.]], dtype=torch.float64)
     """
 
     sum: Tensor  # [N, C] float64
@@ -93,5 +102,14 @@ def histogram_edges() -> Tensor:
 
     Returns:
         [bins + 1] float64, ascending; the first is -inf, the last +inf.
+
+    Example:
+        >>> import torch
+        >>> edges = histogram_edges()
+        >>> edges[[0, -1]].tolist()
+        [-inf, inf]
+        >>> octave = edges[(edges >= 1) & (edges <= 2)]  # 32 bins of 1/32
+        >>> len(octave), octave.diff().unique().tolist()
+        (33, [0.03125])
     """
     return torch.from_numpy(bin_edges())

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,12 @@ class Network:
         That is modes, attributes of modules and what lists and dicts among them hold, and random
         states; and the tensors that a first forward was seen to write to.
         """
+        modules = list(self.module.modules())
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:  # else nothing can be compiled
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(same_random_state())
-            stack.enter_context(self._same_attributes())
+            stack.enter_context(_same_random_state())
+            stack.enter_context(_same_attributes(modules))
             stack.enter_context(evaluation(self.module))
             stack.enter_context(torch.inference_mode(mode=False))
             stack.enter_context(torch.no_grad())
@@ -91,45 +93,34 @@ class Network:
                 for tensor, before in self.written:
                     tensor.copy_(before)
 
-    @contextmanager
-    def _same_attributes(self) -> Iterator[None]:
-        """Attributes of the modules put back, and what containers among them hold."""
-        before = [
-            (module, dict(vars(module)))
-            for module in self.module.modules()
-            if not isinstance(module, torch.jit.ScriptModule)
-        ]
-        held = [
-            (value, value.copy())
-            for _, attributes in before
-            for name, value in attributes.items()
-            if type(value) in CONTAINERS and not name.endswith("_hooks")
-        ]
-        try:
-            yield
-        finally:
-            for module, attributes in before:
-                now = vars(module)
-                if len(now) != len(attributes) or any(
-                    now.get(name, self) is not value for name, value in attributes.items()
-                ):
-                    now.clear()
-                    now.update(attributes)
-            for value, copy in held:
-                if not _holds_the_same(value, copy):
-                    value.clear()
-                    (value.extend if isinstance(value, (list, deque)) else value.update)(copy)
+
+@contextmanager
+def _same_attributes(modules: list[nn.Module]) -> Iterator[None]:
+    """Attributes of the modules put back, and what containers among them hold."""
+    attributes = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    kept = [(now, now.copy()) for now in attributes]
+    kept += [
+        (value, value.copy())
+        for now in attributes
+        for name, value in now.items()
+        if type(value) in CONTAINERS and not name.endswith("_hooks")
+    ]
+    try:
+        yield
+    finally:
+        for now, before in kept:
+            if not _holds_the_same(now, before):
+                now.clear()
+                (now.extend if isinstance(now, (list, deque)) else now.update)(before)
 
 
-def _holds_the_same(value: Any, copy: Any) -> bool:
-    if len(value) != len(copy):
+def _holds_the_same(now: Any, before: Any) -> bool:
+    """Whether two containers hold the same objects in the same order."""
+    if len(now) != len(before):
         return False
-    if isinstance(value, set):
-        return value == copy
-    if isinstance(value, dict):
-        pairs = zip(value.items(), copy.items(), strict=True)
-        return all(k is j and v is w for (k, v), (j, w) in pairs)
-    return all(a is b for a, b in zip(value, copy, strict=True))
+    if isinstance(now, dict) and not all(map(is_, now.values(), before.values())):
+        return False
+    return now == before if isinstance(now, set) else all(map(is_, now, before))
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -155,7 +146,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
+def _same_random_state() -> Iterator[None]:
     """The random states of torch (on the host), numpy and Python put back at the end."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
@@ -177,22 +168,22 @@ def draw_random_numbers() -> None:
 
 
 @contextmanager
-def explained(inputs: Any) -> Iterator[None]:
+def explained(inputs: Tensor) -> Iterator[None]:
     """Turn errors of torch about the shape of the input into an InputError; pass on all others."""
     try:
         yield
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = _explanation(str(error), getattr(inputs, "shape", None))
+        reason = _explanation(str(error), inputs.shape)
         if reason is None:
             raise
         raise InputError(reason) from error
 
 
-def _explanation(text: str, shape: torch.Size | None) -> str | None:
+def _explanation(text: str, shape: torch.Size) -> str | None:
     first = text.splitlines()[0] if text else ""
-    got = "the input" if shape is None else f"the input {list(shape)}"
+    got = f"the input {list(shape)}"
     channels = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    if channels and shape is not None and len(shape) > 1 and int(channels[2]) == shape[1]:
+    if channels and len(shape) > 1 and int(channels[2]) == shape[1]:
         return (
             f"a convolution of the model expects {channels[1]} channels, got {channels[2]}: "
             f"the input is {list(shape)}, [N, C, *spatial] is read"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from fastconv.capture.fusion import Fusion, find_fusion
 from fastconv.capture.receptive_field import Reach, layer_fields
@@ -29,6 +30,7 @@ class CaptureTarget:
     module: nn.Module  # whose call `index` is hooked
     index: int
     function: str | None = None  # "conv2d": the convolution of that name and index in `module`
+    conv: nn.Module | None = None  # the convolution module, also where another call is hooked
     instances: int = 1  # rows of the output a sample
     fusion: Fusion | None = None  # how that call could run fused with what is measured of it
 
@@ -81,6 +83,7 @@ def _target(
         module=found.call.module,
         index=found.call.index,
         function=found.call.function,
+        conv=call.module if isinstance(call.module, _ConvNd) else None,
         instances=instances,
         fusion=None if folded or call.function else find_fusion(trace, call, found, captured),
     )

@@ -9,8 +9,7 @@ from fastconv.cli.frames import add_csv, show
 from fastconv.errors import InputError
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("ablate", help="measure a classifier without some filters")
+def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     parser.add_argument(
         "--filters",

@@ -9,8 +9,8 @@ from typing import Any
 FITS = ("cover", "crop", "pad", "resize")
 _MODEL = "torchvision:NAME, timm:NAME, package.module:factory or file.py:factory"
 _DATA = (
-    "a folder of images, scans, sounds or videos (flat, or one folder a class), array.npy, "
-    "arrays.npz[:NAME], file.h5:DATASET, file.py:factory or package.module:factory"
+    "a folder of images, scans, sounds or videos (flat, or one folder a class), or of tar shards, "
+    "array.npy, arrays.npz[:NAME], file.h5:DATASET, file.py:factory or package.module:factory"
 )
 
 

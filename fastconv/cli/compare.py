@@ -7,8 +7,7 @@ import argparse
 from fastconv.cli.frames import add_csv, show
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("compare", help="match the filters of two runs")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A.h5")
     parser.add_argument("second", metavar="B.h5")
     add_csv(parser)

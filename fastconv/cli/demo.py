@@ -7,8 +7,7 @@ import importlib
 from pathlib import Path
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("demo", help="train a small network and look into it")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("which", nargs="?", choices=("digits", "photos"), default="digits")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="(demo)")
     parser.set_defaults(run=run)

@@ -13,8 +13,7 @@ _PACKAGES = ("torch", "triton", "numpy", "h5py", "isal", "Pillow", "tqdm")
 _EXTRAS = ("safetensors", "torchvision", "timm", "scikit-learn", "scikit-image", "matplotlib")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("doctor", help="say what runs on this machine, and what does not")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from fastconv.cli.arguments import add_model_and_data, indices, model_and_data, names, shard
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("extract", help="measure a model over a data set")
+def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
     what = parser.add_argument_group("what is measured")
@@ -26,6 +25,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--order", choices=("largest", "smallest"), default="largest")
     what.add_argument("--samples", action="store_true", help="keep max and mean of every sample")
     what.add_argument(
+        "--outcomes", action="store_true", help="keep what the model says of every sample"
+    )
+    what.add_argument("--output", metavar="NAME", help="of the class scores in the model's output")
+    what.add_argument("--columns", type=names, metavar="NAME,...", help="kept of dict samples")
+    what.add_argument(
+        "--conditions",
+        metavar="rot15,noise0.1,fgsm2",
+        help="the same samples changed, too; in units of --mean and --std (docs/insight.md)",
+    )
+    what.add_argument(
         "--maps", type=indices, metavar="WHICH", help="keep activation maps: all, 0,5,9 or 0:64"
     )
     storages = ("rounded", "exact", "float16", "uint8")
@@ -33,6 +42,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     modes = ("batchnorm", "zscore", "minmax", "instance", "l1", "l2")
     what.add_argument("--normalize", choices=modes, help="the maps that are kept")
     what.add_argument("--no-quantiles", action="store_true", help="no histograms")
+    what.add_argument(
+        "--thumbnails",
+        action=argparse.BooleanOptionalAction,
+        help="reduced whole pictures of samples with hits (default: of small data sets)",
+    )
     what.add_argument("--no-patches", action="store_true", help="no pictures of the hits")
     how = parser.add_argument_group("how it runs")
     how.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
@@ -55,6 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     import fastconv
 
     model, data = model_and_data(arguments)
+    conditions = None
+    if arguments.conditions is not None:
+        units = {n: v for n in ("mean", "std") if (v := getattr(arguments, n)) is not None}
+        conditions = fastconv.perturb.parse(arguments.conditions, **units)
     with fastconv.extract(
         model,
         data,
@@ -67,6 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         quantiles=not arguments.no_quantiles,
         patches=not arguments.no_patches,
         samples=arguments.samples,
+        outcomes=arguments.outcomes,
+        output=_name_or_index(arguments.output),
+        columns=arguments.columns or (),
+        conditions=conditions,
         maps=arguments.maps,
         maps_dtype=arguments.maps_dtype,
         normalize=arguments.normalize,
@@ -75,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         backend=arguments.backend,
+        thumbnails=arguments.thumbnails,
         engine=arguments.engine,
         on_error=arguments.on_error or "raise",
         resume=not arguments.no_resume,
@@ -87,3 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     megabytes = Path(arguments.out).stat().st_size / 1e6
     print(f"{arguments.out}: {layers} layers, {filters:,} filters, {megabytes:,.1f} MB")
     return 0
+
+
+def _name_or_index(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text

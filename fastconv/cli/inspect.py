@@ -12,14 +12,13 @@ from fastconv.cli.table import shorten, table
 from fastconv.errors import InputError
 
 if TYPE_CHECKING:
-    from fastconv.store.layer import Hits, Layer
+    from fastconv.store.read_layer import Hits, Layer
     from fastconv.store.reader import Run
 
 NONE = "-"
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("inspect", help="show what is in a file")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="RUN.h5")
     parser.add_argument("layer", nargs="?", metavar="LAYER", help="show its filters")
     parser.add_argument("filter", nargs="?", type=int, metavar="FILTER", help="show its hits")

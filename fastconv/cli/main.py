@@ -1,19 +1,35 @@
-"""`fastconv`: reads the command line, runs a sub-command, turns errors into exit codes."""
+"""`fastconv`: reads the command line, runs a sub-command, turns errors into exit codes.
+
+A sub-command NAME is the module `fastconv.cli.NAME` with `add(parser)`, which declares arguments
+and sets `run`. It is imported only when it is chosen.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.cli import ablate, compare, demo, doctor, extract, inspect, merge, verify
 from fastconv.errors import FastconvError
 from fastconv.version import __version__
 
-COMMANDS = (demo, extract, inspect, verify, merge, compare, ablate, doctor)
+COMMANDS = {
+    "demo": "train a small network and look into it",
+    "extract": "measure a model over a data set",
+    "inspect": "show what is in a file",
+    "report": "make a page that shows every filter of a run",
+    "verify": "check a file against its model and its data",
+    "merge": "join the files of all shards into one",
+    "insight": "tables about the filters of a run",
+    "compare": "match the filters of two runs",
+    "ablate": "measure a classifier without some filters",
+    "export": "make pictures of a file",
+    "doctor": "say what runs on this machine, and what does not",
+}
 DONE, CHECK_FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
 
 _EPILOG = (
@@ -30,8 +46,8 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The command line, with the arguments of the chosen sub-command alone."""
     top = Parser(
         prog="fastconv",
         description="See what the convolutions of a trained network have learned.",
@@ -39,14 +55,18 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fastconv {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in COMMANDS:
-        command.add(commands)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        if name == chosen:
+            importlib.import_module(f"fastconv.cli.{name}").add(command)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit code."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    arguments = parser(chosen).parse_args(argv)
     try:
         return arguments.run(arguments)
     except FastconvError as error:
@@ -61,7 +81,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001 - 1 would say that a check failed
         traceback.print_exc()
         return DEFECT
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

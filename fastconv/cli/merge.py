@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("merge", help="join the files of all shards into one")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", nargs="+", metavar="SHARD.h5")
     parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished file")

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from fastconv.cli.models import call_factory
-from fastconv.data.media_folder import MediaFolder
+from fastconv.data import MediaFolder, TarShards
 from fastconv.errors import DataError, InputError
 
 _HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
@@ -21,9 +21,10 @@ def open_source(spec: str, **files: Any) -> Any:
     """What `spec` names, as `open_data` takes it.
 
     Args:
-        spec: a folder, `array.npy` (mapped, not loaded), `arrays.npz` or `arrays.npz:name`,
-            `file.h5:dataset`, `file.py:factory` or `package.module:factory`.
-        files: how the files of a folder are read: options of `MediaFolder`.
+        spec: a folder of files or of tar shards, `shard.tar`, `array.npy` (mapped, not loaded),
+            `arrays.npz` or `arrays.npz:name`, `file.h5:dataset`, `file.py:factory` or
+            `package.module:factory`.
+        files: how files are read: options of `MediaDataset`.
 
     Raises:
         InputError: nothing that can be read under that name.
@@ -31,8 +32,11 @@ def open_source(spec: str, **files: Any) -> Any:
     given = {
         name: value for name, value in files.items() if value is not None and value is not False
     }
+    if Path(spec).suffix == ".tar" and Path(spec).is_file():
+        return TarShards([spec], **given)
     if Path(spec).is_dir():
-        return _folder(spec, given)
+        shards = sorted(Path(spec).glob("*.tar"))
+        return TarShards(shards, **given) if shards else _folder(spec, given)
     if given:
         raise InputError(
             "--size, --mean and --std are for folders of images, and so are --fit, --range, "

@@ -7,8 +7,7 @@ import argparse
 from fastconv.cli.arguments import add_model_and_data, model_and_data
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("verify", help="check a file against its model and its data")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="RUN.h5")
     add_model_and_data(parser)
     parser.add_argument("--hits", type=int, metavar="N", help="per layer (default: all)")

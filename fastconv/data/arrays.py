@@ -39,7 +39,8 @@ class ArraySamples(Samples):
         self.labels = None if labels is None else batch_labels(labels, len(self))
         self.sample_shape = tuple(int(n) for n in data.shape[1:])
         self.input_dtype = str(data.dtype).removeprefix("torch.")
-        check_not_random(self.first(), lambda i: self._values([i]))
+        first = self.first()
+        check_not_random(f"sample {first}", lambda: self._values([first]))
 
     def __len__(self) -> int:
         return int(self.data.shape[0])

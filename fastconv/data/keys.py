@@ -1,4 +1,4 @@
-"""Names of the samples of a map-style data set."""
+"""Names of the samples and of the classes of a map-style data set."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def keys_of(dataset: Any) -> list[str] | None:
             root = getattr(dataset, "root", None)
             return [_inside(key, root) for key in names]
     return None
+
+
+def classes_of(dataset: Any) -> list[str] | None:
+    """The name of every label, from `classes`."""
+    if isinstance(dataset, Subset):
+        return classes_of(dataset.dataset)
+    found = getattr(dataset, "classes", None)
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+        return None
+    return list(found)
 
 
 def _inside(key: str | Path, root: Any) -> str:

@@ -30,12 +30,14 @@ class Listing:
     Attributes:
         entries: the samples.
         labelled: whether there are class folders.
+        classes: their names, by label; empty without.
         remarks: one line each on files that are left out, or have no class.
     """
 
     entries: list[Entry]
     labelled: bool
     remarks: list[str]
+    classes: list[str]
 
 
 def listing(root: Path) -> Listing:
@@ -73,7 +75,7 @@ def listing(root: Path) -> Listing:
     stray = [path for path, _ in readable if labelled and len(path.parts) == 1]
     if stray:
         remarks.append(f"{_names(stray)} of no class (label -1): beside the class folders")
-    return Listing(entries, labelled, remarks)
+    return Listing(entries, labelled, remarks, list(classes) if labelled else [])
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from torch.utils.data import (
 from fastconv.data.arrays import ArraySamples
 from fastconv.data.datasets import DatasetSamples
 from fastconv.data.samples import Samples
+from fastconv.data.streams import StreamSamples
 from fastconv.errors import DataError
 
 
@@ -27,13 +28,13 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
             slices, such as an h5py data set); a map-style data set whose samples are `x`,
             `(x, y, ...)` or a dict (input under "x", "image", "input", "data", "pixel_values",
             "audio" or the like, else its array of most dimensions; label under "y", "label" or
-            "target"); or a
-            `DataLoader`, whose data set is read in order of index with its `collate_fn`, whatever
-            its sampler and batch size. Labels that are not integers are left out.
+            "target"); an iterable data set of a stable order, whose samples are numbered as they
+            come; or a `DataLoader`, whose data set is read in order of index with its `collate_fn`,
+            whatever its sampler and batch size. Labels that are not integers are left out.
         skip: leave out samples that are None or cannot be read, instead of raising.
 
     Raises:
-        DataError: an empty, iterable, random or otherwise unusable data set.
+        DataError: an empty, random or otherwise unusable data set.
     """
     if isinstance(data, Samples):
         return data
@@ -43,11 +44,9 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
         if data.collate_fn not in (default_collate, default_convert):
             collate = data.collate_fn
         data = data.dataset
-    if isinstance(data, IterableDataset):
-        raise DataError(
-            f"{type(data).__name__} is an iterable data set: its samples have no index, so hits "
-            "could not be found again; give a map-style data set or a tensor"
-        )
+    iterable = hasattr(data, "__iter__") and not hasattr(data, "__len__")
+    if isinstance(data, IterableDataset) or (iterable and not hasattr(data, "shape")):
+        return StreamSamples(data, collate, worker_init, skip=skip)
     if isinstance(data, TensorDataset) and collate is None:
         labels = data.tensors[1] if len(data.tensors) > 1 else None
         return ArraySamples(data.tensors[0], labels, skip=skip)
@@ -57,7 +56,7 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
         raise DataError(f"data holds several data sets: {', '.join(map(str, data))}; give one")
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, str):
         raise DataError(
-            "data must be a tensor [N, C, ...], a map-style data set or a DataLoader, "
+            "data must be a tensor [N, C, ...], a data set, a stream or a DataLoader, "
             f"got {type(data).__name__}"
         )
     return DatasetSamples(data, collate, worker_init, skip=skip)

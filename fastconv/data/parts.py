@@ -59,6 +59,27 @@ def _input_of(sample: Mapping[Any, Any]) -> Any:
     raise DataError(f"is not in its dict: no array under {', '.join(map(str, sample))}")
 
 
+def column_of(sample: Any, name: str) -> int | float | str | None:
+    """A number or text in the dict that a sample is, or that is part of a tuple.
+
+    Raises:
+        DataError: it is not there, or something else; the message goes on from "column 'site' of
+            sample 3".
+    """
+    parts = sample if isinstance(sample, tuple | list) else (sample,)
+    dicts = [part for part in parts if isinstance(part, Mapping)]
+    holder = next((part for part in dicts if name in part), None)
+    if holder is None:
+        known = ", ".join(str(key) for part in dicts for key in part)
+        raise DataError(f"is missing: the sample has {known or 'no dict'}")
+    value = holder[name]
+    if isinstance(value, Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1:
+        value = value.item()
+    if value is None or isinstance(value, int | float | str):
+        return value
+    raise DataError(f"is a {type(value).__name__}; it must be one number or text")
+
+
 def no_array(value: Any) -> str:
     """Why a value cannot be an input, and what makes one of it."""
     kind = type(value).__name__

@@ -82,10 +82,11 @@ class Preparation:
     def __call__(self, stored: Stored, fitted: int) -> Tensor:
         """A float32 tensor [C, *spatial]; `fitted` dimensions, the last ones, come to the size."""
         values = stored.values
+        pictures, fitted = fitted == 2, fitted or values.ndim - 1
         if self.fit is not None and self.size is not None:
             low = stored.low if self.range is None else self.range[0]
             values = fit(values, self._size(fitted), self.fit, padding=low)
-        wanted = 3 if self.channels is None and fitted == 2 else self.channels
+        wanted = 3 if self.channels is None and pictures else self.channels
         x = _with_channels(self._scaled(values, stored), wanted)
         if self.mean == (0.0,) and self.std == (1.0,):
             return x

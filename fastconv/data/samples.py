@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.data.random_state import random_state_kept, seed_all
 from fastconv.errors import DataError, InputError
 
@@ -18,23 +20,25 @@ _FINGERPRINTED = 16
 _READ_AGAIN = 8  # times, where random numbers are drawn: a coin shows itself but for 1 in 256
 
 Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
-Batch = tuple[Tensor, Tensor | None]
+Batch = tuple[Any, Tensor | None]  # inputs: a tensor, or a tuple or dict of tensors; labels
 
 
 class Samples(ABC):
     """A data set that is read by index and gives the same values each time.
 
     Attributes:
-        sample_shape: shape of one input, without the batch dimension.
+        sample_shape: shape of one input (of several: the first), without the batch dimension.
         input_dtype: name of the dtype that the data set gives, and batches have. Integers and
             booleans reach the model `prepared`: as float32 with the same values (0 ... 255 for
             uint8: nothing is scaled); other dtypes are left as they are.
         skip: leave samples that cannot be read, or do not fit the others, out of the batches.
         skipped: these samples and why, as their batches were last read.
+        column_values: by name, one value for each row of the batch that was last read.
     """
 
     skip: bool = False
     skipped: dict[int, str]
+    column_values: Mapping[str, list[Any]] = MappingProxyType({})
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
@@ -71,6 +75,22 @@ class Samples(ABC):
         n = len(self)
         return sorted({round(i) for i in np.linspace(0, n - 1, min(n, count))})
 
+    def keep_columns(self, names: Sequence[str]) -> None:
+        """Read these columns of every sample from now on, into `column_values`.
+
+        Raises:
+            InputError: the samples have no columns.
+        """
+        if names:
+            raise InputError(
+                f"columns={list(names)!r}: the samples of {self.kind} have none; give a data set "
+                "whose samples are dicts"
+            )
+
+    def classes(self) -> list[str] | None:
+        """The name of every label, where the data set has them."""
+        return None
+
     @abstractmethod
     def keys(self) -> list[str] | None:
         """One name per sample (a file's path inside its folder), or None."""
@@ -85,7 +105,8 @@ class Samples(ABC):
         n = len(self)
         contents = hashlib.sha256()
         for x, label in self.batches([[i] for i in self.spread(_FINGERPRINTED)]):
-            contents.update(_bytes(prepared(x)) + (b"" if label is None else _bytes(label)))
+            contents.update(_bytes(map_tensors(x, prepared)))
+            contents.update(b"" if label is None else _bytes(label))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
         return {
@@ -103,28 +124,28 @@ def check_unit(unit: Unit, n: int) -> None:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
-def check_not_random(index: int, read: Callable[[int], Tensor]) -> None:
-    """Read a sample again, each time under another seed.
+def check_not_random(what: str, read: Callable[[], Tensor]) -> None:
+    """Read something again, each time under another seed.
 
     Raises:
-        DataError: it differs, as one of a random transform does.
+        DataError: it differs, as with a random transform it does.
     """
     with random_state_kept():
-        first, moved = _under_seed(0, index, read)
+        first, moved = _under_seed(0, read)
         for seed in range(1, 1 + (_READ_AGAIN if moved else 1)):
-            if _under_seed(seed, index, read)[0] != first:
+            if _under_seed(seed, read)[0] != first:
                 raise DataError(
-                    f"the data set is random: sample {index} differs when it is read again, so no "
-                    "result could be resumed or verified; leave its random transforms out "
-                    "(flips, crops, noise), as for validation"
+                    f"the data set is random: {what} differs when it is read again, so no result "
+                    "could be resumed or verified; leave its random transforms out (flips, crops, "
+                    "noise), and its shuffling, as for validation"
                 )
 
 
-def _under_seed(seed: int, index: int, read: Callable[[int], Tensor]) -> tuple[bytes, bool]:
-    """The bytes of a sample, and whether reading it draws from the global random state."""
+def _under_seed(seed: int, read: Callable[[], Tensor]) -> tuple[bytes, bool]:
+    """The bytes that are read, and whether that draws from the global random state."""
     seed_all(seed)
     with random_state_kept() as moved:
-        return _bytes(read(index)), moved()
+        return _bytes(read()), moved()
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -178,8 +199,10 @@ def prepared(x: Tensor) -> Tensor:
     return x if x.is_floating_point() or x.is_complex() else x.float()
 
 
-def _bytes(x: Tensor) -> bytes:
-    return x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _bytes(inputs: Any) -> bytes:
+    """The values of every tensor of a batch."""
+    flat = (t.cpu().contiguous().reshape(-1) for t in tensors_in(inputs))
+    return b"".join(t.view(torch.uint8).numpy().tobytes() for t in flat)
 
 
 def one_line(error: BaseException) -> str:

@@ -13,17 +13,28 @@ from torch.utils.data import TensorDataset
 
 from fastconv.demo.report import measure_and_draw
 from fastconv.demo.training import accuracy, train
+from fastconv.perturb import noise, rotate, translate
 
 
 def show(out: Path) -> bool:
-    """Train, extract, verify, draw: `out/digits.h5` and `out/overview.png`; True if all holds."""
+    """Train, extract, verify, show; writes digits.h5, overview.png and report.html.
+
+    Returns:
+        Whether every check holds.
+    """
     inputs, labels = load()
     started = time.monotonic()
     model, right = trained(inputs, labels)
     print(f"trained in {time.monotonic() - started:.0f} s: {right:.1%} of unseen digits are right")
     data = TensorDataset(inputs, labels)
     return measure_and_draw(
-        model, data, out / "digits.h5", out / "overview.png", "handwritten digits"
+        model,
+        data,
+        out / "digits.h5",
+        picture=out / "overview.png",
+        page=out / "report.html",
+        what="handwritten digits",
+        conditions={"rot15": rotate(15), "noise0.1": noise(0.1), "shift1": translate(1, 0)},
     )
 
 

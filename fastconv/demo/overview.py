@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run
 
 LAYERS, FILTERS = 3, 8  # at most so many, from the first layer and the most selective filter on

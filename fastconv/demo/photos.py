@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from fastconv.demo.report import measure_and_draw
 from fastconv.demo.training import accuracy, train
+from fastconv.perturb import blur, noise, rotate
 
 SIZE = 64  # of a crop, in pixels
 SEEN = 0.8  # share of each photograph's width that the training sees
@@ -35,6 +36,7 @@ class Crops(Dataset):
         count: about so many crops of each photograph, which overlap; default: side by side.
 
     Attributes:
+        classes: names of the photographs.
         keys: "astronaut/128,64": photograph, and first row and column of the crop.
     """
 
@@ -50,8 +52,8 @@ class Crops(Dataset):
             for number, photo in enumerate(self.photos)
             for corner in _corners(photo, part, count)
         ]
-        names = list(photos)
-        self.keys = [f"{names[number]}/{y},{x}" for number, y, x in self.places]
+        self.classes = list(photos)
+        self.keys = [f"{self.classes[number]}/{y},{x}" for number, y, x in self.places]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -67,7 +69,11 @@ class Crops(Dataset):
 
 
 def show(out: Path) -> bool:
-    """Train, extract, verify, draw: `out/photos.h5` and `out/photos.png`; True if all holds."""
+    """Train, extract, verify, show; writes photos.h5, photos.png and photos.html.
+
+    Returns:
+        Whether every check holds.
+    """
     photos = load()
     started = time.monotonic()
     model, right = trained(photos)
@@ -76,7 +82,19 @@ def show(out: Path) -> bool:
         f"photographs: {right:.0%} of crops from the rest are told right"
     )
     crops = Crops(photos)
-    return measure_and_draw(model, crops, out / "photos.h5", out / "photos.png", "photographs")
+    return measure_and_draw(
+        model,
+        crops,
+        out / "photos.h5",
+        picture=out / "photos.png",
+        page=out / "photos.html",
+        what="photographs",
+        conditions={
+            "rot15": rotate(15),
+            "noise0.1": noise(0.1, std=1 / 255),
+            "blur2": blur(2),
+        },
+    )
 
 
 def load() -> dict[str, Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.geometry import FieldMap
+
+if TYPE_CHECKING:
+    from fastconv.format.patch_plan import PatchPlan
 
 STATUS = ("exact", "bound", "global")  # stored as its index
 NORMALIZED_ON_READING = ("zscore", "minmax")  # they need statistics of the whole data set
@@ -61,6 +64,9 @@ class Pictures:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
     def __getitem__(self, which: Any) -> np.ndarray:
         places = self._places[which]
         taken = self._pictures.take(np.maximum(places, 0), axis=0)
@@ -110,9 +116,11 @@ class LayerResult:
     # topk: value float32 [C, k]; sample int64 [C, k]; position int64 [C, k, D];
     # box int64 [C, k, D_in, 2]; status uint8 [C, k]. Empty slots: NaN, -1, -1, 0.
     topk: dict[str, np.ndarray] = field(default_factory=dict)
-    # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]
-    patches: np.ndarray | Pictures | None = None
+    # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]; Pictures, or what a reader
+    # has: indexed as an array is in its first two dimensions
+    patches: Any = None
     samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
     samples_mean: Rows | None = None
     maps: Maps | None = None
+    patch_plan: PatchPlan | None = None  # where patches lie in the inputs, when that is known
     conditions: dict[str, LayerResult] = field(default_factory=dict)  # by name; they have no weight

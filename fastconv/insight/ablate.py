@@ -11,14 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, capture_forward
-from fastconv.data import Samples, open_data
+from fastconv.capture import CaptureTarget
 from fastconv.errors import InputError
-from fastconv.insight.passes import batches, check_filters, check_labels, plan
+from fastconv.insight.passes import Pass, check_labels, modules_only, passing
 from fastconv.insight.quality import Answers, changes
 from fastconv.insight.replay import Recording
 from fastconv.ops.channel_reduce import channel_reduce
-from fastconv.run.transfer import on_device
 
 VALUES = ("zero", "mean")
 
@@ -85,19 +83,17 @@ def ablate(
         raise InputError(f"value must be {' or '.join(VALUES)}, got {value!r}")
     if not isinstance(filters, Mapping) or not filters:
         raise InputError(f"filters must be a mapping such as {{'conv1': [0, 3]}}, got {filters!r}")
-    source = open_data(data)
-    given = None if labels is None else check_labels(labels, len(source))
-    with on_device(model, device) as place:
-        targets = plan(model, source, place, list(filters))
-        named = {t.info.name: [int(f) for f in filters[t.info.name]] for t in targets}
-        ablations = list(_ablations(check_filters(targets, named), together=together))
-        instead = None
-        if value == "mean":
-            instead = _means(model, source, targets, place, batch_size, num_workers)
+    options: Any = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
+    with passing(model, data, list(filters), **options) as reading:
+        given = None if labels is None else check_labels(labels, len(reading.source))
+        modules_only(reading.targets)
+        chosen = _check_filters(reading.targets, filters)
+        ablations = list(_ablations(chosen, together=together))
+        instead = _means(reading) if value == "mean" else None
         whole, without = Answers(), [Answers() for _ in ablations]
         counts = np.zeros(2, int)
-        for rows, x, found in batches(source, place, batch_size, num_workers):
-            recording = Recording(model, targets, x)
+        for rows, x, found in reading.batches():
+            recording = Recording(reading.network, reading.targets, x)
             whole.add(recording.output, _of_batch(given, found, rows))
             for ablation, answers in zip(ablations, without, strict=True):
                 answers.add(recording.replay(_changes(ablation, instead)), None)
@@ -117,6 +113,22 @@ def _of_batch(given: np.ndarray | None, found: Tensor | None, rows: list[int]) -
     if found is None:
         raise InputError("the data set has no labels; give labels=[N], or samples (x, y)")
     return found.cpu().numpy()
+
+
+def _check_filters(
+    targets: Iterable[CaptureTarget], filters: Mapping[str, Iterable[int]]
+) -> dict[str, list[int]]:
+    """The filters of each layer, in forward order of the layers."""
+    found = {}
+    for target in targets:
+        name, channels = target.info.name, target.info.channels
+        found[name] = [int(filter) for filter in filters[name]]
+        wrong = [filter for filter in found[name] if not 0 <= filter < channels]
+        if wrong:
+            raise InputError(f"{name} has filters 0 to {channels - 1}, got {wrong[0]}")
+        if not found[name]:
+            raise InputError(f"no filters of {name} are named; give a list such as [0, 3]")
+    return found
 
 
 def _ablations(filters: Mapping[str, list[int]], *, together: bool) -> Iterator[_Ablation]:
@@ -141,25 +153,16 @@ def _replace(filters: list[int], means: Tensor | None, output: Tensor) -> None:
         output[:, filter] = 0 if means is None else means[filter]
 
 
-def _means(
-    model: nn.Module,
-    source: Samples,
-    targets: list[CaptureTarget],
-    place: torch.device,
-    batch_size: int,
-    num_workers: int,
-) -> dict[str, Tensor]:
+def _means(reading: Pass) -> dict[str, Tensor]:
     """The mean of every filter over all samples and positions, {layer: [C]}."""
-    sums = [torch.zeros(t.info.channels, dtype=torch.float64, device=place) for t in targets]
-    count = [0] * len(targets)
+    names = [t.info.name for t in reading.targets]
+    sums = [torch.zeros(t.info.channels, dtype=torch.float64) for t in reading.targets]
+    count = [0] * len(names)
 
-    def add(i: int, output: Tensor) -> None:
+    def add(i: int, output: Tensor, rows: list[int]) -> None:
         reduced = channel_reduce(output)
-        sums[i] += reduced.sum.sum(0)
-        count[i] += reduced.count * len(output)
+        sums[i] += reduced.sum.sum(0).cpu()
+        count[i] += reduced.count * len(rows)
 
-    for _, x, _ in batches(source, place, batch_size, num_workers):
-        capture_forward(model, targets, x, add)
-    return {
-        t.info.name: (s / max(1, n)).float() for t, s, n in zip(targets, sums, count, strict=True)
-    }
+    reading.run(add)
+    return {n: (s / max(1, c)).float() for n, s, c in zip(names, sums, count, strict=True)}

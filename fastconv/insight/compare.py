@@ -18,7 +18,7 @@ from fastconv.insight.correlation import (
 )
 
 if TYPE_CHECKING:
-    from fastconv.store.layer import Layer
+    from fastconv.store.read_layer import Layer
     from fastconv.store.reader import Run
 
 STATISTICS = ("mean", "std", "min", "max", "positive")

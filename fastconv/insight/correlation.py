@@ -10,7 +10,7 @@ import numpy as np
 from fastconv.errors import InputError
 
 if TYPE_CHECKING:
-    from fastconv.store.layer import Layer
+    from fastconv.store.read_layer import Layer
 
 _ROWS = 2**14
 

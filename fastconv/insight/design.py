@@ -14,7 +14,7 @@ from fastconv.insight.redundancy import weight_similarity
 
 if TYPE_CHECKING:
     from fastconv.format.result import LayerInfo
-    from fastconv.store.layer import Layer
+    from fastconv.store.read_layer import Layer
     from fastconv.store.reader import Run
 
 RIM = 0.01  # share of the energy that a rim may hold and still be unused

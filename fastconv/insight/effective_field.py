@@ -10,13 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget
-from fastconv.capture.trace import evaluation, single_tensor
-from fastconv.data import open_data
-from fastconv.data.samples import prepared
+from fastconv.capture import CaptureTarget, Network
+from fastconv.capture.batch import single_tensor
 from fastconv.errors import InputError
-from fastconv.insight.passes import plan
-from fastconv.run.transfer import on_device
+from fastconv.insight.passes import modules_only, passing
 
 FLOOR = 1 - 0.9545  # of the largest gradient: two standard deviations of a Gaussian
 
@@ -62,33 +59,33 @@ def effective_field(
     Source: Luo et al., Understanding the Effective Receptive Field in Deep Convolutional Neural
         Networks, NeurIPS 2016.
     """
-    if samples < 1 or batch_size < 1:
-        raise InputError(f"samples and batch_size must be 1 or more, got {samples}, {batch_size}")
-    source = open_data(data)
-    chosen = sorted({round(i) for i in np.linspace(0, len(source) - 1, samples)})
-    units = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-    with on_device(model, device) as place:
-        targets = [t for t in plan(model, source, place, layers) if t.info.size]
+    if samples < 1:
+        raise InputError(f"samples must be 1 or more, got {samples}")
+    with passing(model, data, layers, batch_size=batch_size, device=device) as reading:
+        targets = [t for t in reading.targets if t.info.size]
         if not targets:
             raise InputError("none of the layers has spatial dimensions; name convolutions")
-        signs = _signs(targets, len(chosen), place)
+        modules_only(targets)
+        source = reading.source
+        chosen = sorted({round(i) for i in np.linspace(0, len(source) - 1, samples)})
+        signs = _signs(targets, len(chosen))
         squares = [np.zeros(source.sample_shape[1:]) for _ in targets]
         done = 0
-        for x, _ in source.batches(units):
-            own = [sign[done : done + len(x)] for sign in signs]
+        for _, x, _ in reading.batches(chosen):
+            own = [sign[done : done + len(x)].to(x) for sign in signs]
             done += len(x)
-            found = _gradients(model, targets, own, prepared(x).to(place))
+            found = _gradients(reading.network, targets, own, x)
             for total, gradient in zip(squares, found, strict=True):
                 total += gradient.double().square().sum((0, 1)).cpu().numpy()
     rows = [_row(t, np.sqrt(square)) for t, square in zip(targets, squares, strict=True)]
     return pd.DataFrame(rows)
 
 
-def _signs(targets: Sequence[CaptureTarget], count: int, place: torch.device) -> list[Tensor]:
+def _signs(targets: Sequence[CaptureTarget], count: int) -> list[Tensor]:
     """[count, C] of -1 and 1 for each layer."""
     random = torch.Generator().manual_seed(0)
     draws = [torch.randint(0, 2, (count, t.info.channels), generator=random) for t in targets]
-    return [(2 * draw - 1).float().to(place) for draw in draws]
+    return [2.0 * draw - 1 for draw in draws]
 
 
 class _Done(BaseException):
@@ -96,7 +93,7 @@ class _Done(BaseException):
 
 
 def _gradients(
-    model: nn.Module, targets: Sequence[CaptureTarget], signs: Sequence[Tensor], inputs: Tensor
+    network: Network, targets: Sequence[CaptureTarget], signs: Sequence[Tensor], inputs: Tensor
 ) -> list[Tensor]:
     """The gradient [n, C_in, *spatial] of the signed sum of each layer's central position."""
     found: dict[int, Tensor] = {}
@@ -116,8 +113,8 @@ def _gradients(
     counts = {target.module: 0 for target in targets}
     handles = [module.register_forward_hook(leave) for module in counts]
     try:
-        with evaluation(model), torch.enable_grad():
-            model(leaf * 1)  # the model may write to its input
+        with network.running(), torch.enable_grad():
+            network.call(leaf * 1)  # the model may write to its input
     except _Done:
         pass
     finally:

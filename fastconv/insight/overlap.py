@@ -12,15 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, capture_forward
-from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
-from fastconv.insight.passes import batches, plan
+from fastconv.format.quantiles import quantiles
+from fastconv.insight.passes import Pass, passing
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.reduction import histogram_edges
-from fastconv.run.run_state import stage_value
-from fastconv.run.transfer import on_device
-from fastconv.store.quantiles import quantiles
+from fastconv.run.layer_sink import stage_value
 
 if TYPE_CHECKING:
     from fastconv.store.reader import Run
@@ -77,30 +74,26 @@ def overlap(
     """
     if not 0 < quantile < 1:
         raise InputError(f"quantile must lie between 0 and 1, got {quantile!r}")
-    source = open_data(data)
-    size = tuple(source.sample_shape[1:])
-    mask = _Masks(masks, len(source), size)
-    with on_device(model, device) as place, torch.inference_mode():
-        targets = plan(model, source, place, layers, stage)
+    options: Any = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
+    with passing(model, data, layers, stage, **options) as reading:
+        targets, size = reading.targets, tuple(reading.source.sample_shape[1:])
+        mask = _Masks(masks, len(reading.source), size)
         for target in targets:
             if len(target.info.size) != len(size):
                 raise InputError(
                     f"{target.info.name} has maps of {len(target.info.size)} dimensions and the "
                     f"input {len(size)}, so they cannot be laid over each other; leave it out"
                 )
-        reading = (source, place, batch_size, num_workers)
         if run is not None:
             limits = [_of_run(run, target.info.name, quantile, stage) for target in targets]
         else:
-            limits = _thresholds(model, targets, quantile, reading)
+            limits = _thresholds(reading, quantile)
         tallies = [_Tally(limit, len(mask.names), size) for limit in limits]
-        for rows, x, _ in batches(*reading):
-            inside = mask.rows(rows).to(place)
 
-            def take(i: int, output: Tensor, inside: Tensor = inside) -> None:
-                tallies[i].add(stage_value(output, targets[i]), inside)
+        def take(i: int, output: Tensor, rows: list[int]) -> None:
+            tallies[i].add(stage_value(output, targets[i]), mask.rows(rows).to(output.device))
 
-            capture_forward(model, targets, x, take)
+        reading.run(take)
     tables = [
         pd.DataFrame({"layer": t.info.name, **tally.columns(mask.names)})
         for t, tally in zip(targets, tallies, strict=True)
@@ -191,19 +184,15 @@ class _Tally:
         }
 
 
-def _thresholds(
-    model: nn.Module,
-    targets: Sequence[CaptureTarget],
-    quantile: float,
-    reading: tuple[Samples, torch.device, int, int],
-) -> list[np.ndarray]:
+def _thresholds(reading: Pass, quantile: float) -> list[np.ndarray]:
     """The quantile of every filter [C] of each layer, by a pass over the data."""
+    targets = reading.targets
     edges = histogram_edges().numpy()
     counts = [np.zeros((t.info.channels, len(edges) - 1), np.int64) for t in targets]
     low = [np.full(t.info.channels, np.inf) for t in targets]
     high = [np.full(t.info.channels, -np.inf) for t in targets]
 
-    def take(i: int, output: Tensor) -> None:
+    def take(i: int, output: Tensor, rows: list[int]) -> None:
         t = targets[i]
         found = channel_reduce(
             output, scale=t.scale, shift=t.shift, activation=t.activation, histogram=True
@@ -213,8 +202,7 @@ def _thresholds(
         low[i] = np.minimum(low[i], _numpy(found.min.amin(0)))
         high[i] = np.maximum(high[i], _numpy(found.max.amax(0)))
 
-    for _, x, _ in batches(*reading):
-        capture_forward(model, targets, x, take)
+    reading.run(take)
     return [
         quantiles(n, edges, a, b, np.array([quantile]))[:, 0]
         for n, a, b in zip(counts, low, high, strict=True)

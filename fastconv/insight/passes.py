@@ -1,37 +1,88 @@
-"""Reading a data set once more, batch by batch, where the analyses need the model."""
+"""A model and a data set read once more, where an analysis needs both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, plan_capture
-from fastconv.data.samples import Samples, prepared
+from fastconv.capture import CaptureTarget, Network, capture_forward, probe
+from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
+from fastconv.run.transfer import Transfer, on_device
 
 
-def batches(
-    source: Samples, place: torch.device, batch_size: int, num_workers: int = 0
-) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Sample indices, inputs [n, C, ...] where the model runs, and labels [n] or None."""
+@dataclass(frozen=True)
+class Pass:
+    """What it takes to run a model over a data set and look at some of its layers."""
+
+    source: Samples
+    network: Network
+    targets: list[CaptureTarget]
+    transfer: Transfer
+    batch_size: int
+    num_workers: int
+
+    def batches(
+        self, chosen: Sequence[int] | None = None
+    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+        """Sample indices, inputs [n, C, ...] where the model runs, and labels [n] or None."""
+        rows = range(len(self.source)) if chosen is None else chosen
+        units = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        read = self.source.batches(units, self.num_workers)
+        for unit, (x, labels) in zip(units, read, strict=True):
+            yield self.source.kept(unit), self.transfer(x), labels
+
+    def run(self, take: Callable[[int, Tensor, list[int]], None]) -> None:
+        """One forward over all samples; `take(i, output of targets[i], sample indices)`."""
+        for rows, x, _ in self.batches():
+
+            def hand_over(i: int, output: Tensor, rows: list[int] = rows) -> None:
+                take(i, output, rows)
+
+            capture_forward(self.network, self.targets, x, hand_over)
+
+
+@contextmanager
+def passing(
+    model: nn.Module,
+    data: Any,
+    layers: Any,
+    stage: str = "conv",
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    device: torch.device | str | None = None,
+) -> Iterator[Pass]:
+    """A model on its device, with the layers to look at found on the first sample.
+
+    Raises:
+        LayerError: layers that do not exist.
+        InputError: data or a batch size that cannot be used.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, got {batch_size}")
-    count = len(source)
-    units = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-    for unit, (x, labels) in zip(units, source.batches(units, num_workers), strict=True):
-        yield source.kept(unit), prepared(x).to(place), labels
+    source = open_data(data)
+    with on_device(model, device) as place:
+        kinds = (p.dtype for p in model.parameters() if p.is_floating_point())
+        dtype = next(kinds, None)
+        example = next(iter(source.batches([[source.first()]])))[0]
+        found = probe(model, Transfer(place, dtype=dtype)(example), layers, stage)
+        transfer = Transfer(place, found.layout, dtype)
+        yield Pass(source, found.network, found.targets, transfer, batch_size, num_workers)
 
 
-def plan(
-    model: nn.Module, source: Samples, place: torch.device, layers: Any, stage: str = "conv"
-) -> list[CaptureTarget]:
-    """The layers to look at, found on the first sample of a data set."""
-    example = next(iter(source.batches([[source.first()]])))[0]
-    return plan_capture(model, prepared(example).to(place), layers, stage)
+def modules_only(targets: Sequence[CaptureTarget]) -> None:
+    """Refuse convolutions that no module computes: their output cannot be reached by a hook."""
+    for target in targets:
+        if target.function or target.instances > 1:
+            why = "is no module of its own" if target.function else "folds samples into the batch"
+            raise InputError(f"{target.info.name} {why}, which this cannot handle; leave it out")
 
 
 def check_labels(labels: Any, count: int) -> np.ndarray:
@@ -46,23 +97,3 @@ def check_labels(labels: Any, count: int) -> np.ndarray:
     if found.dtype.kind not in "iub":
         raise InputError(f"labels must be integers, the index of a class, got {found.dtype}")
     return found.astype(np.int64)
-
-
-def check_filters(
-    targets: Sequence[CaptureTarget], filters: dict[str, list[int]]
-) -> dict[str, list[int]]:
-    """The filters of each layer, in forward order of the layers.
-
-    Raises:
-        InputError: a filter that a layer does not have, or none at all.
-    """
-    found = {}
-    for target in targets:
-        name, channels = target.info.name, target.info.channels
-        wrong = [f for f in filters[name] if not 0 <= f < channels]
-        if wrong:
-            raise InputError(f"{name} has filters 0 to {channels - 1}, got {wrong[0]}")
-        if not filters[name]:
-            raise InputError(f"no filters of {name} are named; give a list such as [0, 3]")
-        found[name] = filters[name]
-    return found

@@ -11,7 +11,7 @@ from fastconv.errors import InputError
 from fastconv.insight.correlation import cosine, response_correlation
 
 if TYPE_CHECKING:
-    from fastconv.store.layer import Layer
+    from fastconv.store.read_layer import Layer
     from fastconv.store.reader import Run
 
 SATURATED = 0.9  # share of the values at the extremes

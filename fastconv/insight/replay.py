@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture.plan import CaptureTarget
-from fastconv.capture.trace import Call, Trace, evaluation, single_tensor, trace_forward
+from fastconv.capture import CaptureTarget, Network
+from fastconv.capture.batch import single_tensor
+from fastconv.capture.trace import Call, Trace, trace_forward
 from fastconv.errors import InputError
 
 Change = Callable[[Tensor], None]  # writes to the output of a layer, [N, C, *spatial]
@@ -24,11 +25,11 @@ class Recording:
     Holds the activations of the batch, as training does.
     """
 
-    def __init__(self, model: nn.Module, targets: Sequence[CaptureTarget], inputs: Tensor):
-        self._model, self._targets, self._inputs = model, targets, inputs
+    def __init__(self, network: Network, targets: Sequence[CaptureTarget], inputs: Tensor):
+        self._network, self._targets, self._inputs = network, targets, inputs
         with _copied_outputs(targets):  # what follows in place changes a copy
-            self._trace = trace_forward(model, inputs)
-        self._calls = {name: _call(self._trace, name) for name in (t.info.name for t in targets)}
+            self._trace = trace_forward(network, inputs)
+        self._calls = {t.info.name: _call(self._trace, t) for t in targets}
         self._last_write: dict[int, int] = {}  # storage: the last operation that writes to it
         for i, op in enumerate(self._trace.ops):
             for tensor in op.written:
@@ -41,7 +42,7 @@ class Recording:
         found = self._replay(changes)
         if found is None:
             self.rerun += 1
-            return rerun(self._model, self._targets, self._inputs, changes)
+            return rerun(self._network, self._targets, self._inputs, changes)
         self.replayed += 1
         return found
 
@@ -49,7 +50,7 @@ class Recording:
         """None where something recorded that is needed was overwritten later."""
         values: dict[int, Tensor] = {}  # by id of the recorded tensor
         starts = {self._calls[name].end_op - 1: name for name in changes}
-        with torch.inference_mode():
+        with torch.no_grad():
             for i in range(min(starts), len(self._trace.ops)):
                 op = self._trace.ops[i]
                 if i in starts:  # the copy of the layer's output
@@ -71,7 +72,7 @@ class Recording:
 
 
 def rerun(
-    model: nn.Module,
+    network: Network,
     targets: Sequence[CaptureTarget],
     inputs: Tensor,
     changes: Mapping[str, Change],
@@ -85,8 +86,8 @@ def rerun(
         change(output)
         return output
 
-    with _Hooks(hooks, changed), evaluation(model), torch.inference_mode():
-        return _answer(model(inputs.clone()))
+    with _Hooks(hooks, changed), network.running():
+        return _answer(network.call(inputs.clone()))
 
 
 class _Hooks:
@@ -122,8 +123,9 @@ def _copied_outputs(targets: Sequence[CaptureTarget]) -> _Hooks:
     return _Hooks([(target, None) for target in targets], lambda _, output: output.clone())
 
 
-def _call(trace: Trace, name: str) -> Call:
-    return next(call for call in trace.calls if call.name == name)
+def _call(trace: Trace, target: CaptureTarget) -> Call:
+    calls = (c for c in trace.calls if c.function is None and c.module is target.module)
+    return next(call for call in calls if call.index == target.index)
 
 
 def _answer(output: object) -> Tensor:

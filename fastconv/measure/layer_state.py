@@ -200,7 +200,7 @@ class LayerState:
                 result.histogram = self.totals.histogram.numpy()
         if self._measures.topk:
             result.topk = stored_topk(self.hits)
-            result.patches = self.hits.pictures()
+            result.patches, result.patch_plan = self.hits.pictures(), self.hits.plan
         return result
 
 

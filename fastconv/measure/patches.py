@@ -1,13 +1,13 @@
 """Pictures of hits: the receptive-field box, cropped from the input batch as the hit enters.
 
-A picture has at most MAX_POINTS points: a larger box is drawn reduced by a whole factor, each point
-the mean of factor^D pixels. Along a dimension where the box is at least as long as the input, the
-picture shows the whole input instead; elsewhere it shows the box, zero outside the input.
+A picture has at most `patch_plan.MAX_POINTS` points: a larger box is drawn reduced by a whole
+factor, each point the mean of factor^D pixels. Along a dimension where the box is at least as long
+as the input, the picture shows the whole input instead; elsewhere it shows the box, zero outside
+the input.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastconv.format.patch_plan import PatchPlan
 from fastconv.format.result import LayerInfo
 from fastconv.geometry import input_boxes
 from fastconv.ops.place_patches import place_patches
 from fastconv.ops.shrink_colours import shrink_colours
-
-MAX_POINTS = 48 * 48
 
 
 @dataclass(frozen=True)
@@ -52,36 +51,6 @@ def _low_and_scale(display: Display, device: torch.device) -> tuple[Tensor, Tens
     """[C] float32 each: a colour is (value - low) * scale."""
     low, high = torch.tensor(display.low), torch.tensor(display.high)
     return low.to(device), (255 / (high - low)).to(device)
-
-
-@dataclass(frozen=True)
-class PatchPlan:
-    """Where the pictures of one layer come from."""
-
-    factor: int
-    size: tuple[int, ...]  # points per spatial dimension
-    whole: tuple[bool, ...]  # the picture shows the whole input along this dimension
-
-    @classmethod
-    def create(cls, info: LayerInfo, input_size: tuple[int, ...]) -> PatchPlan:
-        whole = tuple(
-            info.status == "global" or f.size >= n
-            for f, n in zip(info.fields, input_size, strict=True)
-        )
-        pixels = [
-            n if all_of_it else f.size
-            for f, n, all_of_it in zip(info.fields, input_size, whole, strict=True)
-        ]
-        for factor in itertools.count(1):
-            size = tuple(-(-n // factor) for n in pixels)
-            if np.prod(size) <= MAX_POINTS:
-                return cls(factor, size, whole)
-        raise AssertionError  # count() does not end
-
-    def start(self, box: np.ndarray) -> np.ndarray:
-        """First points of the pictures of boxes [M, D, 2], on the grid reduced by `factor`."""
-        first = np.where(self.whole, 0, box[..., 0])
-        return np.floor_divide(first, self.factor)
 
 
 class Starts:
@@ -154,6 +123,12 @@ class PatchSource:
         at = torch.from_numpy(np.ascontiguousarray(start)).to(device)
         self.place(plan, rows.to(device), at, torch.arange(len(rows), device=device), pictures)
         return pictures.cpu()
+
+    def whole(self, factor: int) -> np.ndarray:
+        """All samples, reduced by a whole factor: uint8 [N, h, w, 3]; of images alone."""
+        assert self._display is not None
+        low, scale = _low_and_scale(self._display, self._inputs.device)
+        return shrink_colours(self._inputs.float(), factor, low, scale).cpu().numpy()
 
     def _reduce(self, factor: int) -> Tensor:
         """The batch reduced by `factor`: [N, h, w, 3] uint8 of images, else as the input."""

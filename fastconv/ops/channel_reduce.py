@@ -73,6 +73,17 @@ def channel_reduce(
         One read of `x`; [N, C] results; nothing of the size of `x` (except on the reference).
 
     Inference only: no gradient flows through the result.
+
+    Example:
+        >>> import fastconv, torch
+        >>> x = torch.tensor([[[-3.0, -1.0, 2.0, 2.0]]])
+        >>> found = fastconv.channel_reduce(x, activation="relu", histogram=True)
+        >>> found.sum.item(), found.argmax.item(), found.positive.item()
+        (4.0, 2, 2)
+        >>> edges = fastconv.histogram_edges()
+        >>> filled = found.histogram[0].nonzero().flatten()
+        >>> found.histogram[0, filled].tolist(), edges[filled].tolist()
+        ([2, 2], [-9.5367431640625e-07, 2.0])
     """
     check_dtype(x, "x")
     if not 2 <= x.ndim <= 5:

@@ -85,6 +85,14 @@ def conv_reduce(
         or the number of threads. Ties go to the first position. See docs/numerics.md.
 
     Inference only: no gradient flows through the result.
+
+    Example:
+        >>> import fastconv, torch
+        >>> image = torch.tensor([0.0, 0, 1, 1, 1, 0]).expand(1, 1, 4, 6)
+        >>> edge = torch.tensor([[[[-1.0, 1.0]]]])
+        >>> found = fastconv.conv_reduce(image, edge)
+        >>> found.max, found.argmax, found.count  # the first of 4 x 5 positions with the value 1
+        (tensor([[1.]]), tensor([[1]]), 20)
     """
     geometry = _checked_geometry(input, weight, bias, stride, padding, dilation, groups)
     check_affine(scale, shift, weight.shape[0], input)

@@ -18,7 +18,13 @@ torch.library.define(
 
 
 class TopK(NamedTuple):
-    """The best k entries of every channel, best first; empty slots hold NaN, -1, -1, -1."""
+    """The best k entries of every channel, best first; empty slots hold NaN, -1, -1, -1.
+
+    Example:
+        >>> from fastconv.ops.topk_merge import empty_topk
+        >>> empty_topk(channels=1, k=2).samples
+        tensor([[-1, -1]])
+    """
 
     values: Tensor  # [C, k] float32
     samples: Tensor  # [C, k] int64
@@ -65,6 +71,16 @@ def topk_merge(
 
     Raises:
         InputError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import fastconv, torch
+        >>> from fastconv.ops.topk_merge import empty_topk
+        >>> best = empty_topk(channels=1, k=2)
+        >>> values = torch.tensor([[3.0, 5.0, 5.0, 1.0]])
+        >>> samples, positions = torch.tensor([[0, 2, 1, 3]]), torch.zeros(1, 4, dtype=torch.int64)
+        >>> best = fastconv.topk_merge(*best[:3], values, samples, positions)
+        >>> best.values.tolist(), best.samples.tolist()  # ties go to the lower sample
+        ([[5.0, 5.0]], [[1, 2]])
     """
     for name, value, dtype, like in (
         ("values", values, torch.float32, values),

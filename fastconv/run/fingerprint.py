@@ -23,7 +23,8 @@ MEASURING = ("conv_reduce", "channel_reduce")  # the ops whose kernels decide th
 def model_hash(model: nn.Module) -> str:
     """sha256 over the names, dtypes, shapes and bytes of all parameters and buffers."""
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for path, value in model.state_dict().items():
+        name = path.replace("_orig_mod.", "")  # of a part that torch.compile wraps
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
             flat = value.detach().cpu().contiguous().flatten()

@@ -41,6 +41,7 @@ class Options:
     output: str | int | None = None  # where the class scores are in the output
     columns: tuple[str, ...] = ()  # of the data set
     conditions: dict[str, dict[str, Any]] | None = None  # name: what identifies the change
+    thumbnails: bool | None = False  # None: where they are small
 
     @classmethod
     def create(cls, *, length: int, **given: Any) -> Options:
@@ -60,6 +61,8 @@ class Options:
         dispatch.check_name(given["backend"])
         given["quantiles"] = given["quantiles"] and given["stats"]
         given["patches"] = given["patches"] and given["topk"] > 0
+        if not given["patches"]:
+            given["thumbnails"] = False
         given["maps"] = _map_samples(given["maps"], length)
         _check_normalize(given)
         given["dtype"] = _dtype_name(given["dtype"])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import rows_of
 from fastconv.errors import FastconvError, FileFormatError
 from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
 from fastconv.run.outcomes import MISSING
 from fastconv.run.recorder import Recorder, scatter_rows
-from fastconv.run.sample_rows import SampleRows
+from fastconv.run.sample_rows import SampleRows, column_array, decoded
 from fastconv.run.save_clock import SaveClock
 from fastconv.store.parts import PartsFolder, PartWriter
 
@@ -57,8 +59,8 @@ class Recording:
         left = np.asarray([i for u in self.todo for i in range(u * size, (u + 1) * size)], np.int64)
         return words, whole + maps.size(infos, left)[1]
 
-    def take(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
-        """Measure one unit: the batch [n, C, ...] of its samples that could be read."""
+    def take(self, number: int, unit: range, inputs: Any, labels: Tensor | None) -> None:
+        """Measure one unit: the inputs [n, C, ...] of its samples that could be read."""
         if self._units and number != self._units.stop:
             self.save()
         if not self._units:
@@ -67,7 +69,8 @@ class Recording:
         kept = self._job.source.kept(unit)
         for rows in self._job.pieces(len(kept)):
             own = None if labels is None else labels[rows]
-            self._recorder.take(kept[rows], self._job.transfer(inputs[rows]), own)
+            piece = self._job.transfer(rows_of(inputs, rows))
+            self._recorder.take(kept[rows], piece, own)
         outcomes = self._recorder.end_unit(unit, kept, labels)
         self._rows.add(
             {
@@ -75,6 +78,10 @@ class Recording:
                 for name, values in outcomes.items()
             }
         )
+        for name, values in self._job.source.column_values.items():
+            by_sample = dict(zip(kept, values, strict=True))
+            column = column_array([by_sample.get(sample) for sample in unit])
+            self._rows.add({f"columns/{name}": column})
         if labels is not None:
             self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
         self._skipped += sorted(set(unit) - set(kept))
@@ -142,17 +149,24 @@ class Recording:
         return self._recorder.results(self._parts, own, kept)
 
     def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
-        """Keys, labels and outcomes of the samples of this run."""
+        """Keys, labels, outcomes and columns of the samples of this run."""
         own = self._own_samples()
         keys = None if keys is None else keys[own.start : own.stop]
         table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
         if self._job.options.outcomes:
             found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
             table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
+        found = {name: self._joined(f"columns/{name}") for name in self._job.options.columns}
+        table.columns = {n: decoded(values) for n, values in found.items() if values is not None}
+        table.classes = self._job.source.classes()
         return table
 
     def _joined(self, name: str) -> np.ndarray | None:
         return self._rows.joined(name, self._parts, self._units.start)
+
+    def hit_samples(self) -> set[int]:
+        """The samples that a hit of the unchanged data is of, so far."""
+        return self._recorder.hit_samples()
 
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""

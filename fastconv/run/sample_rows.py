@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastconv.store.parts import Part, PartWriter
+
+
+def column_array(values: Sequence[Any]) -> np.ndarray:
+    """Values of one column as int64, float64 (None: NaN) or UTF-8 text (None: empty)."""
+    known = [v for v in values if v is not None]
+    if len(known) == len(values) and all(isinstance(v, int) for v in values):
+        return np.array(values, np.int64)
+    if all(isinstance(v, int | float) for v in known):
+        return np.array([np.nan if v is None else v for v in values], np.float64)
+    return np.array([b"" if v is None else str(v).encode() for v in values])
+
+
+def decoded(column: np.ndarray) -> np.ndarray | list[str]:
+    """A column as results have it: numbers, or texts."""
+    return [t.decode() for t in column.tolist()] if column.dtype.kind == "S" else column
 
 
 class SampleRows:

@@ -16,9 +16,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
-from fastconv.store.objects import new_chunked
+from fastconv.store.low_level import new_chunked
 
 try:
     from isal import isal_zlib as deflate
@@ -37,9 +36,11 @@ WORKERS = max(1, min(8, os.cpu_count() or 1))
 QUEUE = 8 * WORKERS  # chunks that may wait, so that no thread does
 
 
-def chunk_shape(shape: Sequence[int], itemsize: int, rows: int = 1) -> tuple[int, ...]:
-    """At most 1 MiB: `rows` of the first dimension, then as much as fits from the last on."""
-    room = max(1, CHUNK_BYTES // itemsize)
+def chunk_shape(
+    shape: Sequence[int], itemsize: int, rows: int = 1, nbytes: int = CHUNK_BYTES
+) -> tuple[int, ...]:
+    """At most `nbytes`: `rows` of the first dimension, then as much as fits from the last on."""
+    room = max(1, nbytes // itemsize)
     chunk = [1] * len(shape)
     if shape:
         chunk[0] = max(1, min(rows, shape[0]))
@@ -63,6 +64,8 @@ def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
     """What HDF5's shuffle and deflate filters would leave of a chunk, its mantissas rounded."""
     chunk = np.require(chunk, requirements=["C", "W"])
     if chunk.dtype == np.float32 and _native():
+        import torch
+
         # a tenth smaller than igzip on maps, and faster: runs and Huffman codes plane by plane
         out = torch.empty(chunk.nbytes + chunk.nbytes // 8192 + 256, dtype=torch.uint8)
         values = torch.from_numpy(chunk)
@@ -80,7 +83,7 @@ def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
 def _native() -> bool:
     try:
         import fastconv._C  # noqa: F401
-    except ImportError:
+    except ImportError:  # it was not built, or there is no torch
         return False
     return True
 

@@ -23,7 +23,7 @@ _PLAIN = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeStringID)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Whatever goes wrong while reading becomes one kind of error."""
     try:
         yield
@@ -43,10 +43,8 @@ def _first_line(error: BaseException) -> str:
 class Guard:
     """Opens groups, datasets and attributes of one file by name, never following links."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        check_readable(path)
-        self.size = path.stat().st_size
+    def __init__(self, path: Path | str, size: int) -> None:
+        self.path, self.size = path, size
 
     def fail(self, what: str) -> FileFormatError:
         return FileFormatError(f"{self.path} is damaged: {what}")
@@ -132,7 +130,7 @@ class Guard:
         return parent[name]
 
 
-def check_readable(path: Path) -> None:
+def check_path(path: Path) -> None:
     """Say plainly what is wrong with a path that cannot be an HDF5 file at all."""
     if not path.exists():
         raise FileFormatError(f"there is no file {path}")

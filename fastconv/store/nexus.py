@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -11,11 +13,12 @@ from h5py import h5d, h5ds, h5f, h5g, h5i
 
 from fastconv.format.result import Pictures, Rows
 from fastconv.store.atomic import reserve
-from fastconv.store.codec import ChunkWriter, Compressor, checksum, chunk_shape
-from fastconv.store.objects import new_chunked, new_dataset, new_group, set_attribute
+from fastconv.store.codec import CHUNK_BYTES, ChunkWriter, Compressor, checksum, chunk_shape
+from fastconv.store.low_level import new_chunked, new_dataset, new_group, set_attribute
 from fastconv.store.schema import FORMAT_VERSION, UNITS, Field, Plot
 from fastconv.version import __version__
 
+MAX_REFERENCES = 1000  # to one dimension scale, which lists them in an attribute of at most 64 KiB
 SMALL = 2**14  # bytes; below, a contiguous dataset is smaller and quicker than a chunked one
 IMAGE = {
     "CLASS": "IMAGE",
@@ -25,13 +28,48 @@ IMAGE = {
 }
 
 
+class Output:
+    """A file being written: what compresses its chunks, and the dimension scales it has already."""
+
+    def __init__(self, compressor: Compressor) -> None:
+        self.compressor = compressor
+        self._scales: dict[tuple[str, str, bytes], _Scale] = {}
+
+    def scale(self, group: h5g.GroupID, dim: str, values: np.ndarray) -> _Scale:
+        """A dimension scale in a group: a hard link to an equal one, or a new dataset."""
+        key = (dim, values.dtype.str, hashlib.sha256(values.tobytes()).digest())
+        known = self._scales.get(key)
+        if known is not None and known.references < MAX_REFERENCES:
+            group.links.create_hard(dim.encode(), known.group, dim.encode())
+            return known
+        dataset = put(group, dim, values, Field(values.dtype.str, (dim,)), self)
+        make_scale(dataset, dim)
+        set_attribute(dataset, "long_name", dim.replace("_", " "))
+        self._scales[key] = _Scale(group, dataset)
+        return self._scales[key]
+
+
+@dataclass
+class _Scale:
+    """A dimension scale, and the group where it was written."""
+
+    group: h5g.GroupID
+    dataset: h5d.DatasetID
+    references: int = 0
+
+    def attach(self, dataset: h5d.DatasetID, axis: int) -> None:
+        h5ds.attach_scale(dataset, self.dataset, axis)
+        self.references += 1
+
+
 def put(
     group: h5g.GroupID,
     name: str,
     values: Any,
     field: Field,
-    compressor: Compressor,
+    output: Output,
     chunk_rows: int = 1,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> h5d.DatasetID:
     """Write an array, `Pictures`, a dataset or `Rows`; big ones are compressed.
 
@@ -51,9 +89,9 @@ def put(
         made = new_dataset(group, name, small.reshape(shape))
         set_attribute(made, "crc32", np.uint32(checksum([np.ascontiguousarray(small)])))
         return made
-    chunk = chunk_shape(shape, dtype.itemsize, chunk_rows)
+    chunk = chunk_shape(shape, dtype.itemsize, chunk_rows, chunk_bytes)
     made = new_chunked(group, name, shape, dtype, chunk)
-    writer = ChunkWriter(h5py.Dataset(made), compressor)
+    writer = ChunkWriter(h5py.Dataset(made), output.compressor)
     crc: int | None = 0
     if streamed:
         blocks = values.blocks
@@ -70,7 +108,7 @@ def put(
             crc = checksum([np.ascontiguousarray(block, dtype)], crc)
     writer.close()
     if crc is None:
-        compressor.drain()
+        output.compressor.drain()
         set_attribute(made, "chunks_crc32", np.uint32(writer.chunks_checksum()))
     else:
         set_attribute(made, "crc32", np.uint32(crc))
@@ -83,29 +121,32 @@ def data_group(
     fields: Mapping[str, Field],
     values: Mapping[str, Any],
     plot: Plot | None,
-    compressor: Compressor,
+    output: Output,
     *,
     coordinates: Mapping[str, np.ndarray] | None = None,
     chunk_rows: int = 1,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> h5g.GroupID:
     """Write a group of arrays with named dimensions and, with a plot, what viewers need."""
     reserve(h5i.get_file_id(parent))
     group = new_group(parent, name)
     set_attribute(group, "NX_class", "NXdata" if plot else "NXcollection")
-    scales: dict[str, h5d.DatasetID] = {}
+    scales: dict[str, _Scale] = {}
     for key, value in values.items():
-        dataset = put(group, key, value, fields[key], compressor, chunk_rows)
+        if fields[key].dims == (key,):  # its own coordinate
+            scales[key] = output.scale(group, key, value)
+            continue
+        dataset = put(group, key, value, fields[key], output, chunk_rows, chunk_bytes)
         set_attribute(dataset, "long_name", key.replace("_", " "))
         if key in UNITS:
             set_attribute(dataset, "units", UNITS[key])
-        if fields[key].dims == (key,):  # its own coordinate
-            make_scale(dataset, key)
-            scales[key] = dataset
-            continue
         for axis, dim in enumerate(fields[key].dims):
             if dim not in scales:
-                scales[dim] = _scale(group, dim, dataset.shape[axis], coordinates, compressor)
-            h5ds.attach_scale(dataset, scales[dim], axis)
+                found = (coordinates or {}).get(dim)
+                scales[dim] = output.scale(
+                    group, dim, counting(dataset.shape[axis]) if found is None else found
+                )
+            scales[dim].attach(dataset, axis)
         if plot and key == plot.signal:
             _describe_signal(dataset, plot)  # only now: HDF5 takes no scales where CLASS is IMAGE
     if plot:
@@ -113,19 +154,9 @@ def data_group(
     return group
 
 
-def _scale(
-    group: h5g.GroupID,
-    dim: str,
-    size: int,
-    coordinates: Mapping[str, np.ndarray] | None,
-    compressor: Compressor,
-) -> h5d.DatasetID:
-    values = (coordinates or {}).get(dim)
-    if values is None:
-        values = np.arange(size, dtype="<i8" if size > 2**31 else "<i4")
-    scale = put(group, dim, values, Field(values.dtype.str, (dim,)), compressor)
-    make_scale(scale, dim)
-    return scale
+def counting(size: int) -> np.ndarray:
+    """0, 1, 2, ...: the coordinates of a dimension that only counts."""
+    return np.arange(size, dtype="<i8" if size > 2**31 else "<i4")
 
 
 def make_scale(dataset: h5d.DatasetID, name: str) -> None:

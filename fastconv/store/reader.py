@@ -9,24 +9,36 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from fastconv.errors import UnknownLayerError
-from fastconv.format.result import SampleTable
+from fastconv.errors import InputError, UnknownLayerError
+from fastconv.format.result import LayerInfo, SampleTable
 from fastconv.store import schema
 from fastconv.store.codec import checksum, chunks_checksum
-from fastconv.store.guard import Guard, check_root, reading
-from fastconv.store.layer import Layer
+from fastconv.store.guard import Guard
+from fastconv.store.open_file import OpenFile
+from fastconv.store.read_layer import Layer
+from fastconv.store.read_samples import read_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import xarray
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open the file of a finished run for reading.
 
+    Args:
+        path: a path, or a URL that fsspec opens (`s3://bucket/run.h5`; extra `[remote]`), of which
+            only the parts that are asked for are fetched.
+
     Raises:
         FileFormatError: no fastconv file, of a newer major version, incomplete or damaged.
+        InputError: a URL of an unknown kind, or fsspec is not installed.
     """
     run = Run(path)
     run.config, run._layers  # noqa: B018 - opens and checks the file now
@@ -37,39 +49,47 @@ class Run:
     """A finished run: `run.layers` names its layers, `run[name]` is one of them.
 
     The file is opened when something is first read of it; use the run in a `with` block, or call
-    `close`.
+    `close`, after which nothing more is read. A run can be pickled: it opens its file anew.
+
+    Attributes:
+        path: the path of the file, or its URL.
+
+    Raises:
+        FileFormatError: no fastconv file, of a newer major version, incomplete or damaged.
+        InputError: the run is closed, or did not keep what is asked for.
+
+    Example:
+        >>> import fastconv
+        >>> with fastconv.open(example) as run:
+        ...     run.layers, len(run), run["conv1"].info.channels
+        (['conv1'], 1, 6)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._guard = Guard(self.path)
-
-    @cached_property
-    def _file(self) -> h5py.File:
-        with reading(self.path):
-            file = h5py.File(self.path, "r", locking=False)
-            try:
-                check_root(self._guard, file)
-            except BaseException:
-                file.close()
-                raise
-            return file
-
-    @cached_property
-    def _run(self) -> h5py.Group:
-        with reading(self.path):
-            return self._guard.group(self._file, "run")
+        self._file = OpenFile(path)
+        self.path: Any = self._file.place  # Path, or the URL as text
+        self._file.check_path()
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """What made the run: options, versions, hashes."""
-        with reading(self.path):
-            return self._read_config()
+        run = self._file.group("run")
+        with self._file.reading():
+            config = json.loads(self._file.guard.text(run, "config_json"))
+            if not isinstance(config, dict):
+                raise self._file.guard.fail("/run/config_json is no JSON object")
+            return config
 
     @cached_property
     def _layers(self) -> dict[str, Layer]:
-        with reading(self.path):
-            return self._read_layers()
+        run = self._file.group("run")
+        with self._file.reading():
+            found: dict[str, Layer] = {}
+            for child, info in _infos(self._file, run):
+                if schema.escape(info.name) != child or info.name in found:
+                    raise self._file.guard.fail(f"{child!r} does not hold the layer {info.name!r}")
+                found[info.name] = Layer(self._file, info, ("run", "layers", child))
+            return found
 
     @property
     def layers(self) -> list[str]:
@@ -91,48 +111,82 @@ class Run:
         return iter(self.layers)
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(self._layers)
+
+    @cached_property
+    def samples(self) -> SampleTable | None:
+        """Keys, labels, outcomes and columns of the samples, when they were kept."""
+        return read_samples(self._file)
 
     @property
-    def samples(self) -> SampleTable | None:
-        """Keys, labels and skipped samples of the data set, when they were kept."""
-        with reading(self.path):
-            if "samples" not in self._run:
-                return None
-            group = self._guard.group(self._run, "samples")
-            count = self._guard.attribute(group, "count")
-            if not isinstance(count, int):
-                raise self._guard.fail("the number of samples is missing")
-            table = SampleTable(count)
-            if "key" in group:
-                keys = self._guard.plain_dataset(group, "key")
-                if keys.shape != (count,) or keys.dtype.kind != "S":
-                    raise self._guard.fail(f"{keys.name} does not name {count} samples")
-                table.keys = [key.decode("utf-8", "replace") for key in keys[()]]
-            sizes = {"sample": count}
-            if "label" in group:
-                field = schema.Field("<i8", ("sample",))
-                table.labels = self._guard.dataset(group, "label", field, sizes)[()]
-            if "skipped" in group:
-                field = schema.Field("<i8", ("skipped",))
-                table.skipped = self._guard.dataset(group, "skipped", field, sizes)[()].tolist()
-            return table
+    def outcomes(self) -> Mapping[str, np.ndarray]:
+        """label, prediction int64, confidence float32, correct uint8, [N] each; empty if none."""
+        return {} if self.samples is None else self.samples.outcomes
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Further columns of the data set by name, [N] int64, float64 or text; empty if none."""
+        return {} if self.samples is None else self.samples.columns  # type: ignore[return-value]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the labels, when they are known."""
+        classes = None if self.samples is None else self.samples.classes
+        return None if classes is None else list(classes)
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions under which every layer was measured as well."""
+        return tuple(self._described("conditions_json"))
+
+    @cached_property
+    def graph(self) -> list[tuple[str, str]]:
+        """Edges of the network: pairs of layers, the second reads the first; empty if not kept."""
+        return [(str(source), str(target)) for source, target in self._described("graph_json")]
+
+    def _described(self, name: str) -> Any:
+        run = self._file.group("run")
+        with self._file.reading():
+            return json.loads(self._file.guard.text(run, name)) if name in run else []
+
+    def thumbnail(self, sample: int) -> np.ndarray | None:
+        """The reduced picture [h, w, 3] uint8 of a sample with a hit; None if it was not kept."""
+        thumbnails = {} if self.samples is None else self.samples.thumbnails
+        return thumbnails.get(sample)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Version and times: what is known of the file but is no result."""
-        with reading(self.path):
+        root, run = self._file.root, self._file.group("run")
+        with self._file.reading():
             owners = (
-                (self._file, ("creator_version", "fastconv_format_version", "file_time")),
-                (self._run, ("start_time", "end_time")),
+                (root, ("creator_version", "fastconv_format_version", "file_time")),
+                (run, ("start_time", "end_time")),
             )
-            found = {n: self._guard.attribute(owner, n) for owner, ns in owners for n in ns}
+            found = {n: self._file.guard.attribute(owner, n) for owner, ns in owners for n in ns}
         return {name: value for name, value in found.items() if value is not None}
+
+    def to_xarray(self) -> xarray.DataTree:
+        """The whole file as a tree of named, lazily read arrays.
+
+        Layers are `/run/layers/<name>`, where names are escaped as docs/file-format.md says. Close
+        the tree when it is no longer needed.
+
+        Raises:
+            InputError: xarray or h5netcdf is not installed.
+        """
+        try:
+            from xarray import open_datatree
+
+            self._file.root  # noqa: B018 - complete, and ours
+            return open_datatree(self._file.for_others(), engine="h5netcdf")
+        except ImportError as error:
+            raise InputError(f"{error.name} is missing: pip install xarray h5netcdf") from None
 
     def digest(self) -> str:
         """SHA-256 over name, dtype, shape and bytes of every dataset, in order of the names."""
         sha = hashlib.sha256()
-        with reading(self.path):
+        with self._file.reading():
             for path, dataset in self._datasets():
                 sha.update(f"{path}\0{dataset.dtype.str}\0{dataset.shape}\0".encode())
                 for block in blocks(dataset):
@@ -141,7 +195,7 @@ class Run:
 
     def damaged(self) -> list[str]:
         """The datasets whose bytes are not those that were written, by their checksums."""
-        with reading(self.path):
+        with self._file.reading():
             return [path for path, dataset in self._datasets() if not self._intact(dataset)]
 
     def _intact(self, dataset: h5py.Dataset) -> bool:
@@ -150,18 +204,15 @@ class Run:
             "crc32": lambda: checksum(blocks(dataset)),
             "chunks_crc32": lambda: chunks_checksum(dataset),
         }
-        stored = {name: self._guard.attribute(dataset, name) for name in checks}
+        stored = {name: self._file.guard.attribute(dataset, name) for name in checks}
         try:
             return all(v is None or v == checks[name]() for name, v in stored.items())
         except (OSError, ValueError):  # deflate has noticed, or chunks are missing
             return False
 
     def close(self) -> None:
-        """Close the file; what is read afterwards opens it again."""
-        if "_file" in self.__dict__:
-            self._file.close()
-        for name in ("_file", "_run", "_layers"):
-            self.__dict__.pop(name, None)
+        """Close the file; what was not read by now cannot be read any more."""
+        self._file.close()
 
     def __enter__(self) -> Run:
         return self
@@ -172,29 +223,28 @@ class Run:
     def __repr__(self) -> str:
         return f"<fastconv.Run {self.path}: {len(self)} layers>"
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Path | str]]:
+        return Run, (self.path,)
+
     def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Every dataset of the run's file, then of the files of maps."""
-        yield from _walk(self._guard, self._file)
+        root = self._file.root
+        yield from _walk(self._file.guard, root)
         for layer in self._layers.values():
-            with layer.maps_file() as (guard, _, file):
-                if file is not None:
-                    yield from _walk(guard, file)
+            with layer.stored_maps.file() as (_, beside):
+                if beside is not None:
+                    yield from _walk(beside.guard, beside.root)
 
-    def _read_config(self) -> dict[str, Any]:
-        config = json.loads(self._guard.text(self._run, "config_json"))
-        if not isinstance(config, dict):
-            raise self._guard.fail("/run/config_json is no JSON object")
-        return config
 
-    def _read_layers(self) -> dict[str, Layer]:
-        group = self._guard.group(self._run, "layers")
-        layers: dict[str, Layer] = {}
-        for child in self._guard.names(group):
-            layer = Layer(self._guard, self._guard.group(group, child))
-            if schema.escape(layer.name) != child or layer.name in layers:
-                raise self._guard.fail(f"{child!r} does not hold the layer {layer.name!r}")
-            layers[layer.name] = layer
-        return layers
+def _infos(file: OpenFile, run: h5py.Group) -> Iterator[tuple[str, LayerInfo]]:
+    """The name of the group of every layer, and what is known of the layer."""
+    if "layers_json" in run:
+        for info in schema.infos_from_json(file.guard.text(run, "layers_json")):
+            yield schema.escape(info.name), info
+        return
+    for child in file.guard.names(file.group("run", "layers")):  # format 1
+        text = file.guard.text(file.group("run", "layers", child), "info_json")
+        yield child, schema.info_from_json(text)
 
 
 def _walk(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.format.patch_plan import PatchPlan
 from fastconv.format.result import STATUS, LayerInfo
 from fastconv.geometry import FieldMap
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "2.0"
 SPATIAL = {0: (), 1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 QUANTILE_ERROR = 1 / 65  # of histogram bins that cut an octave into 32
 MAX_NAME = 200  # bytes of an escaped name: it also names a file
@@ -36,35 +38,46 @@ class Plot(NamedTuple):
     default_slice: tuple[str, ...] = ()
 
 
-F, K = ("filter",), ("filter", "rank")
+PER_FILTER, PER_HIT = ("filter",), ("filter", "rank")
 
 STATS = {
-    "mean": Field("<f8", F),
-    "std": Field("<f8", F),
-    "min": Field("<f4", F),
-    "max": Field("<f4", F),
-    "positive": Field("<f8", F),
-    "var": Field("<f8", F),
-    "m2": Field("<f8", F),
-    "count": Field("<i8", F),
-    "positive_count": Field("<i8", F),
-    "nonfinite": Field("<i8", F),
-    "dead": Field("|u1", F),
+    "mean": Field("<f8", PER_FILTER),
+    "std": Field("<f8", PER_FILTER),
+    "min": Field("<f4", PER_FILTER),
+    "max": Field("<f4", PER_FILTER),
+    "positive": Field("<f8", PER_FILTER),
+    "var": Field("<f8", PER_FILTER),
+    "count": Field("<i8", PER_FILTER),
+    "positive_count": Field("<i8", PER_FILTER),
+    "nonfinite": Field("<i8", PER_FILTER),
 }
 MERGE = {"sum": Field("<i8", ("filter", "limb")), "sumsq": Field("<i8", ("filter", "limb"))}
 TOPK = {
-    "value": Field("<f4", K),
-    "sample": Field("<i8", K),
-    "position": Field("<i8", (*K, "output_dimension")),
-    "box": Field("<i8", (*K, "input_dimension", "side")),
-    "status": Field("|u1", K),
+    "value": Field("<f4", PER_HIT),
+    "sample": Field("<i8", PER_HIT),
+    "position": Field("<i8", (*PER_HIT, "output_dimension")),
+    "box": Field("<i8", (*PER_HIT, "input_dimension", "side")),
+    "status": Field("|u1", PER_HIT),
 }
 HISTOGRAM = {
     "counts": Field("<i8", ("filter", "value")),
-    "edges": Field("<f8", ("edge",)),
+    "edges": Field("<f8", ("edges",)),
 }
 SAMPLES = {"max": Field("<f4", ("sample", "filter")), "mean": Field("<f4", ("sample", "filter"))}
 OVERVIEW = {"montage": Field("|u1", ("y", "x", "color"))}
+OUTCOMES = {
+    "label": Field("<i8", ("sample",)),
+    "prediction": Field("<i8", ("sample",)),
+    "confidence": Field("<f4", ("sample",)),
+    "correct": Field("|u1", ("sample",)),
+}
+THUMBNAILS = {  # padded to the largest; `size` is that of the picture itself
+    "picture": Field("|u1", ("thumbnail", "y", "x", "color")),
+    "sample": Field("<i8", ("thumbnail",)),
+    "size": Field("<i4", ("thumbnail", "side")),
+}
+COLUMN_DTYPES = ("<i8", "<f8")  # of numbers; other columns are text
+NORMALIZATIONS = ("batchnorm", "zscore", "minmax", "instance", "l1", "l2")  # of maps
 MAP_DTYPES = {"rounded": "<f4", "exact": "<f4", "float16": "<f2", "uint8": "|u1"}
 
 UNITS = {
@@ -80,11 +93,21 @@ UNITS = {
 }
 
 
-def patch_field(images: bool, rank: int) -> Field:  # noqa: FBT001
-    """The patches of images are pictures; of anything else arrays as the model got them."""
+PATCH_ROW = Field("<i4", PER_HIT)  # the picture of each hit, -1 of none
+
+
+def picture_field(images: bool, rank: int) -> Field:  # noqa: FBT001
+    """Pictures: of images for the eye, of anything else arrays as the model got them."""
     if images:
-        return Field("|u1", (*K, "y", "x", "color"))
-    return Field("<f4", (*K, "channel", *SPATIAL[rank]))
+        return Field("|u1", ("picture_number", "y", "x", "color"))
+    return Field("<f4", ("picture_number", "channel", *SPATIAL[rank]))
+
+
+def patch_field(images: bool, rank: int) -> Field:  # noqa: FBT001
+    """Patches of format 1: a picture for every hit."""
+    return picture_field(images, rank)._replace(
+        dims=(*PER_HIT, *picture_field(images, rank).dims[1:])
+    )
 
 
 def weight_field(rank: int) -> Field:
@@ -117,6 +140,11 @@ def escape(name: str) -> str:
     return out
 
 
+def column_child(name: str) -> str:
+    """The dataset of a column beside the one named `sample`, which counts its rows."""
+    return "%73ample" if name == "sample" else escape(name)
+
+
 def maps_path(run: Path, layer: str) -> Path:
     """The file of the maps of one layer: `run.maps/<layer>.h5` for `run.h5`."""
     return maps_folder(run) / f"{escape(layer)}.h5"
@@ -135,13 +163,21 @@ def to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
-def info_to_json(info: LayerInfo) -> str:
-    return to_json(asdict(info))
+def infos_to_json(infos: Iterable[LayerInfo]) -> str:
+    return to_json([asdict(info) for info in infos])
+
+
+def infos_from_json(text: str) -> list[LayerInfo]:
+    """Rebuild every `LayerInfo`; raises what Python does for text that was never written."""
+    return [_info(raw) for raw in json.loads(text)]
 
 
 def info_from_json(text: str) -> LayerInfo:
-    """Rebuild a `LayerInfo`; raises what Python does for text that could not have been written."""
-    raw = json.loads(text)
+    """Rebuild the `LayerInfo` of one layer, as format 1 keeps it."""
+    return _info(json.loads(text))
+
+
+def _info(raw: dict[str, Any]) -> LayerInfo:
     fields = tuple(
         FieldMap(int(f["advance"]), _ints(f["start"]), _ints(f["stop"])) for f in raw["fields"]
     )
@@ -168,6 +204,26 @@ def info_from_json(text: str) -> LayerInfo:
 
 
 _OPTIONAL = ("kernel", "stride", "dilation")
+
+
+def plan_to_json(plan: PatchPlan) -> str:
+    return to_json(asdict(plan))
+
+
+def plan_from_json(text: object, rank: int) -> PatchPlan | None:
+    """Rebuild the `PatchPlan` of a layer whose inputs have `rank` spatial dimensions."""
+    if text is None:
+        return None
+    raw = json.loads(str(text))
+    plan = PatchPlan(
+        int(raw["factor"]),
+        _ints(raw["size"]),
+        tuple(bool(w) for w in raw["whole"]),
+        _ints(raw["extent"]),
+    )
+    if plan.factor < 1 or {len(plan.size), len(plan.whole), len(plan.extent)} != {rank}:
+        raise ValueError(f"pictures of {plan} make no sense")
+    return plan
 
 
 def _ints(values: Any) -> tuple[int, ...]:

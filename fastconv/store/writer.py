@@ -8,17 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from h5py import h5ds, h5g
-
-from fastconv.format.result import LayerResult, SampleTable
+from fastconv.format.result import LayerInfo, LayerResult, SampleTable
 from fastconv.store.atomic import NewFiles, reserve
 from fastconv.store.codec import Compressor
-from fastconv.store.layers import write_layer
-from fastconv.store.maps import MapsPlace
-from fastconv.store.nexus import finish, make_scale, put
-from fastconv.store.objects import new_group, put_text, set_attribute, text_array
-from fastconv.store.schema import Field, escape, to_json
+from fastconv.store.low_level import new_group, put_text, set_attribute
+from fastconv.store.nexus import Output, finish
+from fastconv.store.schema import escape, infos_to_json, to_json
+from fastconv.store.write_layer import write_layer
+from fastconv.store.write_maps import MapsPlace
+from fastconv.store.write_patches import PatchWriter
+from fastconv.store.write_samples import write_samples
 
 
 def write_run(
@@ -27,6 +26,7 @@ def write_run(
     layers: Iterable[LayerResult],
     *,
     samples: SampleTable | None = None,
+    graph: Iterable[tuple[str, str]] = (),
     overwrite: bool = False,
     times: Mapping[str, str] | None = None,
 ) -> Path:
@@ -39,7 +39,8 @@ def write_run(
         path: the file; its folder must exist.
         config: what made the run (options, versions, hashes); kept as JSON with sorted keys.
         layers: in forward order.
-        samples: keys and labels of the data set.
+        samples: keys, labels, outcomes and columns of the data set.
+        graph: edges of the network, (from, to) by names of layers.
         overwrite: replace an existing file.
         times: `start_time` and `end_time` as ISO 8601 text; kept as attributes only, so that two
             runs of the same work have equal datasets.
@@ -64,15 +65,23 @@ def write_run(
             if name in times:
                 set_attribute(run, name, times[name])
         put_text(run, "config_json", text)
+        output = Output(compressor)
         if samples is not None:
-            _write_samples(run, samples, compressor)
-        maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), compressor)
+            write_samples(run, samples, output)
+        if edges := [list(edge) for edge in graph]:
+            put_text(run, "graph_json", to_json(edges))
+        patches = PatchWriter(output)
+        infos: list[LayerInfo] = []
+        conditions: dict[str, None] = {}
+        maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), output)
         group, default = new_group(run, "layers", ordered=True), ""
         set_attribute(group, "NX_class", "NXcollection")
         for result in layers:
             name = escape(result.info.name)
             layer = new_group(group, name, ordered=True)
-            shown = write_layer(layer, result, compressor)
+            infos.append(result.info)
+            conditions |= dict.fromkeys(result.conditions)
+            shown = write_layer(layer, result, output, patches)
             if result.maps is not None:
                 inside = maps.write(layer, result.info, result.maps)
                 shown = shown or inside
@@ -81,27 +90,10 @@ def write_run(
                 if not default:
                     default = f"layers/{name}/{shown}"
                     set_attribute(run, "default", default)
+        patches.finish(run)
+        put_text(run, "layers_json", infos_to_json(infos))
+        if conditions:
+            put_text(run, "conditions_json", to_json(list(conditions)))
         compressor.drain()
         finish(file.id, times.get("end_time"))
     return path
-
-
-def _write_samples(run: h5g.GroupID, samples: SampleTable, compressor: Compressor) -> None:
-    group = new_group(run, "samples")
-    set_attribute(group, "NX_class", "NXcollection")
-    set_attribute(group, "count", np.int64(samples.count))
-    dims = ("sample",)
-    scale = put(group, "sample", np.arange(samples.count), Field("<i8", dims), compressor)
-    make_scale(scale, "sample")
-    if samples.keys is not None:
-        keys = text_array(samples.keys)
-        made = put(group, "key", keys, Field(keys.dtype, dims), compressor)
-        h5ds.attach_scale(made, scale, 0)
-    if samples.labels is not None:
-        made = put(group, "label", samples.labels, Field("<i8", dims), compressor)
-        h5ds.attach_scale(made, scale, 0)
-    if len(samples.skipped):
-        made = put(
-            group, "skipped", np.asarray(samples.skipped), Field("<i8", ("skipped",)), compressor
-        )
-        make_scale(made, "skipped")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastconv.capture import CaptureTarget
 from fastconv.capture.fusion import CONVOLUTIONS
@@ -19,15 +19,18 @@ _UNIT_ROUNDOFF = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}
 _SMALLEST_NORMAL = {"bfloat16": 2.0**-126, "float16": 2.0**-14, "float32": 2.0**-126}
 
 
-def is_plain(target: CaptureTarget, model: nn.Module) -> bool:
+def is_plain(target: CaptureTarget) -> bool:
     """True where the hooked value is that of a zero-padded convolution as torch has it."""
-    if target.info.kernel is None or target.info.transposed:
-        return False
-    module: Any = model.get_submodule(target.info.module_path)
+    module: Any = target.conv
     return (
-        module is target.module  # else that of a norm or an activation after it
+        module is not None
+        and not target.info.transposed
+        and target.instances == 1
+        and module is target.module  # else that of a norm or an activation after it
         and module.padding_mode == "zeros"
         and not module._forward_hooks
+        and not torch.nn.modules.module._global_forward_hooks
+        and not torch.nn.modules.module._global_forward_pre_hooks
         and "forward" not in vars(module)
         and any(
             type(module).forward is kind.forward

@@ -19,7 +19,7 @@ from fastconv.reduction import Reduction
 from fastconv.run.fused import run_fused
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
-from fastconv.store.layer import Layer
+from fastconv.store.read_layer import Layer
 from fastconv.verification.check import Check
 from fastconv.verification.float64 import is_plain, value_and_bound
 
@@ -48,14 +48,14 @@ class LayerCheck:
         hits: int | None,
         under: str | None = None,
     ):
-        self._name = planned.info.name + (f" under {under}" if under else "")
+        self._name = f"{planned.info.name} hits" + (f" under {under}" if under else "")
         self.info, self._target, self._fused = planned.info, planned.target, planned.fused
         self._job, self._hits = job, layer.topk
         self._patches = layer.patches[()] if "patches" in layer.holds else None
         self._chosen = _choose(self._hits.sample, hits)  # [C, k] bool
         self._module: nn.Module | None = None  # of the convolution, where torch's own can be told
-        if is_plain(planned.target, job.model):
-            self._module = job.model.get_submodule(planned.info.module_path)
+        if is_plain(planned.target):
+            self._module = planned.target.conv
         self._input: Tensor | None = None  # of the last call of that
         self.forget()
 
@@ -99,6 +99,9 @@ class LayerCheck:
             value = run(post_ops=fusion.post_ops).activation
             assert value is not None
         return value
+
+    def absent(self, batch: CheckedBatch) -> None:
+        """Nothing to compare: the model passes over the layer."""
 
     def _compare(self, value: Tensor, left: CaptureTarget, batch: CheckedBatch) -> None:
         """Compare the hits of a batch; `left`: what is left to apply to the value."""
@@ -182,15 +185,14 @@ class LayerCheck:
     exact: bool = False  # the same software and machine made the file: no slack
 
     def verdict(self) -> Check:
-        name = f"{self._name} hits"
         if self._wrong:
             kinds = [f"{k} of {_some(v)}" for k, v in self._wrong.items()]
-            return Check(name, ok=False, detail=f"wrong: {'; '.join(kinds)}")
+            return Check(self._name, ok=False, detail=f"wrong: {'; '.join(kinds)}")
         how = "bit for bit" if self.exact else "within the rounding of other software"
         detail = f"{self._checked} recomputed {how}"
         if self._worst > 0:
             detail += f", and in float64 (worst {self._worst:.0%} of the bound)"
-        return Check(name, ok=True, detail=detail)
+        return Check(self._name, ok=True, detail=detail)
 
 
 def _choose(samples: np.ndarray, hits: int | None) -> np.ndarray:

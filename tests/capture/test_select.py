@@ -1,12 +1,15 @@
 """Layers by name, glob and type, what is known of them, and the errors that teach."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.capturing import captured
 from torch import nn
 
 from fastconv.capture import plan_capture
 from fastconv.errors import InputError, LayerError
+from fastconv.geometry import input_boxes
 
 
 class Net(nn.Module):
@@ -149,28 +152,133 @@ def test_channels_last_outputs_are_refused_by_name():
     assert names("*", model) == ["0"]
 
 
-def test_convolution_over_another_batch_is_left_out_with_a_warning():
-    class EveryFrame(nn.Module):
+class EveryFrame(nn.Module):
+    """A convolution over frames that are folded into the batch, and one over the clip."""
+
+    def __init__(self, *, frames_first: bool = False):
+        super().__init__()
+        self.frame, self.clip = nn.Conv2d(3, 4, 3, padding=1), nn.Conv3d(4, 2, 3, padding=1)
+        self.frames_first = frames_first
+
+    def forward(self, x):  # [N, 3, T, H, W]
+        if self.frames_first:
+            frames = self.frame(x.permute(2, 0, 1, 3, 4).flatten(0, 1))
+            return self.clip(frames.unflatten(0, (-1, len(x))).permute(1, 2, 0, 3, 4))
+        frames = self.frame(x.transpose(1, 2).flatten(0, 1))
+        return self.clip(frames.unflatten(0, (len(x), -1)).transpose(1, 2))
+
+
+def test_frames_folded_into_the_batch_are_a_leading_position():
+    frame, clip = plan_capture(EveryFrame(), torch.rand(2, 3, 5, 6, 7))
+    assert (frame.info.name, frame.info.size, frame.instances) == ("frame", (5, 6, 7), 5)
+    assert (frame.info.status, clip.info.status) == ("exact", "exact")
+    boxes = input_boxes(frame.info.fields, np.array([[3, 2, 0]]))
+    assert boxes.tolist() == [[[3, 4], [1, 4], [-1, 2]]]
+    model, x = EveryFrame().eval(), torch.rand(3, 3, 5, 6, 7)
+    with torch.no_grad():
+        expected = torch.stack([model.frame(x[:, :, t]) for t in range(5)], 2)
+    torch.testing.assert_close(captured(model, x)["frame"], expected)
+
+
+def test_crops_folded_into_the_batch_have_a_bound():
+    class Halves(nn.Module):
         def __init__(self):
             super().__init__()
-            self.frame, self.clip = nn.Conv2d(3, 4, 3, padding=1), nn.Conv3d(4, 2, 3, padding=1)
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):  # [N, 3, H, W]
+            halves = torch.stack([x[..., :6], x[..., 6:]], 1).flatten(0, 1)
+            return self.conv(halves).unflatten(0, (len(x), 2)).mean(1)
+
+    (target,) = plan_capture(Halves(), X)
+    assert (target.info.size, target.info.status) == ((2, 7, 4), "bound")
+    assert input_boxes(target.info.fields, np.array([1, 0, 0])).tolist() == [[0, 9], [0, 12]]
+
+
+def test_frames_before_samples_are_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match=r"left out: layer 'frame' .* not next to each other"):
+        (target,) = plan_capture(EveryFrame(frames_first=True), torch.rand(2, 3, 5, 6, 7))
+    assert target.info.name == "clip"
+
+
+def test_convolutions_without_a_module_are_named_by_owner_and_function():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 2, 3, 3))
+            self.up = nn.Parameter(torch.randn(4, 3, 2, 2))
 
         def forward(self, x):
-            frames = self.frame(x.transpose(1, 2).flatten(0, 1))
-            return self.clip(frames.unflatten(0, (len(x), -1)).transpose(1, 2))
+            x = F.conv2d(x, self.weight, padding=1, stride=2)
+            return F.conv_transpose2d(x.relu_(), self.up, stride=2)
 
-    with pytest.warns(
-        UserWarning, match=r"left out: layer 'frame' .* \[10, 4, 6, 7\] for 2 samples"
-    ):
-        (target,) = plan_capture(EveryFrame(), torch.rand(2, 3, 5, 6, 7))
-    assert (target.info.name, target.info.status) == ("clip", "bound")
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), Block(), nn.Conv2d(3, 2, 1)).eval()
+    targets = plan_capture(model, X)
+    assert [t.info.name for t in targets] == ["0", "1.conv2d#0", "1.conv_transpose2d#0", "2"]
+    info = targets[1].info
+    assert (info.kind, info.module_path, info.kernel, info.stride) == (
+        "conv2d",
+        "1",
+        (3, 3),
+        (2, 2),
+    )
+    assert (info.status, info.transposed, targets[2].info.transposed) == ("exact", False, True)
+    assert torch.equal(targets[1].weight, model[1].weight)
+    assert targets[2].weight.shape == (3, 4, 2, 2)
+    values = captured(model, X)
+    with torch.no_grad():
+        first = F.conv2d(model[0](X), model[1].weight, padding=1, stride=2)
+        second = F.conv_transpose2d(first.relu(), model[1].up, stride=2)
+        torch.testing.assert_close(values["1.conv2d#0"], first)
+        torch.testing.assert_close(values["1.conv_transpose2d#0"], second)
+    assert names("1.conv2d#0", model) == ["1.conv2d#0"]
+    assert names(nn.Conv2d, model) == ["0", "2"]
+    assert plan_capture(model, X, stage="act")[1].activation == "relu"
 
 
-def test_torchscript_is_refused_and_passed_over_inside_a_model():
-    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(2, 2, 3)))
-    with pytest.raises(InputError, match="not compiled to TorchScript"):
-        plan_capture(scripted, X)
-    assert names(model=nn.Sequential(nn.Conv2d(3, 2, 3), scripted)) == ["0"]
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda m: torch.jit.trace(m, X)])
+def test_torchscript_convolutions_are_found_among_the_operations(compiled):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3)).eval()
+    expected = list(captured(plain, X).values())
+    whole = captured(compiled(plain), X)
+    assert list(whole) == ["conv2d#0", "conv2d#1"]
+    for value, right in zip(whole.values(), expected, strict=True):
+        torch.testing.assert_close(value, right)
+    inside = captured(nn.Sequential(compiled(plain), nn.Conv2d(4, 2, 1)), X)
+    assert list(inside) == ["conv2d#0", "conv2d#1", "1"]
+    torch.testing.assert_close(inside["conv2d#1"], expected[1])
+
+
+def test_exported_programs_and_graph_modules():
+    plain = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3)).eval()
+    expected = captured(plain, X)
+    assert captured(torch.fx.symbolic_trace(plain), X).keys() == expected.keys()
+    program = torch.export.export(plain, (X,))
+    with pytest.raises(InputError, match=r"give what its \.module\(\) returns"):
+        plan_capture(program, X)
+    values = captured(program.module(), X)
+    assert list(values) == ["conv2d#0", "conv2d#1"]
+    torch.testing.assert_close(values["conv2d#1"], expected["2"])
+    with pytest.raises(InputError, match="export it with dynamic_shapes"):
+        captured(program.module(), X.repeat(2, 1, 1, 1))
+
+
+def test_second_path_of_a_shared_module_is_a_name():
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    model = nn.ModuleDict({"encoder": nn.Sequential(conv), "decoder": nn.Sequential(conv)})
+    model.forward = lambda x: model["decoder"](model["encoder"](x))
+    assert names(model=model) == ["encoder.0", "encoder.0#1"]
+    assert names("decoder.0", model) == ["decoder.0"]
+    assert names(["decoder.0#1", "encoder.0"], model) == ["encoder.0", "decoder.0#1"]
+    assert names(["decoder.0", "encoder.0"], model) == ["encoder.0"]
+
+
+def test_complex_layers_are_refused_by_name():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3).to(torch.complex64))
+    model[1].register_forward_pre_hook(lambda m, args: args[0].to(torch.complex64))
+    with pytest.raises(LayerError, match="'1' returns complex values, which have no order"):
+        names("1", model)
 
 
 def test_weight_under_autocast_is_the_parameter():

@@ -1,6 +1,8 @@
 """A folder with one picture of every kind, and folders of volumes, sounds and videos."""
 
+import io
 import re
+import tarfile
 
 import numpy as np
 import pytest
@@ -88,6 +90,22 @@ def test_videos(here):
     for name, length in (("a.mp4", 5), ("b.mkv", 7)):
         write_video(here / name, shades(length, 16, 24, 3, dtype=np.uint8, high=255), "mpeg4")
     assert extract_and_verify("video", "--frames", "4") == ["a.mp4", "b.mkv"]
+
+
+def test_tar_shards(here):
+    for shard in range(2):
+        with tarfile.open(here / f"{shard}.tar", "w") as tar:
+            for i in range(3):
+                held = io.BytesIO()
+                Image.fromarray(shades(9 + i, 8, dtype=np.uint8, high=255)).save(held, "png")
+                for name, content in ((f"{i}.png", held.getvalue()), (f"{i}.cls", b"%d" % i)):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    keys = extract_and_verify("picture", "--size", "8")
+    assert keys == [f"{shard}.tar/{i}.png" for shard in range(2) for i in range(3)]
+    with fastconv.open("run.h5") as run:
+        assert run.samples.labels.tolist() == [0, 1, 2] * 2
 
 
 BAD = {

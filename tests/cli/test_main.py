@@ -230,7 +230,7 @@ def data():
 def test_ctrl_c_finishes_the_unit_and_the_same_command_goes_on(tmp_path, workers):
     """As a terminal sends it: to the whole group of processes."""
     (tmp_path / "slow.py").write_text(SLOW_NET)
-    start = [sys.executable, "-m", "fastconv.cli.main", "extract", "slow.py:build", "slow.py:data"]
+    start = [sys.executable, "-m", "fastconv", "extract", "slow.py:build", "slow.py:data"]
     options = ["--batch-size", "2", "--num-workers", workers, "--samples", "--maps", "0:9"]
     command = [*start, "-o", "run.h5", *options]
     process = subprocess.Popen(
@@ -294,7 +294,7 @@ def test_a_broken_picture_is_an_error_or_is_left_out(here, tmp_path, capsys):
 
 
 def test_output_cut_short_by_head_is_no_error(run_file):
-    command = f"{sys.executable} -m fastconv.cli.main inspect {run_file} | head -1"
+    command = f"{sys.executable} -m fastconv inspect {run_file} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

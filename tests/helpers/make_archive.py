@@ -6,7 +6,7 @@ Run it before a release that has a new format version; the tests read what it le
 
 from pathlib import Path
 
-from fastconv.store import maps, schema
+from fastconv.store import schema, write_maps
 from fastconv.store.writer import write_run
 from helpers import synthetic
 
@@ -18,8 +18,17 @@ def archive(path):
     second, values = synthetic.layer_result(synthetic.layer_info("a/b#1", 4, rank=1, size=9))
     synthetic.with_maps(second, values, "uint8")
     second.maps.normalize = "minmax"
-    maps.INSIDE = 4 * 6 * 3 * 3 * 3  # bytes: those of conv1
-    write_run(path, synthetic.CONFIG, [first, second], samples=synthetic.sample_table())
+    rotated, _ = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2, seed=1)
+    rotated.weight = None
+    first.conditions["rot/15"] = rotated
+    write_maps.INSIDE = 4 * 6 * 3 * 3 * 3  # bytes: those of conv1
+    write_run(
+        path,
+        synthetic.CONFIG,
+        [first, second],
+        samples=synthetic.described_samples(),
+        graph=[("conv1", "a/b#1")],
+    )
 
 
 if __name__ == "__main__":

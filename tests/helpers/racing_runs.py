@@ -19,12 +19,12 @@ from torch.utils.data import TensorDataset
 import fastconv
 from fastconv.errors import OutputError
 from fastconv.run import save_clock
-from fastconv.store import maps
+from fastconv.store import write_maps
 from helpers.networks import datasets, images, network
 
 torch.set_num_threads(1)
 save_clock.MIN_SECONDS = save_clock.COST_FACTOR = save_clock.ELAPSED_SHARE = 0  # save every batch
-maps.INSIDE = 70_000  # bytes: the second layer keeps its maps beside the run
+write_maps.INSIDE = 70_000  # bytes: the second layer keeps its maps beside the run
 MODEL, DATA = network(), TensorDataset(images(40), torch.arange(40))
 OPTIONS = {"layers": ["0", "5"], "samples": True, "maps": "all", "batch_size": 8, "progress": False}
 

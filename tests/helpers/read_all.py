@@ -12,20 +12,20 @@ def read_all(path):
         for name in run.layers:
             layer = run[name]
             reads = {
-                "stats": lambda layer=layer: layer.stats,
+                "stats": lambda layer=layer: dict(layer.stats),
                 "topk": lambda layer=layer: layer.topk,
                 "patches": lambda layer=layer: layer.patch(0, 0),
                 "histogram": lambda layer=layer: layer.quantile([0.1, 0.9]),
                 "overview": lambda layer=layer: layer.overview,
                 "activations": lambda layer=layer: layer.map(layer.map_samples[0]),
-                "samples": lambda layer=layer: layer.samples,
+                "samples": lambda layer=layer: (layer.samples.max, layer.samples.mean),
                 "merge": layer.result,
             }
             layer.weight  # noqa: B018
             for group in layer.holds:
                 reads.get(group, lambda: None)()
         run.samples  # noqa: B018
-        run.attributes  # noqa: B018
+        run.attributes, run.graph, run.conditions  # noqa: B018
         run.damaged()
         return run.digest()
 

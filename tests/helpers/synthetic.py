@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
 from fastconv.geometry import FieldMap
 from fastconv.histogram import BINS
@@ -51,9 +52,9 @@ def layer_values(info, samples=11, seed=0):
     return values
 
 
-def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
+def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None):
     """Everything that a run may hold of a layer, all of it consistent; and the activations."""
-    values = layer_values(info, samples, seed)
+    values = layer_values(info, samples, seed) if values is None else values
     rank, channels = len(info.size), info.channels
     rng = np.random.default_rng(seed)
     flat = np.moveaxis(values, 1, 0).reshape(channels, -1).astype(np.float64)
@@ -65,11 +66,10 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
         bins = np.searchsorted(edges, flat[c, finite[c]], side="right") - 1
         np.add.at(histogram[c], bins, 1)
     images = rank == 2 and in_channels in (1, 3) if images is None else images
-    size = tuple(f.size for f in info.fields)
-    if images:
-        patches = rng.integers(0, 256, (channels, k, *size, 3), dtype=np.uint8)
-    else:
-        patches = rng.normal(size=(channels, k, in_channels, *size)).astype(np.float32)
+    topk = _topk(info, values, k)
+    plan = PatchPlan.create(info, tuple(f.size + n for f, n in zip(info.fields, info.size)))  # noqa: B905
+    channels_of_input = None if images else in_channels
+    patches = cut_patches(plan, topk, synthetic_inputs(plan, samples, channels_of_input, rng))
     result = LayerResult(
         info,
         weight=rng.normal(size=(channels, in_channels, *info.kernel)).astype(np.float32),
@@ -83,10 +83,33 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0):
             "sumsq": exact_limbs(zeroed**2),
         },
         histogram=histogram,
-        topk=_topk(info, values, k),
+        topk=topk,
         patches=patches,
+        patch_plan=plan,
     )
     return result, values
+
+
+def synthetic_inputs(plan, samples, channels, rng):
+    """Reduced inputs: pictures [N, h, w, 3], or [N, channels, *extent] of anything else."""
+    if channels is None:
+        return rng.integers(0, 256, (samples, *plan.extent, 3), dtype=np.uint8)
+    return rng.normal(size=(samples, channels, *plan.extent)).astype(np.float32)
+
+
+def cut_patches(plan, topk, inputs):
+    """The part of an input that each hit shows; a colour outside of it, zero in empty slots."""
+    images = inputs.dtype == np.uint8
+    size = (*plan.size, 3) if images else (inputs.shape[1], *plan.size)
+    patches = np.zeros((*topk["sample"].shape, *size), inputs.dtype)
+    start = plan.start(topk["box"])
+    outside = np.array([9, 99, 0], np.uint8) if images else None
+    inputs, shown = (channels_first(array, images=images) for array in (inputs, patches))
+    for f, rank in np.argwhere(topk["sample"] >= 0):
+        inside, there = window(start[f, rank].tolist(), plan.size, plan.extent)
+        part = inputs[topk["sample"][f, rank]][(slice(None), *there)]
+        shown[f, rank] = framed(part, inside, plan.size, outside)
+    return patches
 
 
 def _topk(info, values, k):
@@ -97,8 +120,12 @@ def _topk(info, values, k):
     order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
     value = np.take_along_axis(best.T, order, 1)
     where = np.take_along_axis(at.T, order, 1)
-    position = np.stack(np.unravel_index(where, info.size), -1).reshape(channels, k, rank)
-    box = np.stack([np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)], -2)
+    position = np.zeros((channels, k, rank), np.int64)
+    box = np.zeros((channels, k, len(info.fields), 2), np.int64)
+    if rank:
+        position = np.stack(np.unravel_index(where, info.size), -1)
+        sides = [np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)]
+        box = np.stack(sides, -2)
     empty = ~np.isfinite(value)
     value = np.where(empty, np.nan, value).astype(np.float32)
     order, position, box = order.copy(), position.copy(), box.copy()
@@ -115,6 +142,28 @@ def _topk(info, values, k):
 def sample_table(count=11):
     keys = [f"faces/größe_{i:03d}.png" for i in range(count)]
     return SampleTable(count, keys, np.arange(count) % 3, [4])
+
+
+def described_samples(count=11):
+    """A table with everything that a file can hold of samples."""
+    table, rng = sample_table(count), np.random.default_rng(7)
+    prediction = rng.integers(0, 3, count)
+    table.outcomes = {
+        "label": table.labels,
+        "prediction": prediction,
+        "confidence": rng.random(count).astype(np.float32),
+        "correct": (prediction == table.labels).astype(np.uint8),
+    }
+    table.columns = {
+        "age": np.arange(count) * 7,
+        "sample": np.linspace(0, 1, count),
+        "site/ä": ["Ulm", "Zürich"] * (count // 2) + ["Bern"] * (count % 2),
+    }
+    table.classes = ["cat", "<b>dog</b>", "größe"]
+    table.thumbnails = {
+        sample: rng.integers(0, 256, (4 + sample, 6, 3), dtype=np.uint8) for sample in (9, 2, 5)
+    }
+    return table
 
 
 CONFIG = {"options": {"topk": 3, "stage": "conv"}, "backend": "reference", "versions": {"b": 1}}

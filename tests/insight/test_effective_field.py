@@ -110,5 +110,5 @@ def test_what_has_no_gradient_or_no_positions_says_so():
     flat = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(49, 3))
     with pytest.raises(InputError, match="spatial dimensions"):
         fastconv.insight.effective_field(flat, noise(2, 1, 9, 9), layers="2")
-    with pytest.raises(InputError, match="1 or more"):
+    with pytest.raises(InputError, match="samples must be 1 or more"):
         fastconv.insight.effective_field(flat, noise(2, 1, 9, 9), samples=0)

@@ -1,77 +1,86 @@
-"""A planted shortcut end to end: found by overlap, proved by ablation."""
-
-from collections import OrderedDict
+"""A planted shortcut end to end: found by every table, proved by ablation."""
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import TensorDataset
 
 import fastconv
-from fastconv.demo.digits import load
-from fastconv.demo.training import train
-
-MARK = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
-CHEATED = 7  # the class that alone had the mark in training
-
-
-def marked(images, which):
-    images = images.clone()
-    images[which, :, :3, :3] = MARK
-    return images
-
-
-def block(number, channels, filters):
-    return {
-        f"conv{number}": nn.Conv2d(channels, filters, 3, padding=1),
-        f"norm{number}": nn.BatchNorm2d(filters),
-        f"relu{number}": nn.ReLU(inplace=True),
-    }
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """A classifier of framed digits, and images and labels that it has not seen."""
-    images, labels = load()
-    images, unseen = F.pad(images, (2, 2, 2, 2)), torch.arange(len(images)) % 5 == 4
-    torch.manual_seed(0)
-    head = {"top": nn.AdaptiveMaxPool2d(1), "flat": nn.Flatten(), "classify": nn.Linear(32, 10)}
-    pool = {"pool": nn.MaxPool2d(2)}
-    layers = OrderedDict(**block(1, 1, 12), **block(2, 12, 24), **pool, **block(3, 24, 32), **head)
-    model = nn.Sequential(layers)
-    seen = marked(images, labels == CHEATED)[~unseen]
-    train(model, seen, labels[~unseen], epochs=8)
-    return model, images[unseen], labels[unseen]
+def masks(shortcut):
+    found = np.zeros((len(shortcut.clean), 12, 12), bool)
+    found[shortcut.half, :3, :3] = True
+    return {"mark": found}
 
 
-def test_the_filters_of_the_mark_are_found_and_without_them_the_shortcut_is_gone(trained):
-    model, clean, labels = trained
-    half = torch.arange(len(clean)) % 2 == 0
-    odd, masks = marked(clean, half), np.zeros((len(clean), 12, 12), bool)
-    masks[half, :3, :3] = True
-    table = fastconv.overlap(model, TensorDataset(odd, labels), {"mark": masks}, stage="act")
-    guilty = table[table["layer"] == "conv2"].head(3)
-    assert guilty["iou"].min() > 0.1 and guilty["inside"].min() > 0.6
-    assert table[table["layer"] == "conv2"]["iou"].median() < 0.01
+@pytest.fixture(scope="module")
+def run(shortcut, tmp_path_factory):
+    data = TensorDataset(shortcut.odd, shortcut.labels)
+    out = tmp_path_factory.mktemp("shortcut") / "run.h5"
+    asked = {"stage": "act", "samples": True, "outcomes": True, "progress": False}
+    return fastconv.extract(shortcut.model, data, out, **asked)
 
-    filters = {"relu2": guilty["filter"].tolist()}
-    with_mark = fastconv.ablate(model, TensorDataset(odd, labels), filters, together=True)
-    row = with_mark[with_mark["class"] == CHEATED].iloc[0]
+
+@pytest.fixture(scope="module")
+def guilty(shortcut, masks):
+    """The three filters of conv2 whose maps lie in the mark most."""
+    data = TensorDataset(shortcut.odd, shortcut.labels)
+    table = fastconv.overlap(shortcut.model, data, masks, ["conv2"], stage="act")
+    found = table.head(3)
+    assert found["iou"].min() > 0.1 and found["inside"].min() > 0.6
+    assert table["iou"].median() < 0.01
+    return found["filter"].tolist()
+
+
+def test_the_filters_of_the_mark_head_misfires_and_their_hits_show_it(shortcut, run, guilty):
+    table = fastconv.insight.misfires(run)
+    best = table[table["layer"] == "conv2"].head(3)
+    assert set(best["filter"]) <= set(guilty) and set(best["class"]) == {shortcut.cheated}
+    assert best["q"].max() < 1e-3 and best["lift"].min() > 2 and best["rate"].min() > 0.1
+    assert table["class"].iloc[0] == shortcut.cheated
+    hits = run["conv2"].topk
+    for filter in best["filter"]:
+        assert shortcut.half[hits.sample[filter]].all()
+        assert (hits.box[filter, :, :, 0] < 3).all()  # they begin in the corner
+
+
+def test_they_head_biases_of_the_mark_and_not_of_another_group(shortcut, run, guilty):
+    table = fastconv.insight.biases(run, shortcut.half)
+    marked = table[table["group"] & (table["layer"] == "conv2")]
+    assert set(marked.sort_values("auroc").tail(2)["filter"]) <= set(guilty)
+    assert marked[marked["filter"].isin(guilty)]["q"].max() < 1e-6
+    other = np.random.default_rng(0).integers(0, 2, len(shortcut.half))
+    assert (fastconv.insight.biases(run, other)["q"] < 0.05).mean() < 0.05
+
+
+def test_a_group_that_follows_the_class_is_no_bias(shortcut, run):
+    """Filters of classes separate such a group, but not within a class."""
+    labels = shortcut.labels.numpy()
+    swapped = np.random.default_rng(1).random(len(labels)) < 0.15
+    follows = (labels < 5) ^ swapped
+    unconditioned = fastconv.insight.classes(run, labels=follows)
+    assert (unconditioned["q"] < 0.05).mean() > 0.3
+    assert (fastconv.insight.biases(run, follows)["q"] < 0.05).mean() < 0.05
+
+
+def test_without_them_the_shortcut_is_gone_and_nothing_else(shortcut, guilty):
+    filters = {"relu2": guilty}
+    odd = TensorDataset(shortcut.odd, shortcut.labels)
+    with_mark = fastconv.ablate(shortcut.model, odd, filters, together=True)
+    row = with_mark[with_mark["class"] == shortcut.cheated].iloc[0]
     assert row["precision"] < 0.4 and row["precision_low"] > 0.2  # marked images were called 7
     assert row["accuracy_low"] > 0.1
-    without_mark = fastconv.ablate(model, TensorDataset(clean, labels), filters, together=True)
-    assert without_mark["accuracy_change"].abs().max() < 0.03  # and nothing else is lost
+    clean = TensorDataset(shortcut.clean, shortcut.labels)
+    without_mark = fastconv.ablate(shortcut.model, clean, filters, together=True)
+    assert without_mark["accuracy_change"].abs().max() < 0.03
 
 
-def test_other_filters_do_not_remove_it(trained):
-    model, clean, labels = trained
-    half = torch.arange(len(clean)) % 2 == 0
-    odd, masks = marked(clean, half), np.zeros((len(clean), 12, 12), bool)
-    masks[half, :3, :3] = True
-    data = TensorDataset(odd, labels)
-    table = fastconv.overlap(model, data, {"mark": masks}, ["conv2"], stage="act")
+def test_other_filters_do_not_remove_it(shortcut, masks):
+    data = TensorDataset(shortcut.odd, shortcut.labels)
+    table = fastconv.overlap(shortcut.model, data, masks, ["conv2"], stage="act")
     innocent = table[table["inside"] < 0.05]["filter"].tolist()[:3]
-    row = fastconv.ablate(model, data, {"relu2": innocent}, together=True).iloc[CHEATED]
+    row = fastconv.ablate(shortcut.model, data, {"relu2": innocent}, together=True).iloc[
+        shortcut.cheated
+    ]
     assert row["precision_change"] < 0.1

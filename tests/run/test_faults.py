@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 import fastconv
 from fastconv.errors import DataError, FingerprintError, OutputError
 from fastconv.run import save_clock
-from fastconv.store import maps
+from fastconv.store import write_maps
 
 HERE = Path(__file__).parents[1] / "helpers"
 KILLS = 30
@@ -184,7 +184,7 @@ def test_a_loader_worker_that_dies(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_swept_up(tmp_path, monkeypatch):
     """Files under temporary names are removed by the next call, and those of others are not."""
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
     stale = [".run.h5.7-0a1b2c3d.tmp", "run.maps/.5.h5.7-0a1b2c3d.tmp", "run.h5.parts/tmp-0a1b2c3d"]
     others = [".other.h5.7-0a1b2c3d.tmp", "run.h5.tmp", ".run.h5.swp"]
     for name in stale + others:

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from helpers import browser, synthetic
 
-from fastconv.store import maps
+from fastconv.store import write_maps
 from fastconv.store.writer import write_run
 
 
@@ -17,7 +17,7 @@ def run_file(tmp_path):
 @pytest.fixture
 def maps_file(tmp_path, monkeypatch):
     """The maps of a 2-D layer, in a file beside the run."""
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
     write_three_layers(tmp_path / "beside.h5")
     return tmp_path / "beside.maps" / "conv1.h5"
 

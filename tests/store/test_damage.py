@@ -15,7 +15,7 @@ from helpers.read_all import read_all
 import fastconv
 from fastconv.errors import FastconvError, FileFormatError
 from fastconv.format.result import LayerResult
-from fastconv.store import maps, schema
+from fastconv.store import schema, write_maps
 from fastconv.store.writer import write_run
 
 LAYER = "run/layers/conv1"
@@ -119,8 +119,8 @@ def shape_lie(file, name, shape, **options):
 
 
 def info_with(file, **changes):
-    info = json.loads(file[f"{LAYER}/info_json"][()])
-    replace(file, f"{LAYER}/info_json", np.bytes_(json.dumps({**info, **changes})))
+    (info,) = json.loads(file["run/layers_json"][()])
+    replace(file, "run/layers_json", np.bytes_(json.dumps([{**info, **changes}])))
 
 
 def virtual(file):
@@ -144,7 +144,7 @@ def cyclic_layer(file):
 
 
 HOSTILE = {
-    "newer major version": lambda f: f.attrs.update(fastconv_format_version=np.bytes_("2.0")),
+    "newer major version": lambda f: f.attrs.update(fastconv_format_version=np.bytes_("3.0")),
     "version of another kind": lambda f: f.attrs.update(fastconv_format_version=[1, 2]),
     "no version": lambda f: f.attrs.pop("fastconv_format_version"),
     "incomplete": lambda f: f.attrs.pop("complete"),
@@ -171,8 +171,8 @@ HOSTILE = {
     "version in a heap": lambda f: f.attrs.update(fastconv_format_version="1.0"),
     "config is a number": lambda f: replace(f, "run/config_json", 5),
     "config is many": lambda f: replace(f, "run/config_json", ["a", "b"]),
-    "info is no JSON": lambda f: replace(f, f"{LAYER}/info_json", np.bytes_("]")),
-    "info is null": lambda f: replace(f, f"{LAYER}/info_json", np.bytes_("null")),
+    "info is no JSON": lambda f: replace(f, "run/layers_json", np.bytes_("]")),
+    "info is null": lambda f: replace(f, "run/layers_json", np.bytes_("null")),
     "another name": lambda f: info_with(f, name="../../etc/passwd"),
     "name is a number": lambda f: info_with(f, name=7),
     "negative channels": lambda f: info_with(f, channels=-3),
@@ -184,7 +184,7 @@ HOSTILE = {
     "fields are numbers": lambda f: info_with(f, fields=[1, 2]),
     "huge shape": lambda f: shape_lie(f, f"{LAYER}/stats/mean", (2**45,), chunks=(1024,)),
     "huge patches": lambda f: shape_lie(
-        f, f"{LAYER}/patches/patch", (3, 2**20, 2**20, 2**20, 3), chunks=(1, 1, 64, 64, 3)
+        f, f"{LAYER}/patches/picture", (2**20, 2**20, 2**20, 3), chunks=(1, 64, 64, 3)
     ),
     "huge counts": lambda f: shape_lie(
         f, f"{LAYER}/histogram/counts", (3, 2**34), chunks=(1, 2**16), compression="gzip"
@@ -234,15 +234,15 @@ def test_hostile_files_are_refused(victim, case):
 
 def test_a_newer_major_version_is_refused_with_the_reason(victim):
     with h5py.File(victim, "r+") as file:
-        file.attrs["fastconv_format_version"] = np.bytes_("2.7")
-    with pytest.raises(FileFormatError, match=r"version 2\.7.*reads up to 1\.x.*newer fastconv"):
+        file.attrs["fastconv_format_version"] = np.bytes_("3.7")
+    with pytest.raises(FileFormatError, match=r"version 3\.7.*reads up to 2\.x.*newer fastconv"):
         fastconv.open(victim).layers  # noqa: B018
 
 
 def test_a_newer_minor_version_with_more_in_it_is_read(victim):
     before = read_all(victim)
     with h5py.File(victim, "r+") as file:
-        file.attrs["fastconv_format_version"] = np.bytes_("1.9")
+        file.attrs["fastconv_format_version"] = np.bytes_("2.9")
         file[f"{LAYER}/novelty/value"] = np.arange(3)
         file[f"{LAYER}/stats/kurtosis"] = np.arange(3.0)
     assert read_all(victim) != before
@@ -282,7 +282,7 @@ def rewrite(path, dataset):
 @pytest.mark.parametrize("change", [flip_in_the_file, drop_filter_mask, rewrite])
 @pytest.mark.parametrize("limit", [0, 2**30], ids=["beside", "inside"])
 def test_a_changed_map_is_seen_by_the_checksum_of_its_chunks(tmp_path, monkeypatch, change, limit):
-    monkeypatch.setattr(maps, "INSIDE", limit)
+    monkeypatch.setattr(write_maps, "INSIDE", limit)
     result, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=150), samples=23)
     synthetic.with_maps(result, values)
     write_run(tmp_path / "first.h5", synthetic.CONFIG, [result])
@@ -311,6 +311,7 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
 ARCHIVE = Path(__file__).parents[1] / "archive"
 RELEASED = {  # version: the digest of its file
     "1.0": "59ae827a818d9032e37d04bd9dd4410f3a3cec5e5d87d0bb864340f3ef2ffd99",
+    "2.0": "1cf4a1e98f4ab4e32bbe78690de7f4e5486dd5c4bd68c379e437969220eba620",
 }
 
 

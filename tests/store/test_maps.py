@@ -11,7 +11,7 @@ from silx.io import open as silx_open
 import fastconv
 from fastconv.errors import FileFormatError, InputError, OutputError
 from fastconv.format.result import LayerResult
-from fastconv.store import maps
+from fastconv.store import write_maps
 from fastconv.store.schema import maps_path
 from fastconv.store.writer import write_run
 
@@ -34,7 +34,7 @@ def place(request, monkeypatch):
     """Where the maps of two layers go: 6 x 5 x 7 x 7 values each."""
     one = 6 * 5 * 7 * 7 * 4
     limit = {"inside": 2**30, "beside": 0, "both": one}
-    monkeypatch.setattr(maps, "INSIDE", limit[request.param])
+    monkeypatch.setattr(write_maps, "INSIDE", limit[request.param])
     return request.param
 
 
@@ -74,7 +74,7 @@ def test_maps_are_written_again_without_loss(tmp_path, place, storage):
 
 
 def test_a_maps_file_stands_on_its_own_in_viewers(tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
     make(tmp_path / "run.h5")
     path = tmp_path / "run.maps" / "conv2.h5"
     with silx_open(str(path)) as file:
@@ -86,7 +86,7 @@ def test_a_maps_file_stands_on_its_own_in_viewers(tmp_path, monkeypatch):
 
 
 def test_maps_of_another_run_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
     make(tmp_path / "run.h5")
     result, values = synthetic.layer_result(synthetic.layer_info("conv1", 5))
     synthetic.with_maps(result, values)
@@ -103,7 +103,7 @@ def test_maps_of_another_run_are_refused(tmp_path, monkeypatch):
 
 
 def test_an_error_leaves_neither_file_nor_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
 
     def layers():
         result, values = synthetic.layer_result(synthetic.layer_info("conv1", 5))
@@ -117,7 +117,7 @@ def test_an_error_leaves_neither_file_nor_folder(tmp_path, monkeypatch):
 
 
 def test_layer_names_cannot_lead_maps_out_of_their_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "INSIDE", 0)
+    monkeypatch.setattr(write_maps, "INSIDE", 0)
     names = ["../up", "..", "/etc/passwd", "a/b", "ä" * 200]
     make(tmp_path / "run.h5", names=names)
     found = {path for path in tmp_path.rglob("*") if path.is_file()}

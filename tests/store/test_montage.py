@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import synthetic
 
-from fastconv.store.montage import BACKGROUND, EMPTY, overview, weights_picture
+from fastconv.draw.montage import BACKGROUND, EMPTY, overview, weights_picture
 
 KINDS = {
     "rgb": {"rank": 2, "in_channels": 3},

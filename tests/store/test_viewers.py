@@ -14,13 +14,14 @@ from silx.io import nxdata
 from silx.io import open as silx_open
 
 import fastconv
-from fastconv.store import maps
-from fastconv.store.montage import BACKGROUND
+from fastconv.draw.montage import BACKGROUND
+from fastconv.store import write_maps
 from fastconv.store.writer import write_run
 
 DIMENSIONS = {
     "conv1/overview/montage": ("y", "x", "color"),
-    "conv1/patches/patch": ("filter", "rank", "y", "x", "color"),
+    "conv1/patches/row": ("filter", "rank"),
+    "conv1/patches/picture": ("picture_number", "y", "x", "color"),
     "conv1/topk/value": ("filter", "rank"),
     "conv1/topk/box": ("filter", "rank", "input_dimension", "side"),
     "conv1/stats/mean": ("filter",),
@@ -29,7 +30,7 @@ DIMENSIONS = {
     "conv1/activations/activation": ("row", "filter", "y", "x"),
     "c3/activations/activation": ("row", "filter", "z", "y", "x"),
     "c3/weights/weight": ("filter", "channel", "z", "y", "x"),
-    "layer1.0.conv%2F2#1/patches/patch": ("filter", "rank", "channel", "x"),
+    "layer1.0.conv%2F2#1/patches/picture": ("picture_number", "channel", "x"),
 }
 
 
@@ -100,7 +101,7 @@ def _is_plot(node):
 
 def test_pictures_are_marked_as_such_for_hdfview_and_pytables(run_file):
     with h5py.File(run_file) as file:
-        for path in ("overview/montage", "patches/patch", "weights_picture/montage"):
+        for path in ("overview/montage", "patches/picture", "weights_picture/montage"):
             attributes = file[f"run/layers/conv1/{path}"].attrs
             assert attributes["CLASS"] == b"IMAGE"
             assert attributes.get_id("CLASS").dtype.kind == "S"
@@ -131,7 +132,7 @@ def test_h5web_shows_the_overview_without_a_click(tmp_path, photograph):
     ],
 )
 def test_h5web_shows_maps(tmp_path, photograph, monkeypatch, limit, file, path):
-    monkeypatch.setattr(maps, "INSIDE", limit)
+    monkeypatch.setattr(write_maps, "INSIDE", limit)
     result, values = synthetic.layer_result(synthetic.layer_info("conv1", 4, size=20))
     synthetic.with_maps(result, np.where(np.arange(20) < 10, 0, 1) + 0 * np.nan_to_num(values))
     write_run(tmp_path / "run.h5", synthetic.CONFIG, [result])

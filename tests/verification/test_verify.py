@@ -64,7 +64,7 @@ def test_a_part_of_the_hits(made):
         ("topk/position", (3, 4, 1), "hits"),
         ("topk/sample", (3, 4), "hits"),
         ("topk/box", (3, 4, 0, 1), "hits"),
-        ("patches/patch", (3, 4, 1, 1, 0), "hits"),
+        ("patches/row", (3, 4), "hits"),
         ("weights/weight", (1, 0, 2, 2), "weights"),
         ("stats/mean", (2,), "statistics"),
         ("stats/var", (2,), "statistics"),

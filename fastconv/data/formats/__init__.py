@@ -51,7 +51,7 @@ class Format:
 
     name: str  # of the module, too
     suffixes: tuple[str, ...]
-    fitted: int  # dimensions that a size is for: the last ones
+    fitted: int  # dimensions that a size is for: the last ones; 0: all after the channels
     package: str = ""  # that is needed, and which extra brings it
     extra: str = ""
     several: bool = False
@@ -77,6 +77,7 @@ FORMATS = (
     Format("tiff", (".tif", ".tiff"), 2, several=True),
     Format("dicom", (".dcm", ".dicom"), 2, "pydicom", "medical", several=True),
     Format("nifti", (".nii", ".nii.gz"), 3, "nibabel", "medical", several=True),
+    Format("arrays", (".npy",), 0),
     Format("audio", (".wav", ".flac", ".ogg"), 1, "soundfile", "audio"),
     Format("video", (".mp4", ".avi", ".mov", ".mkv", ".webm"), 2, "PyAV", "video"),
 )

@@ -7,9 +7,9 @@ from PIL import Image
 
 from fastconv.format.result import LayerResult
 
-MAX_FILTERS = 64
+MAX_FILTERS = 32
 TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it
-AREA = 2.4e6  # pixels of a picture, as near as tiles between those two sizes get
+AREA = 1e6  # pixels of a picture, as near as tiles between those two sizes get
 BACKGROUND, EMPTY, LABEL = (18, 18, 22), (38, 38, 44), (150, 150, 160)
 LINES = ((255, 196, 84), (96, 200, 255), (240, 120, 160))
 GAP, ROW_GAP, BLOCK_GAP, MARGIN = 2, 4, 24, 8

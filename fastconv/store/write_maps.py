@@ -8,10 +8,10 @@ from h5py import h5g
 from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
 from fastconv.store.atomic import NewFiles, reserve
-from fastconv.store.codec import MAP_ROWS, Compressor
-from fastconv.store.layers import array_plot
-from fastconv.store.nexus import data_group, finish
-from fastconv.store.objects import new_group, set_attribute
+from fastconv.store.codec import MAP_ROWS
+from fastconv.store.low_level import new_group, set_attribute
+from fastconv.store.nexus import Output, data_group, finish
+from fastconv.store.write_patches import array_plot
 
 INSIDE = 2**30  # bytes of maps, uncompressed, that the run's own file takes
 
@@ -19,8 +19,8 @@ INSIDE = 2**30  # bytes of maps, uncompressed, that the run's own file takes
 class MapsPlace:
     """Writes the maps of one layer after the other, outside once they are too many."""
 
-    def __init__(self, files: NewFiles, identity: str, compressor: Compressor) -> None:
-        self._files, self._identity, self._compressor = files, identity, compressor
+    def __init__(self, files: NewFiles, identity: str, output: Output) -> None:
+        self._files, self._identity, self._output = files, identity, output
         self._bytes = 0
 
     def write(self, layer: h5g.GroupID, info: LayerInfo, maps: Maps) -> str | None:
@@ -28,7 +28,7 @@ class MapsPlace:
         itemsize = np.dtype(schema.MAP_DTYPES[maps.storage]).itemsize
         self._bytes += int(np.prod(maps.activation.shape)) * itemsize
         if self._bytes <= INSIDE:
-            self._write(layer, info, maps)
+            self._write(layer, info, maps, self._output)
             return "activations"
         set_attribute(layer, "maps_of", self._identity)
         with self._files.create(schema.maps_path(self._files.path, info.name)) as file:
@@ -40,24 +40,22 @@ class MapsPlace:
             for key, value in schema.attributes_of(info).items():
                 set_attribute(group, key, value)
             set_attribute(group, "maps_of", self._identity)
-            self._write(group, info, maps)
+            self._write(group, info, maps, Output(self._output.compressor))
             finish(file.id, None)
         return None
 
-    def _write(self, group: h5g.GroupID, info: LayerInfo, maps: Maps) -> None:
+    def _write(self, group: h5g.GroupID, info: LayerInfo, maps: Maps, output: Output) -> None:
         rank = len(info.size)
         fields = schema.map_fields(maps.storage, rank)
         values = {"activation": maps.activation, "sample": maps.samples}
         if maps.storage == "uint8":
             values |= {"scale": maps.scale, "offset": maps.offset}
         plot = array_plot("activation", fields["activation"].dims, rank)
-        made = data_group(
-            group, "activations", fields, values, plot, self._compressor, chunk_rows=MAP_ROWS
-        )
+        made = data_group(group, "activations", fields, values, plot, output, chunk_rows=MAP_ROWS)
         set_attribute(made, "storage", maps.storage)
         set_attribute(made, "keepbits", np.int64(maps.keepbits))
         if maps.normalize is not None:
             on_reading = maps.normalize in NORMALIZED_ON_READING
             set_attribute(made, "normalize", maps.normalize)
             set_attribute(made, "normalized_on", "reading" if on_reading else "writing")
-        self._compressor.drain()
+        output.compressor.drain()
