@@ -67,7 +67,9 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, v
         np.add.at(histogram[c], bins, 1)
     images = rank == 2 and in_channels in (1, 3) if images is None else images
     topk = _topk(info, values, k)
-    plan = PatchPlan.create(info, tuple(f.size + n for f, n in zip(info.fields, info.size)))  # noqa: B905
+    sizes = (*info.size, 0, 0)  # a layer without positions sees the inputs as they are
+    size = tuple(f.size + n for f, n in zip(info.fields, sizes, strict=False))
+    plan = PatchPlan.create(info, size)
     channels_of_input = None if images else in_channels
     patches = cut_patches(plan, topk, synthetic_inputs(plan, samples, channels_of_input, rng))
     result = LayerResult(
