@@ -31,7 +31,6 @@ from fastconv.format.result import LayerResult
 from fastconv.store.writer import write_run
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
-KINDS = 64  # filters that differ; the others repeat them with patches of their own
 SIDE = 32  # of a patch
 FIRST_PICTURE = """
   const draw = CanvasRenderingContext2D.prototype.drawImage;
@@ -43,22 +42,13 @@ FIRST_PICTURE = """
 
 
 def results(layers: int, filters: int) -> Iterator[LayerResult]:
-    """Layers that repeat one another but for their names."""
+    """Layers that repeat one another but for their names and patches."""
     rng = np.random.default_rng(0)
-    made, _ = synthetic.layer_result(synthetic.layer_info("", min(KINDS, filters)), k=9)
-    many = {"weight": made.weight, "histogram": made.histogram}
-    times = -(-filters // len(made.weight))
-    repeat = lambda a: np.tile(a, (times, *[1] * (a.ndim - 1)))[:filters]  # noqa: E731
+    made, _ = synthetic.layer_result(synthetic.layer_info("", filters), k=9)
     patches = crops(filters * 9, rng).reshape(filters, 9, SIDE, SIDE, 3)
     for number in range(layers):
-        yield replace(
-            made,
-            info=synthetic.layer_info(f"stage{number // 10}.conv{number}", filters),
-            stats={name: repeat(a) for name, a in made.stats.items()},
-            topk={name: repeat(a) for name, a in made.topk.items()},
-            patches=np.roll(patches, number, axis=0),
-            **{name: repeat(a) for name, a in many.items()},
-        )
+        info = synthetic.layer_info(f"stage{number // 10}.conv{number}", filters)
+        yield replace(made, info=info, patches=np.roll(patches, number, axis=0))
 
 
 def crops(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The build on machines that are not this one: other processors, no CUDA, a CUDA that does not fit."""
+"""The build on other machines: other processors, no CUDA, a CUDA that does not fit."""
 
 from __future__ import annotations
 

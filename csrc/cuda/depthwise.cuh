@@ -41,7 +41,8 @@ static __device__ __noinline__ void note_values(const DepthwiseParams& q, BlockB
     if (j >= channels) return;
     if (q.conv.histogram != nullptr && is_finite(v[j]))
       bins.add_times(bin_channel + j, bin_of(v[j]), 1);
-    if (q.conv.candidates.threshold != nullptr) list_candidate(q.conv.candidates, first + j, v[j], place);
+    if (q.conv.candidates.threshold != nullptr)
+      list_candidate(q.conv.candidates, first + j, v[j], place);
   }
 }
 

@@ -150,7 +150,8 @@ struct BlockBins {
 };
 
 // Puts a value on the list of its channel, if it reaches the threshold.
-__device__ inline void list_candidate(const CandidateLists& lists, int64_t channel, float x, int64_t place) {
+__device__ inline void list_candidate(const CandidateLists& lists, int64_t channel, float x,
+                                      int64_t place) {
   const float limit = __ldg(lists.threshold + channel);
   if (!is_finite(x) || (lists.largest ? x < limit : x > limit)) return;
   const int slot = atomicAdd(lists.counts + channel, 1);

@@ -10,15 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastconv.capture.batch import first_tensor, single_tensor
 from fastconv.capture.network import Network, explained
 from fastconv.capture.targets import CaptureTarget
-from fastconv.capture.trace import (
-    CONVOLUTION_OPS,
-    OpMode,
-    function_of,
-    single_tensor,
-    tensors_in,
-)
+from fastconv.capture.trace import CONVOLUTION_OPS, OpMode, function_of
 from fastconv.errors import FastconvError
 
 Receive = Callable[[int, Any], None]
@@ -62,7 +57,7 @@ def capture_forward(
         The model's output with `to_output`, else None.
     """
     network = model if isinstance(model, Network) else Network(model)
-    count = len(tensors_in(inputs)[0])
+    count = len(first_tensor(inputs))
     missing = set(range(len(targets)))
 
     def finished(i: int) -> None:
@@ -100,7 +95,7 @@ def capture_forward(
                 stack.enter_context(_replaced(targets, chosen, replace))
             if functions:
                 stack.enter_context(_watched(network, targets, functions, receive))
-            stack.enter_context(explained(inputs))
+            stack.enter_context(explained(first_tensor(inputs)))
             output = network.call(inputs)
     except _Done:
         output = None
@@ -112,7 +107,8 @@ def capture_forward(
         if on_absent is None:
             raise FastconvError(
                 f"layer {targets[i].info.name!r} ran in the probe forward but not now: the model "
-                "chooses its path by the data; leave the layer out"
+                "chooses its path by the data; leave the layer out, or let it be absent "
+                "(on_error='skip')"
             )
         on_absent(i)
     return output if to_output else None

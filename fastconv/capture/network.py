@@ -168,22 +168,22 @@ def draw_random_numbers() -> None:
 
 
 @contextmanager
-def explained(inputs: Any) -> Iterator[None]:
+def explained(inputs: Tensor) -> Iterator[None]:
     """Turn errors of torch about the shape of the input into an InputError; pass on all others."""
     try:
         yield
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = _explanation(str(error), getattr(inputs, "shape", None))
+        reason = _explanation(str(error), inputs.shape)
         if reason is None:
             raise
         raise InputError(reason) from error
 
 
-def _explanation(text: str, shape: torch.Size | None) -> str | None:
+def _explanation(text: str, shape: torch.Size) -> str | None:
     first = text.splitlines()[0] if text else ""
-    got = "the input" if shape is None else f"the input {list(shape)}"
+    got = f"the input {list(shape)}"
     channels = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    if channels and shape is not None and len(shape) > 1 and int(channels[2]) == shape[1]:
+    if channels and len(shape) > 1 and int(channels[2]) == shape[1]:
         return (
             f"a convolution of the model expects {channels[1]} channels, got {channels[2]}: "
             f"the input is {list(shape)}, [N, C, *spatial] is read"

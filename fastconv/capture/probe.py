@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.capture.network import Forward, Network
 from fastconv.capture.receptive_field import propagate
 from fastconv.capture.select import Layers, select_calls
 from fastconv.capture.stages import find_stage
 from fastconv.capture.targets import CaptureTarget, make_targets
-from fastconv.capture.trace import Call, Trace, tensors_in, trace_forward
+from fastconv.capture.trace import Call, Trace, trace_forward
 from fastconv.errors import InputError
 
 STAGES = ("conv", "norm", "act")
@@ -124,17 +124,6 @@ def _repeated(tensor: Tensor, *, count: int, layout: torch.memory_format) -> Ten
         return tensor
     tensor = tensor[:1].repeat(count, *[1] * (tensor.ndim - 1))
     return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
-
-
-def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A batch of the same form with every tensor replaced."""
-    if isinstance(batch, Tensor):
-        return function(batch)
-    if isinstance(batch, dict):
-        return {key: map_tensors(value, function) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(map_tensors(value, function) for value in batch)
-    return batch
 
 
 def _norms(trace: Trace, calls: dict[Call, str]) -> dict[str, Affine]:

@@ -120,8 +120,7 @@ def _misfit(call: Call, reaches: dict[Call, Reach], batch: int) -> str | None:
         return asked + f"{list(tensor.shape)} for {batch} samples"
     if instances > 1 and not _by_sample(tensor, batch):
         return asked + f"{list(tensor.shape)}, the rows of a sample not next to each other"
-    axis = reaches[call].axes[1]
-    if axis is not None:
+    if tensor.ndim > 2 and reaches[call].axes[1] is not None:
         return asked + f"{list(tensor.shape)} with the channels elsewhere"
     return None
 

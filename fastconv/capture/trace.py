@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastconv.capture.batch import first_tensor, map_tensors, picture, single_tensor, tensors_in
 from fastconv.capture.network import Network, draw_random_numbers, explained, random_states
 from fastconv.errors import InputError
 
@@ -72,13 +73,13 @@ class Trace:
 
     @property
     def example(self) -> Tensor:
-        """The first tensor of the batch: the picture that boxes refer to."""
-        return tensors_in(self.batch)[0]
+        """The picture that boxes refer to."""
+        return first_tensor(self.batch)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Spatial size of the input."""
-        return tuple(self.example.shape[2:])
+        """Spatial size of the picture."""
+        return tuple(picture(self.batch).shape[2:])
 
     def readers(self, tensor: Tensor, start: int) -> list[int]:
         """Indices of the ops from `start` on that read the present value of a tensor."""
@@ -118,22 +119,6 @@ class Trace:
             arguments = [f"{key}={describe(value)}" for key, value in op.arguments.items()]
             digest.update(f"{op.func}({', '.join(arguments)}) -> {describe(op.outputs)}\n".encode())
         return digest.hexdigest()
-
-
-def single_tensor(output: object) -> Tensor | None:
-    """A tensor, or the only tensor in a tuple, list or dict."""
-    found = tensors_in(output)
-    return found[0] if len(found) == 1 else None
-
-
-def tensors_in(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [t for v in value for t in tensors_in(v)]
-    return []
 
 
 CONVOLUTION_OPS = ("convolution", "_convolution")
@@ -229,7 +214,9 @@ def trace_forward(network: Network, batch: Any) -> Trace:
 
 
 def _trace(network: Network, batch: Any) -> Trace:
-    trace = Trace(_copied(batch))  # the model may write to its input
+    trace = Trace(
+        map_tensors(batch, lambda t: t.detach().clone())
+    )  # the model may write to its input
     names = network.names()
     counts = dict.fromkeys(names, 0)
     open_calls: list[tuple[nn.Module, int, list[Tensor]]] = []
@@ -259,16 +246,6 @@ def _trace(network: Network, batch: Any) -> Trace:
             handle.remove()
     _add_functions(trace, network.module)
     return trace
-
-
-def _copied(batch: Any) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.detach().clone()
-    if isinstance(batch, dict):
-        return {key: _copied(value) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(map(_copied, batch))
-    return batch
 
 
 def _add_functions(trace: Trace, model: nn.Module) -> None:

@@ -42,6 +42,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     modes = ("batchnorm", "zscore", "minmax", "instance", "l1", "l2")
     what.add_argument("--normalize", choices=modes, help="the maps that are kept")
     what.add_argument("--no-quantiles", action="store_true", help="no histograms")
+    what.add_argument(
+        "--thumbnails",
+        action=argparse.BooleanOptionalAction,
+        help="reduced whole pictures of samples with hits (default: of small data sets)",
+    )
     what.add_argument("--no-patches", action="store_true", help="no pictures of the hits")
     how = parser.add_argument_group("how it runs")
     how.add_argument("--batch-size", type=int, default=64, metavar="N", help="(64)")
@@ -92,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         backend=arguments.backend,
+        thumbnails=arguments.thumbnails,
         engine=arguments.engine,
         on_error=arguments.on_error or "raise",
         resume=not arguments.no_resume,

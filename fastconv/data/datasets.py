@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from fastconv.capture.batch import first_tensor
 from fastconv.data.keys import classes_of, keys_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.media import MediaDataset
@@ -41,8 +42,9 @@ class DatasetSamples(Samples):
                 raise DataError(f"the data set is empty ({self.kind})")
             first = self.first()
             x, label = self.reader.read([first])[:2]
-        self.sample_shape = self.reader.shape = tuple(x.shape[1:])
-        self.input_dtype = str(x.dtype).removeprefix("torch.")
+        picture = first_tensor(x)
+        self.sample_shape = self.reader.shape = tuple(picture.shape[1:])
+        self.input_dtype = str(picture.dtype).removeprefix("torch.")
         self.reader.labelled = label is not None
         check_not_random(f"sample {first}", lambda: self.reader.read([first])[0])
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from fastconv.capture.batch import first_tensor
 from fastconv.data.keys import keys_of
 from fastconv.data.parts import column_of, input_and_label, integer, no_array
 from fastconv.data.samples import Batch, Unit, as_tensor, batch_labels, one_line
@@ -19,7 +20,7 @@ from fastconv.errors import DataError
 
 Columns = dict[str, list[Any]]
 # a batch, why samples are missing in it, and its columns
-Read = tuple[Tensor, Tensor | None, dict[int, str], Columns]
+Read = tuple[Any, Tensor | None, dict[int, str], Columns]
 
 
 class Failure(NamedTuple):
@@ -72,7 +73,9 @@ class Collator:
             return *batch, failed, columns
         found = [label for _, label in kept.values()]
         unlabelled = None in found or self.labelled is False
-        x = torch.stack([x for x, _ in kept.values()])
+        inputs = [x for x, _ in kept.values()]
+        alone = isinstance(inputs[0], Tensor)
+        x = torch.stack(inputs) if alone else self._together(inputs, list(kept))
         return x, None if unlabelled else torch.tensor(found), failed, columns
 
     def _columns(self, sample: Any, index: int) -> list[Any]:
@@ -89,15 +92,24 @@ class Collator:
             raise error
         failed[index] = str(error)
 
-    def _split(self, sample: Any, index: int) -> tuple[Tensor, int | None]:
+    @staticmethod
+    def _together(inputs: list[Any], samples: list[int]) -> Any:
+        """The batch of samples with several inputs each."""
+        try:
+            return default_collate(inputs)
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise DataError(
+                f"the inputs of samples {samples[0]} ... {samples[-1]} are not alike: "
+                f"{one_line(error)}"
+            ) from error
+
+    def _split(self, sample: Any, index: int) -> tuple[Any, int | None]:
         try:
             value, label = input_and_label(sample)
-            if not isinstance(value, Tensor | np.ndarray):
-                raise DataError(no_array(value))
-            x = as_tensor(value)
+            x = _inputs(value)
         except DataError as error:
             raise DataError(f"the input of sample {index} {error}") from error
-        self._check_shape(tuple(x.shape), index)
+        self._check_shape(tuple(first_tensor(x).shape), index)
         label = integer(label)
         if self.labelled and label is None:
             raise DataError(f"sample {index} has no integer label, but sample 0 has one")
@@ -146,9 +158,12 @@ class Collator:
             value, label = input_and_label(self.collate(list(samples.values())))  # type: ignore[misc]
         except Exception as error:
             raise DataError(f"collate_fn fails on {where}: {one_line(error)}") from error
-        if not isinstance(value, Tensor | np.ndarray):
-            raise DataError(f"collate_fn gives a {type(value).__name__} for {where}, not a tensor")
-        x = as_tensor(value)
+        try:
+            inputs = _inputs(value)
+        except DataError as error:
+            kind = type(value).__name__
+            raise DataError(f"collate_fn gives a {kind} for {where}, not a tensor") from error
+        x = first_tensor(inputs)
         if x.ndim == 0 or len(x) != len(unit):
             raise DataError(
                 f"collate_fn makes shape {list(x.shape)} of {where}, expected {len(unit)} rows: "
@@ -159,7 +174,19 @@ class Collator:
         except DataError as error:
             raise DataError(f"collate_fn: {error}") from error
         labels = batch_labels(label, len(unit))
-        return x, None if self.labelled is False else labels
+        return inputs, None if self.labelled is False else labels
+
+
+def _inputs(value: Any) -> Any:
+    """Tensors of one array, or of a tuple or dict of arrays that the model takes together."""
+    if isinstance(value, Tensor | np.ndarray):
+        return as_tensor(value)
+    if isinstance(value, Mapping) and value:
+        return {key: _inputs(entry) for key, entry in value.items()}
+    arrays = isinstance(value, list) and all(isinstance(v, Tensor | np.ndarray) for v in value)
+    if (isinstance(value, tuple) or arrays) and value:
+        return tuple(_inputs(entry) for entry in value)
+    raise DataError(no_array(value))
 
 
 class Reader(Collator, Dataset):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.data.random_state import random_state_kept, seed_all
 from fastconv.errors import DataError, InputError
 
@@ -19,14 +20,14 @@ _FINGERPRINTED = 16
 _READ_AGAIN = 8  # times, where random numbers are drawn: a coin shows itself but for 1 in 256
 
 Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
-Batch = tuple[Tensor, Tensor | None]
+Batch = tuple[Any, Tensor | None]  # inputs: a tensor, or a tuple or dict of tensors; labels
 
 
 class Samples(ABC):
     """A data set that is read by index and gives the same values each time.
 
     Attributes:
-        sample_shape: shape of one input, without the batch dimension.
+        sample_shape: shape of one input (of several: the first), without the batch dimension.
         input_dtype: name of the dtype that the data set gives, and batches have. Integers and
             booleans reach the model `prepared`: as float32 with the same values (0 ... 255 for
             uint8: nothing is scaled); other dtypes are left as they are.
@@ -104,7 +105,8 @@ class Samples(ABC):
         n = len(self)
         contents = hashlib.sha256()
         for x, label in self.batches([[i] for i in self.spread(_FINGERPRINTED)]):
-            contents.update(_bytes(prepared(x)) + (b"" if label is None else _bytes(label)))
+            contents.update(_bytes(map_tensors(x, prepared)))
+            contents.update(b"" if label is None else _bytes(label))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
         return {
@@ -197,8 +199,10 @@ def prepared(x: Tensor) -> Tensor:
     return x if x.is_floating_point() or x.is_complex() else x.float()
 
 
-def _bytes(x: Tensor) -> bytes:
-    return x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _bytes(inputs: Any) -> bytes:
+    """The values of every tensor of a batch."""
+    flat = (t.cpu().contiguous().reshape(-1) for t in tensors_in(inputs))
+    return b"".join(t.view(torch.uint8).numpy().tobytes() for t in flat)
 
 
 def one_line(error: BaseException) -> str:

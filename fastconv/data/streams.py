@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from fastconv.capture.batch import first_tensor
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
 from fastconv.data.reader import Collator, Failure, Read
@@ -42,9 +43,10 @@ class StreamSamples(Samples):
             )
         self._stream, self._worker_init = stream, worker_init
         self._collator = Collator(collate, skip=skip)
-        self._first, (x, label, _) = self._find_first()
-        self.sample_shape = self._collator.shape = tuple(x.shape[1:])
-        self.input_dtype = str(x.dtype).removeprefix("torch.")
+        self._first, (x, label, *_) = self._find_first()
+        picture = first_tensor(x)
+        self.sample_shape = self._collator.shape = tuple(picture.shape[1:])
+        self.input_dtype = str(picture.dtype).removeprefix("torch.")
         self._collator.labelled = label is not None
         check_not_random("its beginning", self._beginning)
 
@@ -83,7 +85,7 @@ class StreamSamples(Samples):
         with worker_deaths_noticed_in_turn(num_workers):
             for unit in units:
                 with random_state_kept():
-                    x, label, failed = next_batch(batches, unit[0], unit[-1])
+                    x, label, failed, _ = next_batch(batches, unit[0], unit[-1])
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(failed)
@@ -94,7 +96,7 @@ class StreamSamples(Samples):
         with random_state_kept():
             for index, sample in _numbered(self._stream):
                 read = self._collator.batch({index: sample}, {})
-                if len(read[0]):
+                if len(first_tensor(read[0])):
                     return index, read
         if index < 0:
             raise DataError(f"the data set is empty: {self.kind} is an iterable data set of none")

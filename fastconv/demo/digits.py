@@ -17,7 +17,11 @@ from fastconv.perturb import noise, rotate, translate
 
 
 def show(out: Path) -> bool:
-    """Train, extract, verify, draw: `out/digits.h5`, `overview.png` and `report.html`; True if all holds."""
+    """Train, extract, verify, show; writes digits.h5, overview.png and report.html.
+
+    Returns:
+        Whether every check holds.
+    """
     inputs, labels = load()
     started = time.monotonic()
     model, right = trained(inputs, labels)

@@ -69,7 +69,11 @@ class Crops(Dataset):
 
 
 def show(out: Path) -> bool:
-    """Train, extract, verify, draw: `out/photos.h5`, `photos.png` and `photos.html`; True if all holds."""
+    """Train, extract, verify, show; writes photos.h5, photos.png and photos.html.
+
+    Returns:
+        Whether every check holds.
+    """
     photos = load()
     started = time.monotonic()
     model, right = trained(photos)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, Network
-from fastconv.capture.trace import single_tensor
+from fastconv.capture.batch import single_tensor
 from fastconv.errors import InputError
 from fastconv.insight.passes import modules_only, passing
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, Network
-from fastconv.capture.trace import Call, Trace, single_tensor, trace_forward
+from fastconv.capture.batch import single_tensor
+from fastconv.capture.trace import Call, Trace, trace_forward
 from fastconv.errors import InputError
 
 Change = Callable[[Tensor], None]  # writes to the output of a layer, [N, C, *spatial]

@@ -124,6 +124,12 @@ class PatchSource:
         self.place(plan, rows.to(device), at, torch.arange(len(rows), device=device), pictures)
         return pictures.cpu()
 
+    def whole(self, factor: int) -> np.ndarray:
+        """All samples, reduced by a whole factor: uint8 [N, h, w, 3]; of images alone."""
+        assert self._display is not None
+        low, scale = _low_and_scale(self._display, self._inputs.device)
+        return shrink_colours(self._inputs.float(), factor, low, scale).cpu().numpy()
+
     def _reduce(self, factor: int) -> Tensor:
         """The batch reduced by `factor`: [N, h, w, 3] uint8 of images, else as the input."""
         values = self._inputs.float()

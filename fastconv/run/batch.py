@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import first_tensor, picture, rows_of
 from fastconv.measure.patches import PatchSource
 from fastconv.run.transfer import read_later
 
@@ -18,7 +19,7 @@ class MeasuredBatch:
     """Some samples of a unit on their way through the network.
 
     Attributes:
-        inputs: [n, C, *spatial], where the model runs.
+        inputs: [n, C, *spatial], where the model runs; or several inputs of which that is one.
         first: the lowest sample.
         rows: [n] int64, the sample of each row, where the model runs.
         source: where the pictures of hits are cut from.
@@ -30,28 +31,29 @@ class MeasuredBatch:
         scores: the model's class scores [n, K], where outcomes are kept.
     """
 
-    def __init__(self, samples: list[int], inputs: Tensor, source: PatchSource, mapped: np.ndarray):
+    def __init__(self, samples: list[int], inputs: Any, source: PatchSource, mapped: np.ndarray):
         self.inputs, self.source, self.mapped = inputs, source, mapped
         self.first = samples[0]
-        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=inputs.is_cuda)
-        self.rows = rows.to(inputs.device, non_blocking=True)
+        device = first_tensor(inputs).device
+        rows = torch.tensor(samples, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self.rows = rows.to(device, non_blocking=True)
         self.sample_rows: dict[int, tuple[Tensor, Tensor]] = {}
         self.overflowed: dict[int, Tensor] = {}
         self.redo: set[int] | None = None
         self.scores: Tensor | None = None
         self._answer: Callable[[], list[Any]] = list
 
-    def elsewhere(self, inputs: Tensor, rows: Tensor) -> MeasuredBatch:
+    def elsewhere(self, inputs: Any, rows: Tensor) -> MeasuredBatch:
         """A batch of this shape with inputs and sample numbers in other memory."""
         other = copy.copy(self)
         other.inputs, other.rows = inputs, rows
-        other.source = self.source.elsewhere(inputs)
+        other.source = self.source.elsewhere(picture(inputs))
         return other
 
     def forget_inputs(self) -> None:
         """Free the memory of the inputs: no second forward will need them."""
-        self.inputs = self.inputs[:0]
-        self.source = self.source.elsewhere(self.inputs)
+        self.inputs = rows_of(self.inputs, slice(0))
+        self.source = self.source.elsewhere(picture(self.inputs))
 
     def ask(self) -> None:
         """Start to read back which lists were too short."""

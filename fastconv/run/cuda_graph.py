@@ -35,7 +35,8 @@ class Replay:
 
     def __call__(self, batch: MeasuredBatch) -> None:
         """Run `work(batch)`, or replay the graph of it."""
-        if len(batch.inputs) != self._size or not self._ready(batch):
+        several = not isinstance(batch.inputs, Tensor)
+        if several or len(batch.inputs) != self._size or not self._ready(batch):
             self._work(batch)
             return
         self._inputs.copy_(batch.inputs)

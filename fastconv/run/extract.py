@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastconv.capture import Forward
 from fastconv.engines.ranks import Rank, current_rank
 from fastconv.engines.ray import ray_tasks, run_tasks
 from fastconv.errors import InputError
@@ -46,6 +47,8 @@ def extract(
     outcomes: bool = False,
     output: Any = None,
     columns: Sequence[str] = (),
+    thumbnails: bool | None = None,
+    forward: Forward | None = None,
     on_error: str = "raise",
     batch_size: int = 64,
     num_workers: int = 0,
@@ -63,9 +66,12 @@ def extract(
     The same call on a finished file returns it at once; after a kill it goes on where it was.
 
     Args:
-        model: any module; it runs in eval mode without gradients and is left as it was found.
+        model: any module; it runs in eval mode without gradients and is left as it was found. What
+            `torch.compile` made of it runs as it was before.
         data: a map-style data set giving `x`, `(x, y)` or a dict; a tensor [N, C, ...]; or a
-            `DataLoader`, whose data set is read in order of index.
+            `DataLoader`, whose data set is read in order of index. Where `x` is a tuple or dict of
+            tensors, the model gets them as arguments or keywords; boxes and pictures are of the
+            first. Waveforms may be [N, samples].
         out: the file to make.
         layers: names, globs, module types or a mix; default every convolution.
         stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
@@ -95,8 +101,13 @@ def extract(
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
+        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
+            where the data set has at most 1,024 samples. These samples are read once more.
+        forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
-            it is left out of everything (NaN in `samples`, no maps) and listed in the file.
+            it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of
+            a layer that the model does not call for some batch, though it did in the probe: that
+            batch is left out of its values, as the count says (NaN in `samples` and maps).
         batch_size: samples per forward; also the unit of work that is never split.
         num_workers: processes that read the data set; the result does not depend on it.
         device: where the model runs; default where it is.
@@ -129,6 +140,7 @@ def extract(
         layers=layers,
         conditions=conditions,
         output=output,
+        forward=forward,
         on_error=on_error,
         device=device,
         num_workers=num_workers,
@@ -150,6 +162,7 @@ def extract(
             "backend": backend,
             "shard": shard,
             "outcomes": outcomes,
+            "thumbnails": thumbnails,
             "columns": columns,
         },
     )

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import capture_forward, probe
+from fastconv.capture import Forward, capture_forward, probe
+from fastconv.capture.batch import first_tensor, picture, with_first
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
@@ -35,6 +36,9 @@ class Sink(Protocol):
     def input(self, x: Tensor, batch: Any) -> Tensor | None:
         """Run a fused layer on its input; returns what the network reads of it."""
 
+    def absent(self, batch: Any) -> None:
+        """Note that the model did not call the layer for a batch."""
+
 
 class Job:
     """One model over one data set: the plan, its identity, and the forward.
@@ -49,6 +53,7 @@ class Job:
         input_size: spatial size of a sample.
         display: how input values become colours; None where pictures are not images.
         affines: scale and shift of the batch norm after every layer, where maps are to have them.
+        absent_allowed: whether the model may pass over a layer that it called in the probe.
         identity: all that the result depends on, but for the software (`made_by`).
     """
 
@@ -62,15 +67,17 @@ class Job:
         *,
         conditions: Sequence[Condition] = (),
         output: Output = None,
+        forward: Forward | None = None,
     ):
         self.source, self.options, self.device = source, options, device
         self.conditions, self._output = list(conditions), output
         source.keep_columns(options.columns)
         first, label = next(iter(source.batches([[source.first()]])))
-        self.input_size = tuple(first.shape[2:])
+        self.input_size = tuple(picture(first).shape[2:])
         dtype = _weight_dtype(model)
         with self._autocast():
-            found = probe(model, Transfer(device, dtype=dtype)(first), layers, options.stage)
+            example = Transfer(device, dtype=dtype)(first)
+            found = probe(model, example, layers, options.stage, forward)
         self.network, self.edges = found.network, found.edges
         self.transfer = Transfer(device, found.layout, dtype)
         if device.type == "cpu":
@@ -90,9 +97,10 @@ class Job:
             "kernels": [layer.info.measured_by for layer in self.layers],
             **options.as_dict(),
         }
+        self.absent_allowed = source.skip
         self._dtype = dtype or torch.float32
         self._try_out(self.transfer(first), label)
-        self._cast = _cast(prepared(first).dtype, dtype)
+        self._cast = _cast(prepared(first_tensor(first)).dtype, dtype)
         self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
 
@@ -136,30 +144,38 @@ class Job:
             stacklevel=2,
         )
 
-    def _try_out(self, example: Tensor, label: Tensor | None) -> None:
+    def _try_out(self, example: Any, label: Tensor | None) -> None:
         """Find out on one sample, before any work is done, whether all that is asked for works."""
         if self.options.outcomes:
             with torch.no_grad():
                 outcomes_of(self.scores(example), label)
-        sample = torch.tensor([self.source.first()], device=example.device)
+        sample = torch.tensor([self.source.first()], device=self.device)
         for condition in self.conditions:
             self.changed(condition, example, sample, label)
 
-    def scores(self, inputs: Tensor) -> Tensor:
+    def scores(self, inputs: Any) -> Tensor:
         """The model's class scores [n, K]; with their gradient where that is enabled."""
         gradient = torch.is_grad_enabled()
         with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
-            return class_scores(self.network.call(inputs.to(self._dtype)), self._output)
+            return class_scores(self.network.call(inputs), self._output)
 
     def changed(
-        self, condition: Condition, inputs: Tensor, samples: Tensor, labels: Tensor | None
-    ) -> Tensor:
-        """The inputs of some samples under a condition, ready for `forward`."""
+        self, condition: Condition, inputs: Any, samples: Tensor, labels: Tensor | None
+    ) -> Any:
+        """The inputs of some samples under a condition, ready for `forward`.
+
+        Of several inputs the first is changed.
+        """
+
+        def scores(changed: Tensor) -> Tensor:
+            return self.scores(with_first(inputs, changed.to(self._dtype)))
+
         with torch.no_grad():
-            return self.transfer(condition.apply(inputs, samples, self.scores, labels))
+            changed = condition.apply(first_tensor(inputs), samples, scores, labels)
+            return self.transfer(with_first(inputs, changed))
 
     def forward(
-        self, inputs: Tensor, sinks: Sequence[Sink], batch: Any, *, scores: bool = False
+        self, inputs: Any, sinks: Sequence[Sink], batch: Any, *, scores: bool = False
     ) -> Tensor | None:
         """Run the model up to the deepest layer; each layer goes to its sink, with `batch`.
 
@@ -174,6 +190,7 @@ class Job:
                 lambda i, value: sinks[i].output(value, batch),
                 fused,
                 lambda i, x: sinks[i].input(x, batch),
+                (lambda i: sinks[i].absent(batch)) if self.absent_allowed else None,
                 to_output=scores,
             )
         return class_scores(output, self._output) if scores else None
@@ -194,7 +211,7 @@ class Job:
             return None
         n = len(self.source)
         chosen = sorted({round(i * (n - 1) / (_PROBED - 1)) for i in range(_PROBED)})
-        probe = torch.cat([x for x, _ in self.source.batches([[i] for i in chosen])])
+        probe = torch.cat([picture(x) for x, _ in self.source.batches([[i] for i in chosen])])
         return Display.choose(probe, self.source.input_dtype)
 
 

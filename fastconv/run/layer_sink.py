@@ -96,6 +96,17 @@ class LayerSink:
             self._maps.write(self.index, batch.first, value[batch.mapped])
         return value if target.fusion.read else None
 
+    def absent(self, batch: MeasuredBatch) -> None:
+        """Leave the batch out: NaN where rows or maps of every sample are kept."""
+        if batch.redo is not None:
+            return
+        if self._options.samples:
+            nothing = torch.full((len(batch.rows), self.info.channels), torch.nan)
+            batch.sample_rows[self.index] = nothing, nothing
+        if len(batch.mapped):
+            shape = (len(batch.mapped), self.info.channels, *self.info.size)
+            self._maps.write(self.index, batch.first, torch.full(shape, torch.nan))
+
     def _peaks_from(self, batch: MeasuredBatch, kernel: Kernel) -> str:
         """Where the candidates of a batch come from: extrema, lists of the kernel, or all values.
 

@@ -56,6 +56,7 @@ def merge(
             config,
             (_merged(runs, name) for name in runs[0].layers),
             samples=_sample_table(runs),
+            graph=runs[0].graph,
             overwrite=overwrite,
             times={
                 "start_time": min(str(r.attributes.get("start_time")) for r in runs),
@@ -97,8 +98,7 @@ def _merged(runs: list[Run], name: str) -> LayerResult:
 
 def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
     """One layer of all shards, read one after the other."""
-    stored = first.config["fingerprint"]
-    options = Options.from_stored(stored, stored["data"]["length"])
+    options = _options(first)
     state, samples_max, samples_mean, maps = None, [], [], []
     for part in parts:
         if state is None:
@@ -114,6 +114,11 @@ def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
     result.samples_mean = _joined_rows(samples_mean)
     result.maps = _joined_maps(maps)
     return result
+
+
+def _options(run: Run) -> Options:
+    stored = run.config["fingerprint"]
+    return Options.from_stored(stored, stored["data"]["length"])
 
 
 def _joined_rows(parts: list[Rows | None]) -> Rows | None:
@@ -153,7 +158,30 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
         outcomes=_joined_columns([table.outcomes for table in tables]),
         columns=_joined_columns([table.columns for table in tables]),
         classes=tables[0].classes,
+        thumbnails=_thumbnails(runs),
     )
+
+
+def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
+    """Pictures of the samples that are still among the best."""
+    if not _options(runs[0]).thumbnails:
+        return {}
+    best: set[int] = set()
+    for name in runs[0].layers:
+        state: LayerState | None = None
+        for run in runs:
+            topk = run[name].topk
+            kept = {"value": topk.values, "sample": topk.sample, "position": topk.position}
+            fields = {field: array.copy() for field, array in kept.items()}  # read-only in a run
+            hits = LayerResult(run[name].info, None, topk=fields)
+            if state is None:
+                asked = replace(measures(_options(run)), patches=False)
+                state = LayerState(hits.info, asked, tuple(run.config["input_size"]))
+            state.merge_hits(hits)
+        assert state is not None
+        best |= set(state.hits.samples.flatten().tolist())
+    found = ((sample, run.thumbnail(sample)) for run in runs for sample in sorted(best - {-1}))
+    return {sample: picture for sample, picture in found if picture is not None}
 
 
 def _joined_columns(parts: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:

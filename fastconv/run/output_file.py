@@ -9,6 +9,7 @@ from fastconv.run.fingerprint import require_equal
 from fastconv.run.job import Job
 from fastconv.run.loop import refuse_skipped
 from fastconv.run.recording import Recording
+from fastconv.run.thumbnails import thumbnails
 from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
@@ -48,11 +49,15 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
+    table = recording.sample_table(job.source.keys())
+    if job.options.thumbnails:
+        table.thumbnails = thumbnails(job, recording.hit_samples())
     write_run(
         out,
         job.config(),
         recording.results(),
-        samples=recording.sample_table(job.source.keys()),
+        samples=table,
+        graph=job.edges,
         overwrite=overwrite,
         times={"start_time": started, "end_time": now()},
     )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastconv.capture.batch import picture
 from fastconv.format.result import LayerResult, Rows
 from fastconv.measure.patches import PatchSource
 from fastconv.run.batch import MeasuredBatch
@@ -70,7 +72,12 @@ class Recorder:
         """Bytes of the largest parts of the states."""
         return sum(sink.state.nbytes for sink in self._sinks())
 
-    def take(self, samples: list[int], inputs: Tensor, labels: Tensor | None) -> None:
+    def hit_samples(self) -> set[int]:
+        """The samples that a hit of the unchanged data is of."""
+        samples = [sink.state.hits.samples.flatten() for sink in self._plain.sinks]
+        return set(torch.cat(samples).unique().tolist()) - {-1}
+
+    def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
         for group in self._conditions:  # first: a model may write to its input
             assert group.condition is not None
@@ -80,8 +87,9 @@ class Recorder:
         mapped = self.maps.rows(np.asarray(samples, np.int64))
         self._measure(self._plain, self._batch(samples, inputs, mapped))
 
-    def _batch(self, samples: list[int], inputs: Tensor, mapped: np.ndarray) -> MeasuredBatch:
-        return MeasuredBatch(samples, inputs, PatchSource(inputs, self._job.display), mapped)
+    def _batch(self, samples: list[int], inputs: Any, mapped: np.ndarray) -> MeasuredBatch:
+        source = PatchSource(picture(inputs), self._job.display)
+        return MeasuredBatch(samples, inputs, source, mapped)
 
     def _measure(self, group: Group, batch: MeasuredBatch) -> None:
         if group.condition is None:

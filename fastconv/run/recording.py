@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import rows_of
 from fastconv.errors import FastconvError, FileFormatError
 from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
@@ -57,8 +59,8 @@ class Recording:
         left = np.asarray([i for u in self.todo for i in range(u * size, (u + 1) * size)], np.int64)
         return words, whole + maps.size(infos, left)[1]
 
-    def take(self, number: int, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
-        """Measure one unit: the batch [n, C, ...] of its samples that could be read."""
+    def take(self, number: int, unit: range, inputs: Any, labels: Tensor | None) -> None:
+        """Measure one unit: the inputs [n, C, ...] of its samples that could be read."""
         if self._units and number != self._units.stop:
             self.save()
         if not self._units:
@@ -67,7 +69,8 @@ class Recording:
         kept = self._job.source.kept(unit)
         for rows in self._job.pieces(len(kept)):
             own = None if labels is None else labels[rows]
-            self._recorder.take(kept[rows], self._job.transfer(inputs[rows]), own)
+            piece = self._job.transfer(rows_of(inputs, rows))
+            self._recorder.take(kept[rows], piece, own)
         outcomes = self._recorder.end_unit(unit, kept, labels)
         self._rows.add(
             {
@@ -160,6 +163,10 @@ class Recording:
 
     def _joined(self, name: str) -> np.ndarray | None:
         return self._rows.joined(name, self._parts, self._units.start)
+
+    def hit_samples(self) -> set[int]:
+        """The samples that a hit of the unchanged data is of, so far."""
+        return self._recorder.hit_samples()
 
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastconv.capture import Forward
 from fastconv.data import open_data
 from fastconv.engines.ranks import Rank
 from fastconv.errors import InputError, OutputError
@@ -35,6 +36,7 @@ class Request:
     layers: Any
     conditions: Any
     output: Any
+    forward: Forward | None
     on_error: str
     device: torch.device | str | None
     num_workers: int
@@ -71,6 +73,7 @@ class Request:
                 where,
                 conditions=changes,
                 output=self.output,
+                forward=self.forward,
             )
 
     def measure_share(self, rank: Rank) -> None:

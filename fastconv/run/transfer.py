@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastconv.capture.batch import first_tensor, map_tensors
 from fastconv.data.samples import prepared
 from fastconv.errors import InputError
 
@@ -34,11 +35,22 @@ class Transfer:
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queued: deque[Any] = deque()  # an event after the work of each batch
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Any) -> Any:
         """A batch where the model runs; all that is queued so far is work on those before it.
 
-        Bytes travel as they are, and become floating-point numbers where they arrive.
+        Bytes travel as they are, and become floating-point numbers where they arrive. Of several
+        inputs that holds for the first; the others keep their integers.
         """
+        if isinstance(inputs, Tensor):
+            return self._moved(inputs)
+        first = first_tensor(inputs)
+        return map_tensors(inputs, lambda t: self._moved(t) if t is first else self._beside(t))
+
+    def _beside(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self._device)
+        return self._laid_out(inputs) if inputs.is_floating_point() else inputs
+
+    def _moved(self, inputs: Tensor) -> Tensor:
         if inputs.dtype.itemsize >= 4:
             inputs = prepared(inputs)
         if self._stream is None or inputs.is_cuda:
@@ -58,8 +70,8 @@ class Transfer:
         moved = prepared(moved)
         if self._dtype is not None and moved.is_floating_point():
             moved = moved.to(self._dtype)
-        if self._layout == torch.preserve_format:
-            return moved
+        if self._layout == torch.preserve_format or moved.ndim != 4:
+            return moved.contiguous() if self._layout == torch.contiguous_format else moved
         return moved.contiguous(memory_format=self._layout)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.capture.batch import picture, rows_of
 from fastconv.errors import DataError
 from fastconv.measure.patches import PatchSource
 from fastconv.run.condition import Condition
@@ -84,22 +86,22 @@ class HitChecker:
             for number, (inputs, labels) in zip(order, batches, strict=True):
                 self._check_unit(units[number], inputs, labels)
 
-    def _check_unit(self, unit: range, inputs: Tensor, labels: Tensor | None) -> None:
+    def _check_unit(self, unit: range, inputs: Any, labels: Tensor | None) -> None:
         job = self._job
         kept = np.asarray(job.source.kept(unit), np.int64)
         wanted = set().union(*(layer.samples_in(unit) for layer in self._layers()))
         for sample in sorted(wanted - set(kept.tolist())):
             raise DataError(f"a hit is of it, but {job.source.skipped[sample]}")
         for rows in job.pieces(len(kept)):
-            piece = job.transfer(inputs[rows])
+            piece = job.transfer(rows_of(inputs, rows))
             own = None if labels is None else labels[rows]
-            samples = torch.from_numpy(kept[rows]).to(piece.device)
+            samples = torch.from_numpy(kept[rows]).to(job.device)
             for group in reversed(self._groups):  # conditions first, as in the run
                 changed = piece
                 if group.condition is not None:
                     changed = job.changed(group.condition, piece, samples, own)
                 scores = self._outcomes is not None and group.condition is None
-                batch = CheckedBatch(kept[rows], PatchSource(changed, job.display))
+                batch = CheckedBatch(kept[rows], PatchSource(picture(changed), job.display))
                 found = job.forward(changed, group.layers, batch, scores=scores)
                 if self._outcomes is not None and found is not None:
                     self._outcomes.compare(kept[rows], found, own)

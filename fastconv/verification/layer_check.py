@@ -100,6 +100,9 @@ class LayerCheck:
             assert value is not None
         return value
 
+    def absent(self, batch: CheckedBatch) -> None:
+        """Nothing to compare: the model passes over the layer."""
+
     def _compare(self, value: Tensor, left: CaptureTarget, batch: CheckedBatch) -> None:
         """Compare the hits of a batch; `left`: what is left to apply to the value."""
         hits = self._hits

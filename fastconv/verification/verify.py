@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastconv.capture import Forward
 from fastconv.data import open_data
 from fastconv.errors import InputError
 from fastconv.format.result import Rows
@@ -66,6 +67,7 @@ def verify(
     *,
     conditions: Mapping[str, Any] | None = None,
     output: Any = None,
+    forward: Forward | None = None,
     device: torch.device | str | None = None,
 ) -> Report:
     """Check a finished file against the model and the data it was made from.
@@ -84,6 +86,7 @@ def verify(
             default all.
         conditions: those of `extract` that are no perturbations of fastconv.
         output: that of `extract`, if it was a function.
+        forward: that of `extract`.
         device: where the model runs; default where it is.
 
     Returns:
@@ -107,7 +110,9 @@ def verify(
             where,
             conditions=rebuilt(options.conditions, conditions),
             output=rebuilt_output(options.output, output),
+            forward=forward,
         )
+        job.absent_allowed = True  # it was, or there would be no file
         checks = [_same_origin(run.config, job), *_stored_checks(run, job)]
         if options.topk or options.outcomes:
             exact = run.config["made_by"] == job.made_by() and not _different(

@@ -48,16 +48,9 @@ def kernels_in(report: str) -> list[Compiled]:
     found = []
     for m in _KERNEL.finditer(report):
         shared = re.search(r"(\d+) bytes smem", m["rest"])
-        found.append(
-            Compiled(
-                m["kernel"],
-                m["architecture"],
-                int(m["registers"]),
-                int(shared[1]) if shared else 0,
-                int(m["stack"]),
-                int(m["stores"]) + int(m["loads"]),
-            )  # fmt: skip
-        )
+        stack, spilled = int(m["stack"]), int(m["stores"]) + int(m["loads"])
+        used = int(m["registers"]), int(shared[1]) if shared else 0
+        found.append(Compiled(m["kernel"], m["architecture"], *used, stack, spilled))
     return found
 
 

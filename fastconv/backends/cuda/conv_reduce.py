@@ -74,7 +74,8 @@ def run(
     parts = out if segments == 1 else empty_fields(segments * x.shape[0], groups, x.device)
     post_ops = post_ops or PostOps()
     torch.ops.fastconv_cuda.depthwise_reduce(
-        *what, bias, float32(scale), float32(shift), float32(post_ops.scale), float32(post_ops.shift),
+        *what, bias, float32(scale), float32(shift),
+        float32(post_ops.scale), float32(post_ops.shift),
         [number(activation), number(post_ops.activation)], histogram,
         None if written is None else _flat(written, last=last), *lists_of(candidates), parts, out,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastconv.backends.cuda.limits import no_device
+from fastconv.backends.cuda import limits
 
 _BYTES = (1, 2, 4, 8)
 _COLOURS = (torch.float32, torch.uint8)
@@ -34,7 +34,7 @@ def place_supports(
 def _unsupported(x: Tensor) -> str | None:
     if x.element_size() not in _BYTES:
         return f"its kernels take values of 1, 2, 4 or 8 bytes, not {x.dtype}"
-    return no_device(x)
+    return limits.no_device(x)
 
 
 def gather(x: Tensor, index: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:

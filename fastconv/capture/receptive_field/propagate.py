@@ -19,7 +19,8 @@ class _Propagation:
         self.reach: dict[int, Reach] = {}
         self.aliases: dict[int, dict[int, Tensor]] = defaultdict(dict)  # by storage
         axes = [Axis.of_input(i, size) for i, size in enumerate(self.sizes)]
-        self.store(trace.example, Reach((None, None, *axes)))
+        channels = trace.example.ndim - 1 - len(axes)  # none of a waveform [N, samples]
+        self.store(trace.example, Reach((None, *[None] * channels, *axes)))
 
     def look(self, tensor: Tensor) -> Reach:
         return self.reach.get(id(tensor)) or constant(tensor.ndim)

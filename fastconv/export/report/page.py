@@ -26,6 +26,7 @@ SCRIPTS = (
     "charts.js",
     "card.js",
     "grid.js",
+    "select.js",
     "view_network.js",
     "view_filters.js",
     "view_filter.js",

@@ -16,6 +16,7 @@ from fastconv.export.report.samples import labels_of, samples
 from fastconv.store.reader import Run
 
 _MISFIRES = 500
+_FALSE_DISCOVERIES = 0.05  # the share of misfires that may be chance
 # what a run may lack: (what it holds, what the page calls it, the call that keeps it)
 _KEPT = (
     ("stats", "statistics", "stats=True"),
@@ -114,6 +115,7 @@ def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None
     if frame is None:
         return None
     number = {name: i for i, name in enumerate(layers)}
+    frame = frame[(frame["q"] <= _FALSE_DISCOVERIES) & (frame["lift"] > 1)]
     rows = [
         {
             "layer": number[row["layer"]],

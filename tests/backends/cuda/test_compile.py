@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for every architecture within the budget written beside its kernels."""
+"""Every CUDA source compiles for every architecture within the budgets beside the kernels."""
 
 from __future__ import annotations
 

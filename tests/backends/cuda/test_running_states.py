@@ -9,6 +9,8 @@ from helpers.backend_cases import layouts
 from fastconv.backends import reference
 from fastconv.reduction import CandidateLists
 
+LARGEST = True
+
 
 def entries(channels, count, seed, device):
     """Ties in value, sample and position, non-finite values and empty slots."""
@@ -40,8 +42,8 @@ def test_topk_equals_sorting(channels, k, count, largest, kernels, device):
 
 def test_topk_takes_running_entries_in_any_order(kernels, device):
     old, new = entries(9, 6, 1, device), entries(9, 30, 2, device)
-    wanted = reference.KERNELS["topk_merge"].run(*old, *new, True)
-    got = kernels["topk_merge"].run(*old, *new, True)
+    wanted = reference.KERNELS["topk_merge"].run(*old, *new, LARGEST)
+    got = kernels["topk_merge"].run(*old, *new, LARGEST)
     for a, b in zip(got, wanted, strict=True):
         assert torch.equal(a.nan_to_num(7e7), b.nan_to_num(7e7))
 

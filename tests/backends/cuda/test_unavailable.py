@@ -1,4 +1,4 @@
-"""Where the CUDA kernels cannot run: a reason from `doctor` and by name, a fallback under "auto"."""
+"""Where CUDA cannot run: a reason from `doctor` and by name, a fallback under "auto"."""
 
 from __future__ import annotations
 

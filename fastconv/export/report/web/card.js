@@ -40,7 +40,11 @@ export function filterCard(run, layer, filter, note = null) {
   return el(
     "a",
     { class: "card", href: filterHref(layer, filter, pair.length > 1 ? 0 : run) },
-    el("span", { class: "card-sides" }, sides.map((side) => cardSide(side, filter))),
+    el(
+      "span",
+      { class: "card-sides" },
+      sides.map((side) => cardSide(side, filter)),
+    ),
     el("span", { class: "card-name" }, filterName(layer, filter)),
     note && el("span", { class: "card-note" }, note),
   );
@@ -63,7 +67,13 @@ function cardSide(layer, filter) {
 export async function sparkline(layer, filter, width = 118, height = 36) {
   const [{ height: heights }, table] = await Promise.all([arrays(layer.histogram), arrays(layer.table)]);
   const bins = heights.shape[1];
-  return bars(heights.subarray(filter * bins, (filter + 1) * bins), table.min[filter], table.max[filter], width, height);
+  return bars(
+    heights.subarray(filter * bins, (filter + 1) * bins),
+    table.min[filter],
+    table.max[filter],
+    width,
+    height,
+  );
 }
 
 /** Only the strongest patch, as a link. */
@@ -86,4 +96,3 @@ function place(parent, promise) {
     (error) => parent.replaceChildren(el("span", { class: "missing" }, error.message)),
   );
 }
-

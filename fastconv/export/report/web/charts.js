@@ -90,10 +90,15 @@ export function intervals(rows, label) {
   rows.forEach((row, i) => {
     const y = i * step + step / 2;
     chart.append(svg("text", { class: "label", x: left - 8, y: y + 4, "text-anchor": "end" }, row.name));
-    if (Number.isFinite(row.low)) chart.append(svg("path", { class: "interval", d: `M${x(row.low)} ${y}H${x(row.high)}` }));
+    if (Number.isFinite(row.low))
+      chart.append(svg("path", { class: "interval", d: `M${x(row.low)} ${y}H${x(row.high)}` }));
     if (Number.isFinite(row.value)) chart.append(svg("circle", { class: "dot", cx: x(row.value), cy: y, r: 4 }));
   });
-  for (const [value, anchor] of [[-reach / 1.08, "middle"], [0, "middle"], [reach / 1.08, "end"]]) {
+  for (const [value, anchor] of [
+    [-reach / 1.08, "middle"],
+    [0, "middle"],
+    [reach / 1.08, "end"],
+  ]) {
     chart.append(svg("text", { class: "label", x: x(value), y: height - 4, "text-anchor": anchor }, number(value)));
   }
   return chart;

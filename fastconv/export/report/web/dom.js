@@ -34,6 +34,12 @@ export function later(promise, className = "waiting") {
   return place;
 }
 
+/** Remove an element, and give the memory of its pictures back at once. */
+export function discard(node) {
+  for (const canvas of node.querySelectorAll("canvas")) canvas.width = 0;
+  node.remove();
+}
+
 /** Tell a screen reader. */
 export function announce(text) {
   document.getElementById("announce").textContent = text;

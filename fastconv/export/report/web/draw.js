@@ -207,7 +207,12 @@ export async function mapPicture(layer, filter, which, width, label, behind = nu
   if (shape.length === 0) return el("span", { class: "number" }, String(level[0]));
   if (shape.length === 1) {
     const heights = Array.from(level, (value) => 1 - value / 255);
-    return chartSvg(width, width * 0.4, label, svg("path", { class: "wave wave-0", d: linePath(heights, width, width * 0.4) }));
+    return chartSvg(
+      width,
+      width * 0.4,
+      label,
+      svg("path", { class: "wave wave-0", d: linePath(heights, width, width * 0.4) }),
+    );
   }
   const heat = frames(level, shape, width, viridis, label);
   if (!behind || shape.length > 2) return heat;
@@ -233,7 +238,10 @@ export async function boxedPicture(read, box, inputSize, width, label) {
     const [scaleY, scaleX] = [height / inputSize.at(-2), width / inputSize.at(-1)];
     const [[top, bottom], [left, right]] = box.slice(-2);
     const inside = [left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY];
-    for (const [colour, line] of [["#000", 4], ["#ffd23f", 2]]) {
+    for (const [colour, line] of [
+      ["#000", 4],
+      ["#ffd23f", 2],
+    ]) {
       pen.strokeStyle = colour;
       pen.lineWidth = line;
       pen.strokeRect(...clipped(inside, width, height));

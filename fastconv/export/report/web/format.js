@@ -23,6 +23,11 @@ export function number(value) {
   return text.replaceAll("-", "−");
 }
 
+/** A false discovery rate; the page keeps single precision. */
+export function chance(rate) {
+  return rate === 0 ? "< 1e−37" : number(rate);
+}
+
 export function percent(share) {
   if (share === null || share === undefined || Number.isNaN(share)) return "–";
   const value = 100 * share;
@@ -35,7 +40,7 @@ export function formatted(value, form, texts) {
   if (texts) return texts[value] || "–";
   if (form === "percent") return percent(value);
   if (form === "flag") return Number.isNaN(value) ? "–" : value > 0 ? "yes" : "no";
-  if (form === "integer") return Number.isNaN(value) ? "–" : count(value);
+  if (["integer", "filter", "other"].includes(form)) return Number.isNaN(value) ? "–" : count(value);
   return number(value);
 }
 

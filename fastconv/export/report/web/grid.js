@@ -1,12 +1,12 @@
 // A grid of thousands of cards, of which only those in sight exist.
 
-import { el } from "./dom.js";
+import { discard, el } from "./dom.js";
 
 const GAP = 14;
 const SPARE_ROWS = 2; // above and below the window
 
 /**
- * A list of `items`, each made by `make(item)` when it comes into sight.
+ * A list of `items` (their length, and at(i)), each made by `make(item)` when it comes into sight.
  *
  * All cards are equally high: the first one is measured. The arrow keys go from card to card.
  */
@@ -22,7 +22,7 @@ export function cardGrid(items, make, { minimum, label }) {
       const probe = card(0);
       list.append(probe);
       rowHeight = probe.offsetHeight + GAP;
-      probe.remove();
+      discard(probe);
     }
     list.style.setProperty("height", `${Math.ceil(items.length / columns) * rowHeight}px`);
     [first, last] = [0, -1];
@@ -31,7 +31,7 @@ export function cardGrid(items, make, { minimum, label }) {
   }
 
   function card(i) {
-    const node = el("li", { "aria-posinset": i + 1, "aria-setsize": items.length }, make(items[i]));
+    const node = el("li", { "aria-posinset": i + 1, "aria-setsize": items.length }, make(items.at(i)));
     node.dataset.index = i;
     node.style.setProperty("--row", `${Math.floor(i / columns) * rowHeight}px`);
     node.style.setProperty("--column", i % columns);
@@ -47,7 +47,7 @@ export function cardGrid(items, make, { minimum, label }) {
     if (wanted[0] === first && wanted[1] === last) return;
     for (const node of [...list.children]) {
       const i = Number(node.dataset.index);
-      if ((i < wanted[0] || i >= wanted[1]) && !node.contains(document.activeElement)) node.remove();
+      if ((i < wanted[0] || i >= wanted[1]) && !node.contains(document.activeElement)) discard(node);
     }
     const there = new Set([...list.children].map((node) => Number(node.dataset.index)));
     for (let i = wanted[0]; i < wanted[1]; i++) {
@@ -73,7 +73,8 @@ export function cardGrid(items, make, { minimum, label }) {
   }
 
   const stop = new AbortController();
-  const listen = (target, name, listener) => target.addEventListener(name, listener, { signal: stop.signal, passive: true });
+  const listen = (target, name, listener) =>
+    target.addEventListener(name, listener, { signal: stop.signal, passive: true });
   listen(window, "scroll", () => requestAnimationFrame(() => show()));
   listen(window, "beforeprint", () => show(true));
   list.addEventListener("keydown", move);

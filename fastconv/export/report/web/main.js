@@ -1,6 +1,6 @@
 // Shows the view that the address names.
 
-import { announce, el } from "./dom.js";
+import { announce, discard, el } from "./dom.js";
 import { listenToButtons, listenToKeys, listenToSearch } from "./keys.js";
 import { href, parse } from "./route.js";
 import { aboutView } from "./view_about.js";
@@ -38,12 +38,20 @@ async function show() {
   const mine = ++turn;
   const address = parse(location.hash);
   const name = address.parts[0] ?? "network";
-  const view = VIEWS[name] ?? (() => ({ title: "Nothing here", nodes: [el("h1", {}, "Nothing here"), el("p", {}, el("a", { href: "#/" }, "The network"))] }));
+  const view =
+    VIEWS[name] ??
+    (() => ({
+      title: "Nothing here",
+      nodes: [el("h1", {}, "Nothing here"), el("p", {}, el("a", { href: "#/" }, "The network"))],
+    }));
   let next;
   try {
     next = await view(address);
   } catch (error) {
-    next = { title: "Cannot be shown", nodes: [el("h1", {}, "This cannot be shown"), el("p", { class: "missing" }, error.message)] };
+    next = {
+      title: "Cannot be shown",
+      nodes: [el("h1", {}, "This cannot be shown"), el("p", { class: "missing" }, error.message)],
+    };
   }
   if (mine !== turn) return; // the address has changed meanwhile
   const focused = document.activeElement?.dataset?.focus;
@@ -53,6 +61,7 @@ async function show() {
     if (TABS[i][2].includes(address.parts[0] ?? "")) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   });
+  for (const old of [...main.children]) discard(old);
   main.replaceChildren(...next.nodes.flat(Infinity).filter(Boolean));
   main.dataset.view = name;
   document.title = `${next.title} · ${pageTitle}`;
@@ -76,7 +85,8 @@ function restoreScroll() {
 /** Scroll as soon as the page is long enough: a grid grows when it has been laid out. */
 function scrollDown(top, mine, tries = 30) {
   scrollTo(0, top);
-  if (Math.abs(scrollY - top) > 1 && tries && mine === turn) requestAnimationFrame(() => scrollDown(top, mine, tries - 1));
+  if (Math.abs(scrollY - top) > 1 && tries && mine === turn)
+    requestAnimationFrame(() => scrollDown(top, mine, tries - 1));
 }
 
 history.scrollRestoration = "manual";
@@ -88,5 +98,8 @@ addEventListener("hashchange", () => {
 document.getElementById("views").append(...tabs);
 listenToButtons();
 listenToSearch();
-listenToKeys(() => shown, TABS.map(([, parts]) => href(parts)));
+listenToKeys(
+  () => shown,
+  TABS.map(([, parts]) => href(parts)),
+);
 show();

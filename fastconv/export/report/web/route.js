@@ -3,7 +3,9 @@
 /** The address: #/filter/conv1/12?run=1. */
 export function href(parts, query = {}) {
   const path = parts.map((part) => encodeURIComponent(part)).join("/");
-  const search = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+  const search = new URLSearchParams(
+    Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined),
+  );
   return `#/${path}${search.size ? `?${search}` : ""}`;
 }
 

@@ -26,7 +26,12 @@ export async function sampleLookup(run) {
 /** The name of a class. */
 export function className(run, label) {
   if (label === undefined || label < 0) return null;
-  return run.classes[label]?.name ?? String(label);
+  return classTitle(run.classes[label]?.name ?? String(label));
+}
+
+/** A class by its name, where it has no more than a number. */
+export function classTitle(name) {
+  return /^\d+$/.test(name) ? `class ${name}` : name;
 }
 
 /** The place of a value in an ascending array, or -1. */

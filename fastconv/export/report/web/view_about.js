@@ -24,7 +24,11 @@ export function aboutView() {
           "section",
           { class: "panel" },
           el("h2", {}, run.file),
-          el("dl", { class: "pairs" }, run.facts.map(([key, value]) => [el("dt", {}, key), el("dd", {}, value)])),
+          el(
+            "dl",
+            { class: "pairs" },
+            run.facts.map(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]),
+          ),
         ),
         aboutLacking(run),
       ]),
@@ -52,10 +56,18 @@ function aboutLacking(run) {
     "section",
     { class: "panel" },
     el("h2", {}, "Not in this page, and what would keep it"),
-    el("dl", { class: "pairs" }, rows.map(([what, call]) => [el("dt", {}, what), el("dd", {}, el("code", {}, call))])),
+    el(
+      "dl",
+      { class: "pairs" },
+      rows.map(([what, call]) => [el("dt", {}, what), el("dd", {}, el("code", {}, call))]),
+    ),
   );
 }
 
 export function keyTable() {
-  return el("dl", { class: "pairs keys" }, KEYS.map(([key, meaning]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, meaning)]));
+  return el(
+    "dl",
+    { class: "pairs keys" },
+    KEYS.map(([key, meaning]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, meaning)]),
+  );
 }

@@ -14,47 +14,95 @@ const METHODS = { pca: "first two principal axes", tsne: "t-SNE", umap: "UMAP" }
 export async function embeddingView({ query }) {
   const run = index.runs[Number(query.run) || 0] ?? index.runs[0];
   const head = (...more) => el("header", { class: "page-head" }, el("h1", {}, "Embedding"), more);
-  if (!run.embedding) return { title: "Embedding", nodes: [head(), el("p", { class: "missing" }, `No embedding: ${run.missing.embedding}`)] };
+  if (!run.embedding)
+    return {
+      title: "Embedding",
+      nodes: [head(), el("p", { class: "missing" }, `No embedding: ${run.missing.embedding}`)],
+    };
   const [found, lookup] = await Promise.all([arrays(run.embedding.points), sampleLookup(run)]);
   const layer = run.layers.find((one) => one.name === run.embedding.layer);
   const known = Array.from(found.sample, lookup);
   const trust = run.embedding.trustworthiness;
-  const detail = el("div", { class: "brushed", "aria-live": "polite" }, el("p", { class: "empty" }, "Draw a box in the plane, or choose a class, to see what these samples have in common."));
+  const detail = el(
+    "div",
+    { class: "brushed", "aria-live": "polite" },
+    el(
+      "p",
+      { class: "empty" },
+      "Draw a box in the plane, or choose a class, to see what these samples have in common.",
+    ),
+  );
   const show = (chosen) => detail.replaceChildren(...brushed(run, layer, found, known, chosen, lookup));
   const scatter = scatterPlot(found.point, known, show);
   return {
     title: "Embedding",
     leave: scatter.leave,
     nodes: [
-      head(el("p", { class: "about" }, `${plural(known.length, "sample")} by how the ${plural(layer.filters, "filter")} of ${layer.name} answer to them; ${METHODS[run.embedding.method] ?? run.embedding.method}; trustworthiness ${number(trust)}`), run.embedding.warning && el("p", { class: "missing" }, run.embedding.warning)),
-      el("div", { class: "embedding" }, el("div", { class: "plane" }, scatter.node, key(run, known, (label) => scatter.choose(known.map((one) => one.label === label)))), detail),
+      head(
+        el(
+          "p",
+          { class: "about" },
+          `${plural(known.length, "sample")} by how the ${plural(layer.filters, "filter")} of ${layer.name} answer to them; ${METHODS[run.embedding.method] ?? run.embedding.method}; trustworthiness ${number(trust)}`,
+        ),
+        run.embedding.warning && el("p", { class: "missing" }, run.embedding.warning),
+      ),
+      el(
+        "div",
+        { class: "embedding" },
+        el(
+          "div",
+          { class: "plane" },
+          scatter.node,
+          key(run, known, (label) => scatter.choose(known.map((one) => one.label === label))),
+        ),
+        detail,
+      ),
     ],
   };
 }
 
 /** The classes as buttons, each with its colour. */
 function key(run, known, choose) {
-  const labels = [...new Set(known.map((one) => one.label))].filter((label) => label !== undefined).sort((a, b) => a - b);
+  const labels = [...new Set(known.map((one) => one.label))]
+    .filter((label) => label !== undefined)
+    .sort((a, b) => a - b);
   return el(
     "ul",
     { class: "key", "aria-label": "classes" },
-    labels.slice(0, 40).map((label) =>
-      el("li", {}, el("button", { type: "button", on: { click: () => choose(label) } }, el("span", { class: "swatch", vars: { background: classColour(label) } }), className(run, label))),
-    ),
+    labels
+      .slice(0, 40)
+      .map((label) =>
+        el(
+          "li",
+          {},
+          el(
+            "button",
+            { type: "button", on: { click: () => choose(label) } },
+            el("span", { class: "swatch", vars: { background: classColour(label) } }),
+            className(run, label),
+          ),
+        ),
+      ),
   );
 }
 
 function scatterPlot(points, known, show) {
-  const node = el("canvas", { class: "scatter", role: "img", "aria-label": `${known.length} samples in the plane; drag to choose some`, tabindex: "0" });
+  const node = el("canvas", {
+    class: "scatter",
+    role: "img",
+    "aria-label": `${known.length} samples in the plane; drag to choose some`,
+    tabindex: "0",
+  });
   const pen = node.getContext("2d");
   const range = [0, 1].map((axis) => extent(points, axis));
   let [chosen, box] = [null, null];
-  const at = (i) => [0, 1].map((axis) => {
-    const [low, high] = range[axis];
-    const share = (points[2 * i + axis] - low) / (high - low || 1);
-    const size = axis ? node.clientHeight : node.clientWidth;
-    return MARGIN + (axis ? 1 - share : share) * (size - 2 * MARGIN);
-  });
+  const at = (i) =>
+    [0, 1].map((axis) => {
+      const [low, high] = range[axis];
+      const share = (points[2 * i + axis] - low) / (high - low || 1);
+      const size = axis ? node.clientHeight : node.clientWidth;
+      return MARGIN + (axis ? 1 - share : share) * (size - 2 * MARGIN);
+    });
 
   function draw() {
     const scale = window.devicePixelRatio || 1;
@@ -135,9 +183,20 @@ function brushed(run, layer, found, known, chosen, lookup) {
   return [
     el("h2", {}, plural(samples.length, "sample")),
     el("p", {}, words, wrong ? ` · ${percent(wrong / samples.length)} wrong` : ""),
-    found.response ? el("div", {}, el("h3", {}, "Filters that answer more to them than to the rest"), cardList(telling(run, layer, found.response, chosen))) : null,
+    found.response
+      ? el(
+          "div",
+          {},
+          el("h3", {}, "Filters that answer more to them than to the rest"),
+          cardList(telling(run, layer, found.response, chosen)),
+        )
+      : null,
     el("h3", {}, "Some of them"),
-    sampleList(run, samples.slice(0, 24).map((one) => one.sample), lookup),
+    sampleList(
+      run,
+      samples.slice(0, 24).map((one) => one.sample),
+      lookup,
+    ),
   ].filter(Boolean);
 }
 
@@ -159,5 +218,7 @@ function telling(run, layer, response, chosen) {
     effects.push([f, (mine / inside - rest) / spread]);
   }
   effects.sort((a, b) => b[1] - a[1]);
-  return effects.slice(0, 6).map(([f, effect]) => filterCard(index.runs.indexOf(run), layer, f, `+${number(effect)} std`));
+  return effects
+    .slice(0, 6)
+    .map(([f, effect]) => filterCard(index.runs.indexOf(run), layer, f, `+${number(effect)} std`));
 }

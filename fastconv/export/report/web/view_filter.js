@@ -5,9 +5,9 @@ import { el, later } from "./dom.js";
 import { cardList, filterCard, filterHref, filterName } from "./card.js";
 import { distribution, intervals, meter } from "./charts.js";
 import { boxedPicture, isColour, kernelPicture, mapPicture, patchPicture, weightPicture, weightsOf } from "./draw.js";
-import { count, formatted, number, percent, plural, times } from "./format.js";
+import { chance, count, formatted, number, percent, plural, times } from "./format.js";
 import { href } from "./route.js";
-import { className, sampleLookup } from "./samples.js";
+import { classTitle, className, sampleLookup } from "./samples.js";
 import { about } from "./view_network.js";
 
 const STATUS = ["exact", "bound", "global"];
@@ -23,7 +23,9 @@ export async function filterView({ parts, query }) {
     return { title: "No such filter", nodes: [el("h1", {}, "No such filter"), el("p", { class: "missing" }, wrong)] };
   }
   const paired = index.comparison && index.comparison.layers.includes(name);
-  const sides = paired ? index.runs.map((one) => [one, one.layers.find((found) => found.name === name)]) : [[run, layer]];
+  const sides = paired
+    ? index.runs.map((one) => [one, one.layers.find((found) => found.name === name)])
+    : [[run, layer]];
   const bodies = await Promise.all(sides.map(([one, side]) => filterBody(one, side, filter, sides.length > 1)));
   return {
     title: filterName(layer, filter),
@@ -45,7 +47,12 @@ function head(run, layer, filter, number_) {
     el(
       "div",
       {},
-      el("p", { class: "crumbs" }, el("a", { href: href(["filters"], { layer: layer.name, run: number_ || "" }) }, layer.name), " /"),
+      el(
+        "p",
+        { class: "crumbs" },
+        el("a", { href: href(["filters"], { layer: layer.name, run: number_ || "" }) }, layer.name),
+        " /",
+      ),
       el("h1", {}, `Filter ${filter}`),
       el("p", { class: "about" }, about(layer)),
     ),
@@ -54,23 +61,22 @@ function head(run, layer, filter, number_) {
 }
 
 async function filterBody(run, layer, filter, named) {
-  const [table, hits, lookup] = await Promise.all([
+  const [table, hits, lookup, wrong] = await Promise.all([
     arrays(layer.table),
     layer.hits ? hitsOf(layer, filter) : [],
     sampleLookup(run),
+    run.misfires === null ? [] : plain(run.misfires),
   ]);
-  const left = [
-    strongest(run, layer, filter, hits, lookup),
-    layer.weights && kernel(layer, filter),
-    layer.responses && responses(run, layer, filter),
-  ];
+  const mistakes = wrong.filter((row) => run.layers[row.layer] === layer && row.filter === filter);
+  const left = [strongest(run, layer, filter, hits, lookup), layer.weights && kernel(layer, filter)];
   const right = [
     spread(layer, filter, table, hits),
+    layer.responses && responses(run, layer, filter),
     layer.classes && classes(run, layer, filter),
-    run.misfires !== null && misfires(run, layer, filter),
-    statistics(layer, filter, table),
+    mistakes.length > 0 && misfires(mistakes),
   ];
   const whole = [
+    statistics(layer, filter, table),
     layer.maps && heatMaps(run, layer, filter, lookup),
     layer.nearest && nearest(run, layer, filter),
     lacking(run, layer),
@@ -119,8 +125,25 @@ function strongest(run, layer, filter, hits, lookup) {
     detail.replaceChildren(...hitDetail(run, layer, filter, hit, lookup));
   }
   choose(hits[0]);
-  const more = layer.patches && layer.kept_ranks > layer.patches.ranks ? el("p", { class: "note" }, `The file has ${layer.kept_ranks} patches of each filter; the strongest ${layer.patches.ranks} are in this page.`) : null;
-  return panel(title, "hits", el("div", { class: "hits-body" }, el("div", { class: wide(layer) && layer.patches.kind === "picture" ? "hit-list wide" : "hit-list" }, buttons), detail), more);
+  const more =
+    layer.patches && layer.kept_ranks > layer.patches.ranks
+      ? el(
+          "p",
+          { class: "note" },
+          `The file has ${layer.kept_ranks} patches of each filter; the strongest ${layer.patches.ranks} are in this page.`,
+        )
+      : null;
+  return panel(
+    title,
+    "hits",
+    el(
+      "div",
+      { class: "hits-body" },
+      el("div", { class: wide(layer) && layer.patches.kind === "picture" ? "hit-list wide" : "hit-list" }, buttons),
+      detail,
+    ),
+    more,
+  );
 }
 
 function wide(layer) {
@@ -135,7 +158,12 @@ function hitButton(run, layer, filter, hit, lookup, choose) {
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
     layer.patches && hit.rank < layer.patches.ranks ? later(patchPicture(layer, filter, hit.rank, size)) : null,
-    el("span", { class: "hit-text" }, el("b", {}, number(hit.value)), label !== null ? ` ${label}` : ` #${hit.sample}`),
+    el(
+      "span",
+      { class: "hit-text" },
+      el("b", {}, number(hit.value)),
+      label !== null ? ` · ${label}` : ` · #${hit.sample}`,
+    ),
     el("span", { class: "hidden" }, `, patch ${hit.rank + 1}, sample ${hit.sample}`),
   );
 }
@@ -144,22 +172,37 @@ function hitDetail(run, layer, filter, hit, lookup) {
   const known = lookup(hit.sample);
   const label = className(run, known.label);
   const prediction = className(run, known.prediction);
-  const inside = hit.box.map(([from, to]) => `${from}:${to}`).join(", ").replaceAll("-", "−");
+  const inside = hit.box
+    .map(([from, to]) => `${from}:${to}`)
+    .join(", ")
+    .replaceAll("-", "−");
   const rows = [
     ["sample", `${count(hit.sample)}${known.name ? ` · ${known.name}` : ""}`],
     label !== null && ["class", label],
-    prediction !== null && ["predicted", `${prediction}${known.correct === 0 ? " (wrong)" : ""}${known.confidence !== undefined ? `, ${percent(known.confidence)}` : ""}`],
+    prediction !== null && [
+      "predicted",
+      `${prediction}${known.correct === 0 ? " (wrong)" : ""}${known.confidence !== undefined ? `, ${percent(known.confidence)}` : ""}`,
+    ],
     hit.position.length && ["position", hit.position.join(", ")],
-    hit.box.length && ["box in the input", `${inside}${hit.status === "exact" ? "" : ` (${hit.status})`}`],
+    hit.box.length && ["box", `${inside}${hit.status === "exact" ? "" : ` (${hit.status})`}`],
   ].filter(Boolean);
   const words = `Sample ${hit.sample} with the box of the hit`;
   return [
     known.hasPicture
-      ? el("figure", {}, later(boxedPicture(known.picture, hit.box, run.input_size, 260, words)), el("figcaption", {}, "The whole picture, with what the filter sees of it."))
+      ? el(
+          "figure",
+          {},
+          later(boxedPicture(known.picture, hit.box, run.input_size, 260, words)),
+          el("figcaption", {}, "The whole picture, with what the filter sees of it."),
+        )
       : layer.patches && hit.rank < layer.patches.ranks
         ? el("figure", {}, later(patchPicture(layer, filter, hit.rank, 260, `patch ${hit.rank + 1}`)))
         : null,
-    el("dl", { class: "pairs" }, rows.map(([key, value]) => [el("dt", {}, key), el("dd", {}, value)])),
+    el(
+      "dl",
+      { class: "pairs" },
+      rows.map(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]),
+    ),
   ].filter(Boolean);
 }
 
@@ -170,25 +213,65 @@ function spread(layer, filter, table, hits) {
     const [low, high] = [table.min[filter], table.max[filter]];
     if (Number.isNaN(low)) return el("p", { class: "empty" }, "None of its values is finite.");
     const words = `Histogram from ${number(low)} to ${number(high)}; ${percent(table.positive[filter])} of the values are above 0`;
-    return distribution(height.subarray(filter * bins, (filter + 1) * bins), tallest[filter], low, high, hits.map((hit) => hit.value), words);
+    return distribution(
+      height.subarray(filter * bins, (filter + 1) * bins),
+      tallest[filter],
+      low,
+      high,
+      hits.map((hit) => hit.value),
+      words,
+    );
   });
-  const legend = el("p", { class: "note" }, "Over all positions of all samples, on a square-root scale; blue above 0. Ticks: its hits.");
+  const legend = el(
+    "p",
+    { class: "note" },
+    "Over all positions of all samples, on a square-root scale; blue above 0. Ticks: its hits.",
+  );
   return panel("How its values are spread", "spread", later(drawn), legend);
 }
 
 function kernel(layer, filter) {
   const { shape, of, over_channels } = layer.weights;
   const drawn = weightsOf(layer, filter).then(async (found) => {
-    if (over_channels) return el("figure", {}, kernelPicture(found.level[0], shape, 420, `weights over ${of} input channels`), el("figcaption", {}, `over ${plural(of, "input channel")}`));
+    if (over_channels)
+      return el(
+        "figure",
+        {},
+        kernelPicture(found.level[0], shape, 420, `weights over ${of} input channels`),
+        el("figcaption", {}, `over ${plural(of, "input channel")}`),
+      );
     const size = shape.length === 3 ? 220 : shape.length === 1 ? 150 : 92;
-    const colour = isColour(layer) ? [el("figure", {}, await weightPicture(layer, filter, size, "weights in colour"), el("figcaption", {}, "in colour"))] : [];
+    const colour = isColour(layer)
+      ? [
+          el(
+            "figure",
+            {},
+            await weightPicture(layer, filter, size, "weights in colour"),
+            el("figcaption", {}, "in colour"),
+          ),
+        ]
+      : [];
     const each = found.level.map((level, i) =>
-      el("figure", {}, kernelPicture(level, shape, size, `weights of input channel ${found.channel[i]}`), el("figcaption", {}, of === 1 ? `${times(shape)}` : `channel ${found.channel[i]}`)),
+      el(
+        "figure",
+        {},
+        kernelPicture(level, shape, size, `weights of input channel ${found.channel[i]}`),
+        el("figcaption", {}, of === 1 ? `${times(shape)}` : `channel ${found.channel[i]}`),
+      ),
     );
-    const scale = el("p", { class: "note scale" }, el("span", {}, number(-found.peak)), el("span", { class: "ramp diverging", "aria-hidden": "true" }), el("span", {}, number(found.peak)));
+    const scale = el(
+      "p",
+      { class: "note scale" },
+      el("span", {}, number(-found.peak)),
+      el("span", { class: "ramp diverging", "aria-hidden": "true" }),
+      el("span", {}, number(found.peak)),
+    );
     return el("div", {}, el("div", { class: "tiles" }, colour, each), shape.length > 1 && scale);
   });
-  const note = layer.weights.shown < of && !over_channels ? el("p", { class: "note" }, `The ${layer.weights.shown} input channels it weighs most, of ${of}.`) : null;
+  const note =
+    layer.weights.shown < of && !over_channels
+      ? el("p", { class: "note" }, `The ${layer.weights.shown} input channels it weighs most, of ${of}.`)
+      : null;
   return panel("Its weights", "kernel", later(drawn), note);
 }
 
@@ -203,11 +286,17 @@ function heatMaps(run, layer, filter, lookup) {
       "figure",
       {},
       later(mapPicture(layer, filter, i, width, `activation of sample ${sample}`, behind)),
-      el("figcaption", { title: known.name }, `#${sample}${label === null ? "" : ` ${label}`}`),
+      el("figcaption", { title: known.name }, `#${sample}${label === null ? "" : ` · ${label}`}`),
     );
   });
   const scale = arrays(layer.maps.packs[Math.floor(filter / 64)]).then(({ low, high }) =>
-    el("p", { class: "note scale" }, el("span", {}, number(low[filter % 64])), el("span", { class: "ramp viridis", "aria-hidden": "true" }), el("span", {}, number(high[filter % 64]))),
+    el(
+      "p",
+      { class: "note scale" },
+      el("span", {}, number(low[filter % 64])),
+      el("span", { class: "ramp viridis", "aria-hidden": "true" }),
+      el("span", {}, number(high[filter % 64])),
+    ),
   );
   return panel("Where it answers", "maps", el("div", { class: "tiles" }, figures), shape.length > 1 && later(scale));
 }
@@ -215,8 +304,19 @@ function heatMaps(run, layer, filter, lookup) {
 function responses(run, layer, filter) {
   const drawn = arrays(layer.responses).then((found) => {
     const cell = (name, c) => (found[name] ? found[name][filter * run.conditions.length + c] : NaN);
-    const rows = run.conditions.map((name, c) => ({ name, value: cell("mean_change", c), low: cell("low", c), high: cell("high", c) }));
-    const columns = [["mean_change", "change of mean"], ["max_change", "change of maximum"], ["rank_correlation", "rank correlation"], ["invariance", "invariance"], ["topk_overlap", "same hits"]].filter(([name]) => found[name]);
+    const rows = run.conditions.map((name, c) => ({
+      name,
+      value: cell("mean_change", c),
+      low: cell("low", c),
+      high: cell("high", c),
+    }));
+    const columns = [
+      ["mean_change", "change of mean"],
+      ["max_change", "change of maximum"],
+      ["rank_correlation", "rank correlation"],
+      ["invariance", "invariance"],
+      ["topk_overlap", "same hits"],
+    ].filter(([name]) => found[name]);
     return [
       intervals(rows, `Change of the mean response under ${run.conditions.join(", ")}`),
       scrolling(
@@ -233,27 +333,39 @@ function classes(run, layer, filter) {
     const [, shown] = found.class.shape;
     const rows = Array.from({ length: shown }, (_, i) => {
       const at = filter * shown + i;
-      const name = run.classes[found.class[at]]?.name ?? String(found.class[at]);
+      const name = className(run, found.class[at]);
       return [
         el("a", { href: href(["class", found.class[at]]) }, name),
         meter(2 * found.auroc[at] - 1, number(found.auroc[at])),
         number(found.mean?.[at]),
         number(found.effect?.[at]),
-        number(found.q?.[at]),
+        chance(found.q?.[at]),
       ];
     });
     return scrolling(["class", "AUROC", "mean", "effect", "q"], rows);
   });
-  return panel("By class", "classes", later(drawn), el("p", { class: "note" }, "The classes it tells best from the others. q: share of false discoveries expected at this level."));
+  return panel(
+    "By class",
+    "classes",
+    later(drawn),
+    el(
+      "p",
+      { class: "note" },
+      "The classes it tells best from the others. q: share of false discoveries expected at this level.",
+    ),
+  );
 }
 
-function misfires(run, layer, filter) {
-  const drawn = plain(run.misfires).then((rows) => {
-    const mine = rows.filter((row) => run.layers[row.layer] === layer && row.filter === filter);
-    if (!mine.length) return el("p", { class: "empty" }, "Not among the filters that fire most on wrong outcomes.");
-    return scrolling(["class", "rate", "lift", "q"], mine.map((row) => [row.class, percent(row.rate), number(row.lift), number(row.q)]));
-  });
-  return panel("Misfires", "misfires", later(drawn));
+function misfires(rows) {
+  const cells = rows.map((row) => [classTitle(row.class), percent(row.rate), number(row.lift), chance(row.q)]);
+  const note =
+    "It fires on samples that are mistaken for this class. Rate: on so many of these; lift: so much more often than on samples that are told right.";
+  return panel(
+    "Misfires",
+    "misfires",
+    scrolling(["mistaken for", "rate", "lift", "q"], cells),
+    el("p", { class: "note" }, note),
+  );
 }
 
 function nearest(run, layer, filter) {
@@ -270,16 +382,23 @@ function nearest(run, layer, filter) {
 }
 
 function statistics(layer, filter, table) {
-  const rows = Object.keys(index.columns)
+  const items = Object.keys(index.columns)
     .filter((name) => table[name])
     .map((name) => {
       const { values, texts, format, label, help } = column(layer, table, name);
-      const value = formatted(values[filter], format, texts);
-      const rank = texts || format === "flag" ? "" : `${rankOf(values, filter)} of ${layer.filters}`;
-      return [el("a", { href: href(["filters"], { layer: layer.name, sort: name }), title: help }, label), value, rank];
+      const link = el("a", { href: href(["filters"], { layer: layer.name, sort: name }), title: help }, label);
+      const value = values[filter];
+      const words =
+        format === "filter" && value >= 0
+          ? el("a", { href: filterHref(layer, value) }, String(value))
+          : formatted(value, format, texts);
+      const ranked = !texts && ["number", "percent", "integer"].includes(format);
+      const rank = ranked && el("dd", { class: "rank" }, `${rankOf(values, filter)} of ${layer.filters}`);
+      return el("div", {}, el("dt", {}, link), el("dd", {}, words), rank);
     });
-  if (!rows.length) return panel("In numbers", "numbers", missing("statistics", "stats=True"));
-  return panel("In numbers", "numbers", scrolling(["", "value", "rank in the layer"], rows));
+  if (!items.length) return panel("In numbers", "numbers", missing("statistics", "stats=True"));
+  const note = "At the right the rank in the layer, the greatest first; a name sorts the layer by it.";
+  return panel("In numbers", "numbers", el("dl", { class: "figures" }, items), el("p", { class: "note" }, note));
 }
 
 /** The rank of a value among those of its layer, the greatest first. */
@@ -298,14 +417,38 @@ function scrolling(heads, rows) {
     el(
       "table",
       {},
-      el("thead", {}, el("tr", {}, heads.map((text) => (text ? el("th", { scope: "col" }, text) : el("td", {}))))),
-      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => (i ? el("td", {}, cell) : el("th", { scope: "row" }, cell)))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          heads.map((text) => (text ? el("th", { scope: "col" }, text) : el("td", {}))),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        rows.map((row) =>
+          el(
+            "tr",
+            {},
+            row.map((cell, i) => (i ? el("td", {}, cell) : el("th", { scope: "row" }, cell))),
+          ),
+        ),
+      ),
     ),
   );
 }
 
 function missing(what, call) {
-  return el("p", { class: "missing" }, `The run kept no ${what}. `, el("code", {}, `fastconv.extract(..., ${call})`), " keeps it.");
+  return el(
+    "p",
+    { class: "missing" },
+    `The run kept no ${what}. `,
+    el("code", {}, `fastconv.extract(..., ${call})`),
+    " keeps it.",
+  );
 }
 
 /** What could stand here and does not, with the call that would keep it. */
@@ -320,6 +463,10 @@ function lacking(run, layer) {
     "details",
     { class: "panel quiet lacking" },
     el("summary", {}, `Not in this page: ${rows.map(([what]) => what).join(", ")}`),
-    el("dl", { class: "pairs" }, rows.map(([what, call]) => [el("dt", {}, what), el("dd", {}, el("code", {}, call))])),
+    el(
+      "dl",
+      { class: "pairs" },
+      rows.map(([what, call]) => [el("dt", {}, what), el("dd", {}, el("code", {}, call))]),
+    ),
   );
 }

@@ -2,29 +2,22 @@
 
 import { arrays, column, index } from "./data.js";
 import { announce, el } from "./dom.js";
-import { cardWidth, filterCard, filterName } from "./card.js";
+import { cardWidth, filterCard } from "./card.js";
 import { formatted, plural } from "./format.js";
 import { cardGrid } from "./grid.js";
 import { go, href } from "./route.js";
-
-const SHOWN = {
-  all: () => true,
-  alive: (t, i) => !(t.dead?.[i] > 0),
-  dead: (t, i) => t.dead?.[i] > 0,
-  sparse: (t, i) => t.positive?.[i] < 0.05 && !(t.dead[i] > 0),
-  selective: (t, i) => t.standout?.[i] >= 8,
-};
-const COMPARISONS = { ">": (a, b) => a > b, "<": (a, b) => a < b, "=": (a, b) => a === b };
+import { COMPARISONS, selectFilters, SHOWN } from "./select.js";
 
 export async function filtersView({ query }) {
   const number_ = Number(query.run) || 0;
   const run = index.runs[number_] ?? index.runs[0];
   const chosen = run.layers.filter((layer) => !query.layer || layer.name === query.layer);
-  if (!chosen.length) return { title: "Filters", nodes: [el("p", { class: "missing" }, `There is no layer ${query.layer}.`)] };
+  if (!chosen.length)
+    return { title: "Filters", nodes: [el("p", { class: "missing" }, `There is no layer ${query.layer}.`)] };
   const tables = await Promise.all(chosen.map((layer) => arrays(layer.table)));
   const names = Object.keys(index.columns).filter((name) => tables.some((table) => table[name]));
   const sort = names.includes(query.sort) ? query.sort : query.sort === "filter" ? "filter" : (names[0] ?? "filter");
-  const found = select(chosen, tables, query, sort);
+  const found = selectFilters(chosen, tables, query, sort);
   const change = (changes) => go(href(["filters"], { ...query, ...changes }));
   const note = ({ layer, table, filter }) => {
     if (sort === "filter" || !table[sort]) return null;
@@ -41,9 +34,21 @@ export async function filtersView({ query }) {
     title: heading,
     leave: grid.leave,
     nodes: [
-      el("header", { class: "page-head" }, el("h1", {}, heading), el("p", { class: "about" }, summary(found, chosen, query))),
+      el(
+        "header",
+        { class: "page-head" },
+        el("h1", {}, heading),
+        el("p", { class: "about" }, summary(found, chosen, query)),
+      ),
       toolbar(run, query, names, sort, chosen, change),
-      found.length ? grid.node : el("p", { class: "empty" }, "No filter is like that. ", el("a", { href: href(["filters"], { layer: query.layer }) }, "Show all")),
+      found.length
+        ? grid.node
+        : el(
+            "p",
+            { class: "empty" },
+            "No filter is like that. ",
+            el("a", { href: href(["filters"], { layer: query.layer }) }, "Show all"),
+          ),
     ],
   };
 }
@@ -51,54 +56,14 @@ export async function filtersView({ query }) {
 function summary(found, chosen, query) {
   const all = chosen.reduce((sum, layer) => sum + layer.filters, 0);
   const ranks = chosen.find((layer) => layer.patches);
-  const kept = ranks && ranks.kept_ranks > ranks.patches.ranks ? ` Of ${ranks.kept_ranks} patches a filter, the strongest ${ranks.patches.ranks} are in this page.` : "";
-  const without = chosen.every((layer) => !layer.patches) ? " The run kept no patches: fastconv.extract(..., patches=True) keeps them." : "";
+  const kept =
+    ranks && ranks.kept_ranks > ranks.patches.ranks
+      ? ` Of ${ranks.kept_ranks} patches a filter, the strongest ${ranks.patches.ranks} are in this page.`
+      : "";
+  const without = chosen.every((layer) => !layer.patches)
+    ? " The run kept no patches: fastconv.extract(..., patches=True) keeps them."
+    : "";
   return `${found.length === all ? plural(all, "filter") : `${plural(found.length, "filter")} of ${all}`}.${kept}${without}`;
-}
-
-/** The filters that are asked for, in order: [{layer, table, filter}]. */
-function select(layers, tables, query, sort) {
-  const show = SHOWN[query.show] ?? SHOWN.all;
-  const words = (query.find ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-  const where = condition(query);
-  const found = [];
-  layers.forEach((layer, l) => {
-    const table = tables[l];
-    for (let filter = 0; filter < layer.filters; filter++) {
-      if (show(table, filter) && where(layer, table, filter) && words.every((word) => matches(word, layer, table, filter))) {
-        found.push({ layer, table, filter });
-      }
-    }
-  });
-  if (sort === "filter") return query.up === "0" ? found.reverse() : found;
-  const sign = query.up === "1" ? 1 : -1;
-  const key = ({ table, filter }) => table[sort]?.[filter];
-  return found
-    .map((item) => [key(item), item])
-    .sort(([a], [b]) => (present(a) && present(b) ? sign * (a - b) : present(b) - present(a)))
-    .map(([, item]) => item);
-}
-
-function present(value) {
-  return value !== undefined && !Number.isNaN(value) ? 1 : 0;
-}
-
-function condition({ column: name, is, value }) {
-  const compare = COMPARISONS[is ?? ">"];
-  if (!name || value === undefined || value === "" || !compare) return () => true;
-  return (layer, table, filter) => {
-    if (!table[name]) return false;
-    const texts = layer.table.texts[name];
-    if (texts) return texts[table[name][filter]].toLowerCase().includes(value.toLowerCase());
-    return compare(table[name][filter], Number(value));
-  };
-}
-
-/** Whether a word of the search is in the filter's name or in one of its texts. */
-function matches(word, layer, table, filter) {
-  if (/^\d+$/.test(word)) return filter === Number(word) || layer.name.toLowerCase().includes(word);
-  if (filterName(layer, filter).replaceAll(" ", "").toLowerCase().includes(word)) return true;
-  return Object.entries(layer.table.texts).some(([name, texts]) => texts[table[name][filter]].toLowerCase().includes(word));
 }
 
 function toolbar(run, query, names, sort, chosen, change) {
@@ -109,21 +74,61 @@ function toolbar(run, query, names, sort, chosen, change) {
   return el(
     "form",
     { class: "toolbar", "aria-label": "Sort and filter", on: { submit: (event) => event.preventDefault() } },
-    picker("Layer", query.layer ?? "", [["", "all layers"], ...run.layers.map((layer) => [layer.name, layer.name])], (layer) => change({ layer })),
-    picker("Sort by", sort, [["filter", "number"], ...columns], (name) => change({ sort: name, up: "" }), about(sort)?.help),
+    picker(
+      "Layer",
+      query.layer ?? "",
+      [["", "all layers"], ...run.layers.map((layer) => [layer.name, layer.name])],
+      (layer) => change({ layer }),
+    ),
+    picker(
+      "Sort by",
+      sort,
+      [["filter", "number"], ...columns],
+      (name) => change({ sort: name, up: "" }),
+      about(sort)?.help,
+    ),
     el(
       "button",
-      { type: "button", class: "icon", id: "direction", "aria-label": up ? "ascending; turn round" : "descending; turn round", title: up ? "ascending" : "descending", on: { click: () => change({ up: up ? "0" : "1" }) } },
+      {
+        type: "button",
+        class: "icon",
+        id: "direction",
+        "aria-label": up ? "ascending; turn round" : "descending; turn round",
+        title: up ? "ascending" : "descending",
+        on: { click: () => change({ up: up ? "0" : "1" }) },
+      },
       up ? "↑" : "↓",
     ),
-    picker("Show", query.show ?? "all", Object.keys(SHOWN).map((name) => [name, name]), (show) => change({ show: show === "all" ? "" : show })),
+    picker(
+      "Show",
+      query.show ?? "all",
+      Object.keys(SHOWN).map((name) => [name, name]),
+      (show) => change({ show: show === "all" ? "" : show }),
+    ),
     el(
       "fieldset",
       { class: "where" },
       el("legend", {}, "Where"),
-      picker("column", query.column ?? "", [["", "any column"], ...columns], (name) => change({ column: name }), null, true),
-      !text && picker("is", query.is ?? ">", Object.keys(COMPARISONS).map((sign) => [sign, sign]), (is) => change({ is }), null, true),
-      input("value", query.value ?? "", text ? "text" : "number", text ? "text" : "value", (value) => change({ value })),
+      picker(
+        "column",
+        query.column ?? "",
+        [["", "any column"], ...columns],
+        (name) => change({ column: name }),
+        null,
+        true,
+      ),
+      !text &&
+        picker(
+          "is",
+          query.is ?? ">",
+          Object.keys(COMPARISONS).map((sign) => [sign, sign]),
+          (is) => change({ is }),
+          null,
+          true,
+        ),
+      input("value", query.value ?? "", text ? "text" : "number", text ? "text" : "value", (value) =>
+        change({ value }),
+      ),
     ),
     input("Search", query.find ?? "", "search", "name, kind, class", (find) => change({ find })),
   );
@@ -149,4 +154,3 @@ function input(label, value, type, placeholder, choose) {
   });
   return el("label", {}, el("span", { class: label === "value" ? "hidden" : "" }, label), field);
 }
-

@@ -13,6 +13,8 @@ const KINDS = [
   ["selective", "maximum at least 8 standard deviations above the mean"],
 ];
 
+const ROOMY = 8; // so many strips have room for larger pictures
+
 export function networkView() {
   const [first] = index.runs;
   const heading = index.runs.map((run) => run.file).join(" beside ");
@@ -22,10 +24,19 @@ export function networkView() {
   return {
     title: "Network",
     nodes: [
-      el("header", { class: "page-head" }, el("h1", {}, heading), index.runs.map((run) => facts(run))),
+      el(
+        "header",
+        { class: "page-head" },
+        el("h1", {}, heading),
+        index.runs.map((run) => facts(run)),
+      ),
       comparisonNote(),
       legend(),
-      el("ol", { class: "strips" }, strips.map(([at, run, layer]) => strip(at, run, layer))),
+      el(
+        "ol",
+        { class: strips.length > ROOMY ? "strips" : "strips roomy" },
+        strips.map(([at, run, layer]) => strip(at, run, layer, strips.length <= ROOMY && innerWidth > 720)),
+      ),
     ],
   };
 }
@@ -49,7 +60,11 @@ function comparisonNote() {
     "details",
     { class: "panel quiet", open: differences.length < 4 },
     el("summary", {}, `${plural(layers.length, "layer")} side by side; ${plural(differences.length, "difference")}`),
-    el("ul", {}, differences.map((line) => el("li", {}, line))),
+    el(
+      "ul",
+      {},
+      differences.map((line) => el("li", {}, line)),
+    ),
   );
 }
 
@@ -61,7 +76,7 @@ function legend() {
   );
 }
 
-function strip(number_, run, layer) {
+function strip(number_, run, layer, roomy) {
   const address = href(["filters"], { layer: layer.name, ...(number_ ? { run: number_ } : {}) });
   return el(
     "li",
@@ -74,11 +89,11 @@ function strip(number_, run, layer) {
       index.runs.length > 1 && el("p", { class: "run-name" }, run.file),
     ),
     counts(layer, address),
-    ribbonFigure(layer),
+    ribbonFigure(layer, roomy ? 84 : 56),
     el(
       "div",
       { class: "strip-thumbs" },
-      layer.exemplars.map((filter) => filterThumb(number_, layer, filter, 64)),
+      layer.exemplars.slice(0, roomy ? 6 : 8).map((filter) => filterThumb(number_, layer, filter, roomy ? 92 : 64)),
     ),
   );
 }
@@ -110,9 +125,9 @@ function counts(layer, address) {
   );
 }
 
-function ribbonFigure(layer) {
+function ribbonFigure(layer, height) {
   if (!layer.ribbon) return el("p", { class: "missing strip-ribbon" }, "no quantiles kept: quantiles=True");
-  const { chart, low, high } = ribbon(layer.ribbon, 300, 56, `quantiles of the filters of ${layer.name}`);
+  const { chart, low, high } = ribbon(layer.ribbon, 300, height, `quantiles of the filters of ${layer.name}`);
   return el(
     "div",
     { class: "strip-ribbon" },

@@ -1,0 +1,53 @@
+"""Whole pictures of the samples that have a hit."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.networks import datasets, images, network
+
+import fastconv
+
+OPTIONS = {"batch_size": 4, "topk": 2, "progress": False, "layers": ["0", "5"]}
+
+
+def test_they_are_kept_of_samples_with_hits_and_show_them(tmp_path):
+    data = (torch.rand(30, 3, 250, 240, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    layer = torch.nn.Conv2d(3, 2, 5)
+    run = fastconv.extract(layer, data, tmp_path / "run.h5", **{**OPTIONS, "layers": None})
+    hits = set(run[run.layers[0]].topk.sample.flatten().tolist())
+    assert 0 < len(hits) <= 4
+    for sample in range(30):
+        picture = run.thumbnail(sample)
+        assert (picture is not None) == (sample in hits)
+        if picture is not None:
+            assert picture.shape == (84, 80, 3) and picture.dtype == np.uint8  # a third
+            corner = data[sample, :, :3, :3].double().mean((1, 2))
+            np.testing.assert_allclose(picture[0, 0], corner, atol=0.51)
+
+
+@pytest.mark.parametrize("asked", [None, True])
+def test_shards_have_those_of_the_whole(asked, tmp_path):
+    model, data = network(), images(30)
+    fastconv.extract(model, data, tmp_path / "whole.h5", thumbnails=asked, **OPTIONS).close()
+    shards = [tmp_path / f"{i}.h5" for i in range(3)]
+    for i, shard in enumerate(shards):
+        fastconv.extract(model, data, shard, shard=(i, 3), thumbnails=asked, **OPTIONS).close()
+    fastconv.merge(shards, tmp_path / "merged.h5").close()
+    whole, merged = datasets(tmp_path / "whole.h5"), datasets(tmp_path / "merged.h5")
+    assert any("thumbnails" in name for name in whole)
+    assert whole.keys() == merged.keys()
+    assert [name for name in whole if whole[name] != merged[name]] == []
+
+
+def test_large_data_sets_and_other_signals_keep_none(tmp_path):
+    many = torch.rand(1025, 1, 6, 6)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
+    run = fastconv.extract(model, many, tmp_path / "many.h5", progress=False)
+    assert not any(run.thumbnail(i) is not None for i in range(1025))
+    run = fastconv.extract(model, many, tmp_path / "asked.h5", thumbnails=True, progress=False)
+    assert run.thumbnail(int(run["0"].topk.sample[0, 0])) is not None
+    sounds = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3))
+    run = fastconv.extract(
+        sounds, torch.rand(9, 1, 50), tmp_path / "1d.h5", thumbnails=True, progress=False
+    )
+    assert run.thumbnail(0) is None
