@@ -1,6 +1,6 @@
 """Run the notebooks of this folder again, and put their pictures where docs/tutorial.md shows them.
 
-    python examples/execute.py
+python examples/execute.py
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     found = {}
     for cell in notebook.cells:
         tags = [t for t in cell.metadata.get("tags", ()) if t.startswith("picture:")]
-        images = [o.data["image/png"] for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+        data = [output.get("data", {}) for output in cell.get("outputs", ())]
+        images = [one["image/png"] for one in data if "image/png" in one]
         if tags and images:
             found[tags[0].removeprefix("picture:")] = base64.b64decode(images[-1])
     return found

@@ -44,7 +44,7 @@ def by_sample(frame: pd.DataFrame, run: Any) -> pd.DataFrame:
         if name in frame and samples is not None:
             if frame[name].duplicated().any():
                 twice = frame[name][frame[name].duplicated()].iloc[0]
-                raise InputError(f"the table has two rows of {name} {twice!r}; give one a sample")
+                raise InputError(f"the table has two rows of {name} {twice}; give one a sample")
             ordered = frame.set_index(name).reindex(list(samples))
             if ordered.isna().all(axis=None):
                 raise InputError(f"none of the table's {name}s is a sample of the run")

@@ -33,8 +33,8 @@ def misfires(run: Any, *, quantile: float = 0.9, of: str = "max") -> pd.DataFram
 
     Args:
         run: with outcomes=True and samples=True.
-        quantile: a filter fires on a sample where its response lies above this quantile of its
-            responses to all samples.
+        quantile: a filter fires on a sample where its response reaches this quantile of its
+            responses to the correct samples of the same true class, and is not its lowest.
         of: what a response is: the "max" over the positions of a sample, or their "mean".
 
     Returns:
@@ -60,11 +60,10 @@ def misfires(run: Any, *, quantile: float = 0.9, of: str = "max") -> pd.DataFram
     for layer in run.layers:
         for block in blocks(summary(run[layer], of)[used]):
             rows = block.samples
-            fires = block.values > _quantile(block.values, quantile)
             for value, name in zip(mistaken_for, names, strict=True):
                 wrong = ~right[rows] & (said[rows] == value)
                 if wrong.any():
-                    columns = _against(block.values, fires, wrong, right[rows], label[rows])
+                    columns = _against(block.values, wrong, right[rows], label[rows], quantile)
                     table.add(layer, filter=block.filters, **{"class": name}, **columns)
     frame = table.frame().dropna()
     frame["q"] = benjamini_hochberg(frame["p"].to_numpy())
@@ -81,23 +80,25 @@ def _quantile(values: np.ndarray, q: float) -> np.ndarray:
 
 
 def _against(
-    values: np.ndarray, fires: np.ndarray, wrong: np.ndarray, right: np.ndarray, label: np.ndarray
+    values: np.ndarray, wrong: np.ndarray, right: np.ndarray, label: np.ndarray, quantile: float
 ) -> dict[str, np.ndarray]:
     """Wrong samples [n] bool against the right ones of the same label, per filter."""
-    sums = RankSums(1, values.shape[1])
-    tables = []
+    sums, fired, count = RankSums(1, values.shape[1]), np.zeros(values.shape[1]), 0
+    tables, lowest = [], values.min(0)
     for value in np.unique(label[wrong]):
         cases, controls = wrong & (label == value), right & (label == value)
         if not controls.any():
             continue
         rows = np.flatnonzero(cases | controls)
         sums.add(values[rows], cases[None, rows])
+        fires = (values >= _quantile(values[controls], quantile)) & (values > lowest)
         tables.append((fires[cases].sum(0), cases.sum(), fires[controls].sum(0), controls.sum()))
+        fired, count = fired + tables[-1][0], count + cases.sum()
     if not tables:
         return {name: np.full(values.shape[1], np.nan) for name in ("rate", "lift", "p")}
     lift = risk_ratio(tables)
     return {
-        "rate": fires[wrong].mean(0),
+        "rate": fired / count,
         "lift": np.where(np.isnan(lift), 1.0, lift),
         "p": sums.test().p_above[0],
     }

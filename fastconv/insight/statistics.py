@@ -20,20 +20,40 @@ def _stats() -> Any:
 
 
 class RankTest(NamedTuple):
-    """Mann-Whitney or, with strata, van Elteren test of groups of samples against the others."""
+    """Mann-Whitney or, with strata, van Elteren test of groups of samples against the others.
+
+    p-values are of the permutation distribution by its mean, variance and skewness (Pearson's type
+    III; the normal distribution where it is symmetric, as without ties), and never below 1 / number
+    of permutations.
+    """
 
     auroc: np.ndarray  # [G, C] float64, NaN where nothing can be compared
-    z: np.ndarray  # [G, C] standard normal under the null hypothesis
+    z: np.ndarray  # [G, C] of mean 0 and variance 1 under the null hypothesis
+    skewness: np.ndarray  # [G, C] of that
+    log_permutations: np.ndarray  # [G, 1]
 
     @property
     def p(self) -> np.ndarray:
         """Two-sided p-values [G, C]."""
-        return 2 * _stats().norm.sf(np.abs(self.z))
+        tail = np.minimum(self.p_above, _pearson3_sf(-self.z, -self.skewness))
+        return np.clip(2 * tail, self._least, 1)
 
     @property
     def p_above(self) -> np.ndarray:
         """One-sided p-values [G, C]: the group lies above the others."""
-        return _stats().norm.sf(self.z)
+        return np.maximum(_pearson3_sf(self.z, self.skewness), self._least)
+
+    @property
+    def _least(self) -> np.ndarray:
+        return np.exp(-self.log_permutations)
+
+
+def _pearson3_sf(z: np.ndarray, skewness: np.ndarray) -> np.ndarray:
+    """Survival function of the standardised Pearson type III (shifted gamma) distribution."""
+    known = np.isfinite(z)
+    found = np.full(z.shape, np.nan)
+    found[known] = _stats().pearson3.sf(z[known], skewness[known])
+    return found
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -73,6 +93,8 @@ class RankSums:
         self._u = np.zeros((groups, filters))
         self._pairs = np.zeros((groups, 1))
         self._variance = np.zeros((groups, filters))
+        self._third = np.zeros((groups, filters))  # central moment
+        self._log_permutations = np.zeros((groups, 1))
 
     def add(self, values: np.ndarray, members: np.ndarray) -> None:
         """Add a stratum: values [n, C], members [G, n] bool."""
@@ -83,19 +105,35 @@ class RankSums:
             return
         ranked = ranks(values)
         u = members.astype(np.float64) @ ranked - inside * (inside + 1) / 2
-        spread = ((ranked - (count + 1) / 2) ** 2).sum(0)  # less than (n^3 - n) / 12 with ties
+        centred = ranked - (count + 1) / 2
+        spread = (centred**2).sum(0)  # less than (n^3 - n) / 12 with ties
         weight = 1 / (count + 1)
         compared = pairs > 0
         self._u += np.where(compared, u, 0) * weight
         self._pairs += pairs * weight
         self._variance += pairs * spread / (count * (count - 1)) * weight**2
+        if count > 2:
+            lean = (centred**3).sum(0)  # 0 without ties
+            share = pairs * (count - 2 * inside) / (count * (count - 1) * (count - 2))
+            self._third += share * lean * weight**3
+        self._log_permutations += _log_choices(count, inside)
 
     def test(self) -> RankTest:
         """The test of all strata together."""
+        deviation = np.sqrt(self._variance)
         with np.errstate(divide="ignore", invalid="ignore"):
             return RankTest(
-                self._u / self._pairs, (self._u - self._pairs / 2) / np.sqrt(self._variance)
+                self._u / self._pairs,
+                (self._u - self._pairs / 2) / deviation,
+                self._third / deviation**3,
+                self._log_permutations,
             )
+
+
+def _log_choices(count: int, chosen: np.ndarray) -> np.ndarray:
+    """Logarithm of the number of ways to choose so many of `count`."""
+    gammaln = library("scipy.special", "insight").gammaln
+    return gammaln(count + 1) - gammaln(chosen + 1) - gammaln(count - chosen + 1)
 
 
 def rank_test(

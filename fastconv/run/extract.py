@@ -102,7 +102,7 @@ def extract(
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
         thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
-            where the data set has at most 1,024 samples. These samples are read once more.
+            where those of all samples have at most 32 MiB. These samples are read once more.
         forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of

@@ -17,6 +17,7 @@ from fastconv.measure.layer_state import LayerState
 from fastconv.run.fingerprint import require_equal
 from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
+from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
@@ -164,7 +165,9 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
 
 def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
     """Pictures of the samples that are still among the best."""
-    if not _options(runs[0]).thumbnails:
+    config, options = runs[0].config, _options(runs[0])
+    length, size = config["fingerprint"]["data"]["length"], config["input_size"]
+    if not size or not are_kept(options, length, size):
         return {}
     best: set[int] = set()
     for name in runs[0].layers:

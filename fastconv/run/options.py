@@ -14,7 +14,6 @@ from fastconv.format.result import NORMALIZED_ON_READING
 from fastconv.ops.channel_normalize import MODES
 from fastconv.store.schema import MAP_DTYPES
 
-FEW = 1024  # samples of a data set up to which thumbnails are kept by default
 STAGES = ("conv", "norm", "act")
 ORDERS = ("largest", "smallest")
 
@@ -42,7 +41,7 @@ class Options:
     output: str | int | None = None  # where the class scores are in the output
     columns: tuple[str, ...] = ()  # of the data set
     conditions: dict[str, dict[str, Any]] | None = None  # name: what identifies the change
-    thumbnails: bool = False
+    thumbnails: bool | None = False  # None: where they are small
 
     @classmethod
     def create(cls, *, length: int, **given: Any) -> Options:
@@ -62,9 +61,8 @@ class Options:
         dispatch.check_name(given["backend"])
         given["quantiles"] = given["quantiles"] and given["stats"]
         given["patches"] = given["patches"] and given["topk"] > 0
-        if given.get("thumbnails") is None:
-            given["thumbnails"] = length <= FEW
-        given["thumbnails"] = given["thumbnails"] and given["patches"]
+        if not given["patches"]:
+            given["thumbnails"] = False
         given["maps"] = _map_samples(given["maps"], length)
         _check_normalize(given)
         given["dtype"] = _dtype_name(given["dtype"])

@@ -30,7 +30,6 @@ def finished(out: Path, job: Job) -> Run:
     )
     if not job.source.skip and run.samples is not None:
         refuse_skipped(run.samples.skipped, out)
-    run.close()
     remove_parts(out)  # of a process that was killed between naming the file and removing them
     return run
 
@@ -50,8 +49,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
     table = recording.sample_table(job.source.keys())
-    if job.options.thumbnails:
-        table.thumbnails = thumbnails(job, recording.hit_samples())
+    table.thumbnails = thumbnails(job, recording.hit_samples())
     write_run(
         out,
         job.config(),

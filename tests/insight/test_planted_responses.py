@@ -29,8 +29,8 @@ def test_a_filter_that_turning_leaves_alone_and_an_oriented_one(tmp_path):
     for condition in run.conditions[1:]:
         round_, oriented = table.loc[condition, 0], table.loc[condition, 1]
         for score in ("invariance", "rank_correlation", "topk_overlap"):
-            assert round_[score] > oriented[score] + 0.2
-        assert round_["invariance"] > 0.8
+            assert round_[score] > oriented[score]
+        assert round_["invariance"] > 0.9
     oriented = table.xs(1, level="filter")["invariance"]
     assert oriented["rot10"] > oriented["rot45"]
 
@@ -45,9 +45,8 @@ def pictures(count, seed):
         y, x = at[:, None] - rng.integers(10, 14), at[None] - rng.integers(10, 14)
         radius = np.maximum(abs(y), abs(x))
         figure = radius < 9 if shape[i] else (radius < 9) & ((abs(y) > 4) | (abs(x) > 4))
-        stripes = ((at + rng.integers(4)) // 2 % 2)[:, None if texture[i] else slice(None)]
-        stripes = stripes if texture[i] else stripes[None]
-        found[i, 0] = figure * (0.4 + 0.6 * np.broadcast_to(stripes, (24, 24)))
+        stripes = (at + rng.integers(4)) // 2 % 2
+        found[i, 0] = figure * (0.75 + 0.25 * (stripes[:, None] if texture[i] else stripes[None]))
     return torch.from_numpy(found), torch.from_numpy(shape), torch.from_numpy(texture)
 
 
@@ -84,6 +83,6 @@ def test_a_net_of_textures_and_a_net_of_shapes(tmp_path):
         )
         assert run.outcomes["correct"].mean() > 0.95
         table = fastconv.insight.responses(run)
-        kept[name] = table.groupby("condition")["rank_correlation"].median()
+        kept[name] = table.groupby("condition")["invariance"].median()
     assert kept["texture"]["shuffle"] > kept["texture"]["outline"] + 0.1
     assert kept["shape"]["outline"] > kept["shape"]["shuffle"] + 0.1

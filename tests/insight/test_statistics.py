@@ -1,5 +1,7 @@
 """Statistics of many filters against scipy, scikit-learn and statsmodels on the same arrays."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -28,24 +30,42 @@ def test_ranks_are_those_of_scipy(values):
     assert np.array_equal(statistics.ranks(values), stats.rankdata(values, axis=0))
 
 
+def asymptotic(a, b, alternative):
+    return stats.mannwhitneyu(
+        a, b, alternative=alternative, use_continuity=False, method="asymptotic"
+    ).pvalue
+
+
 def test_auroc_and_its_p_value(values, members):
     test = statistics.rank_test(values, members)
+    tied = len(np.unique(values)) < values.size
     values = values.astype(float)  # scipy computes in the dtype given
     for g, member in enumerate(members):
         expected = [roc_auc_score(member, column) for column in values.T]
         np.testing.assert_allclose(test.auroc[g], expected, **EXACT)
-        u = stats.mannwhitneyu(
-            values[member], values[~member], use_continuity=False, method="asymptotic"
-        )
-        np.testing.assert_allclose(test.p[g], u.pvalue, **EXACT)
-        above = stats.mannwhitneyu(
-            values[member],
-            values[~member],
-            alternative="greater",
-            use_continuity=False,
-            method="asymptotic",
-        )
-        np.testing.assert_allclose(test.p_above[g], above.pvalue, **EXACT)
+        both = asymptotic(values[member], values[~member], "two-sided")
+        np.testing.assert_allclose(2 * stats.norm.sf(abs(test.z[g])), both, **EXACT)
+        if not tied:  # the distribution is symmetric
+            np.testing.assert_allclose(test.p[g], both, **EXACT)
+            above = asymptotic(values[member], values[~member], "greater")
+            np.testing.assert_allclose(test.p_above[g], above, **EXACT)
+
+
+def test_skewness_is_that_of_all_permutations():
+    values = np.array([0.0, 0, 0, 0, 0, 0, 0, 1, 3, 3])[:, None]
+    member = np.arange(10) >= 7
+    sums = [stats.rankdata(values)[list(chosen)].sum() for chosen in combinations(range(10), 3)]
+    test = statistics.rank_test(values, member[None])
+    assert test.skewness[0, 0] == pytest.approx(stats.skew(sums), abs=1e-9)
+    assert np.exp(test.log_permutations[0, 0]) == pytest.approx(len(sums))
+    assert test.p_above[0, 0] == pytest.approx(1 / len(sums), rel=1)  # exactly: the highest sum
+
+
+def test_a_filter_that_fires_by_chance_on_few_samples_is_not_significant():
+    """One firing in a stratum with one member of 41 has a probability of 1/41."""
+    values, member = np.zeros((41, 1)), np.zeros((1, 41), bool)
+    values[5] = member[0, 5] = 1
+    assert statistics.rank_test(values, member).p_above[0, 0] == pytest.approx(1 / 41, rel=0.15)
 
 
 def test_stratified_auroc_is_its_definition(values, members):

@@ -195,19 +195,24 @@ def test_entanglement_of_stages_and_passes():
 
 
 @pytest.mark.parametrize("table", ["classes", "outcomes", "misfires", "biases"])
-def test_nothing_is_found_in_noise(table):
-    """Under the null hypothesis at most 5 % of the rows are called at q < 0.05."""
+@pytest.mark.parametrize("silent", [0.5, 0.97])
+def test_nothing_is_found_in_noise(table, silent):
+    """Under the null hypothesis at most 5 % of the rows are called at q < 0.05.
+
+    Also of filters that are silent on almost all samples.
+    """
     called = rows = 0
     for draw in range(200):
         rng = np.random.default_rng(draw)
         labels = rng.integers(0, 3, 90)
         said = np.where(rng.random(90) < 0.15, rng.integers(0, 3, 90), labels)
-        values = np.maximum(rng.normal(size=(90, 12)), 0.0).astype(np.float32)
+        threshold = stats.norm.ppf(silent)
+        values = np.maximum(rng.normal(size=(90, 12)), threshold).astype(np.float32)
         run = Run({"a": values}, labels, outcomes(labels, said, rng.random(90)))
         given = (rng.integers(0, 2, 90),) if table == "biases" else ()
         frame = getattr(insight, table)(run, *given)
         called, rows = called + (frame["q"] < 0.05).sum(), rows + len(frame)
-    assert rows > 200 * 12 * 0.9
+    assert rows > 200 * 12 * 0.8
     assert called <= 0.05 * rows
 
 

@@ -40,8 +40,8 @@ def test_shards_have_those_of_the_whole(asked, tmp_path):
 
 
 def test_large_data_sets_and_other_signals_keep_none(tmp_path):
-    many = torch.rand(1025, 1, 6, 6)
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
+    many = torch.rand(1025, 1, 110, 110)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, 50))
     run = fastconv.extract(model, many, tmp_path / "many.h5", progress=False)
     assert not any(run.thumbnail(i) is not None for i in range(1025))
     run = fastconv.extract(model, many, tmp_path / "asked.h5", thumbnails=True, progress=False)
