@@ -23,7 +23,7 @@ class TarShards(MediaDataset):
 
     Of `0001.jpg`, `0001.cls`, `0001.json` the first one of a known format is the input, and a
     whole number in `.cls` the label. Only the headers are read beforehand, and where each sample
-    lies is kept: about 100 bytes a sample.
+    lies is kept: about 120 bytes a sample.
 
     Args:
         shards: the tar files, in order.

@@ -174,9 +174,13 @@ def test_files_lie_in_a_folder_per_layer(odd_run, tmp_path):
     folder = tmp_path / "deep" / "figures"
     made = fastconv.export.figures(odd_run, folder, layers=["one", "non*"])
     found = {path.relative_to(folder).as_posix() for path in made}
-    expected = {f"layers/one/{n}.png" for n in ("kernels", "filters", "statistics", "maps")}
-    expected |= {f"layers/none/{n}.png" for n in ("filters", "statistics", "maps")}
-    assert found == expected | {"network.png", "layers/one/surfaces.png"}
+    both = ("filters", "statistics", "maps", "classes")  # the samples have labels
+    expected = {f"layers/{layer}/{n}.png" for layer in ("one", "none") for n in both}
+    assert found == expected | {
+        "network.png",
+        "layers/one/kernels.png",
+        "layers/one/surfaces.png",
+    }
     assert {path for path in folder.rglob("*") if path.is_file()} == set(made)
 
 
