@@ -79,7 +79,8 @@ class ReducedInputs:
         shown = channels_first(pictures, images=self._images)
         rows = self.rows(hits.sample)
         where = windows(hits.start, size, self._extent)
-        done = self._known.reshape(len(self._known), -1).all(axis=1)  # shown as a whole before
+        flat = self._known.reshape(len(self._known), -1)
+        done = np.logical_and.reduce(flat, axis=1)  # shown as a whole before
         for picture, row, (inside, there) in zip(shown, rows, where, strict=True):
             if not done[row]:  # what others have shown stays as it is
                 known = self._known[row][there]
