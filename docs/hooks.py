@@ -13,7 +13,7 @@ MARK = "<!-- command line -->"  # replaced by the help of every command
 
 
 def on_config(config: Any) -> Any:
-    """Leave out the pages of `nav` that do not exist."""
+    """Leave out the pages of `nav` that do not exist, and list those of a folder."""
     config["nav"] = _existing(config["nav"])
     return config
 
@@ -24,7 +24,11 @@ def _existing(entries: list) -> list:
         ((title, where),) = entry.items()
         if isinstance(where, list):
             where = _existing(where)
-        if where if isinstance(where, list) else (DOCS / where).exists():
+        elif where.endswith("/"):
+            where = [f"{where}{page.name}" for page in sorted((DOCS / where).glob("*.md"))]
+        elif not (DOCS / where).exists():
+            continue
+        if where:
             kept.append({title: where})
     return kept
 

@@ -21,9 +21,10 @@ import h5py
 import numpy as np
 
 from fastconv.errors import FileFormatError, OutputError
-from fastconv.format.result import LayerInfo, LayerResult
+from fastconv.format.result import LayerInfo, LayerResult, Pictures
 from fastconv.store import codec, lock
 from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
+from fastconv.store.distinct import distinct_hits
 from fastconv.store.schema import maps_folder
 
 _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
@@ -74,10 +75,7 @@ class Part:
                 return result
             result.topk = {name: data[()] for name, data in group.get("topk", {}).items()}
             if "pictures" in group:
-                filled = result.topk["sample"] >= 0
-                pictures = group["pictures"][()]
-                result.patches = np.zeros((*filled.shape, *pictures.shape[1:]), pictures.dtype)
-                result.patches[filled] = pictures
+                result.patches = Pictures(group["pictures"][()], group["picture_of"][()])
             return result
 
     def rows(self, name: str) -> np.ndarray | None:
@@ -156,7 +154,9 @@ class PartWriter:
             for name, value in result.topk.items():
                 group[f"topk/{name}"] = value
             if result.patches is not None:
-                group["pictures"] = result.patches[result.topk["sample"] >= 0]
+                found = distinct_hits(result.topk, result.patch_plan)
+                group["pictures"] = result.patches[found.filter, found.rank]
+                group["picture_of"] = found.row
 
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""

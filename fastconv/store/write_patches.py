@@ -80,7 +80,7 @@ class ReducedInputs:
         rows = self.rows(hits.sample)
         where = windows(hits.start, size, self._extent)
         flat = self._known.reshape(len(self._known), -1)
-        done = np.all(flat, axis=1, keepdims=True)[:, 0]  # shown as a whole before
+        done = np.logical_and.reduce(flat, axis=1)  # shown as a whole before
         for picture, row, (inside, there) in zip(shown, rows, where, strict=True):
             if not done[row]:  # what others have shown stays as it is
                 known = self._known[row][there]
