@@ -223,6 +223,11 @@ class Run:
     def __repr__(self) -> str:
         return f"<fastconv.Run {self.path}: {len(self)} layers>"
 
+    def _repr_html_(self) -> str:
+        from fastconv.draw.notebook import run_html
+
+        return run_html(self)
+
     def __reduce__(self) -> tuple[type[Run], tuple[Path | str]]:
         return Run, (self.path,)
 
