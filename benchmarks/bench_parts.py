@@ -72,7 +72,8 @@ def main() -> None:
     for count in parser.parse_args().parts:
         with tempfile.TemporaryDirectory() as folder:
             for step in (make_parts, assemble):
-                process = multiprocessing.Process(target=step, args=(count, Path(folder) / "run.h5"))
+                given = (count, Path(folder) / "run.h5")
+                process = multiprocessing.Process(target=step, args=given)
                 process.start()
                 process.join()
                 assert process.exitcode == 0

@@ -32,10 +32,10 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
-        if isinstance(model, torch.export.ExportedProgram):
-            raise InputError("an exported program is no nn.Module: give what its .module() returns")
         if not isinstance(model, nn.Module):
-            raise InputError(f"the model must be an nn.Module, got a {type(model).__name__}")
+            kind = type(model).__name__
+            remedy = "; give what its .module() returns" if kind == "ExportedProgram" else ""
+            raise InputError(f"the model must be an nn.Module, got a {kind}{remedy}")
         self.module: nn.Module = getattr(model, "_orig_mod", model)
         self._forward = forward
         self.written: list[tuple[Tensor, Tensor]] = []  # what its forward changes, and as it was

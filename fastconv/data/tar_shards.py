@@ -77,7 +77,7 @@ def _samples(shard: Path) -> Iterator[tuple[tarfile.TarInfo, Format, int | None]
         chosen = label = None
         for member, number in members:
             label = number if label is None else label
-            if chosen is None and (format := format_of(Path(f"_.{_suffix(member.name)}"))):
+            if chosen is None and (format := format_of(f"_.{_suffix(member.name)}")):
                 chosen = (member, format)
         if chosen is not None:
             yield *chosen, label

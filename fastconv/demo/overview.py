@@ -96,11 +96,11 @@ def _layer(page: _Page, top: float, layer: Layer, columns: int) -> None:
         f"{int(stats['dead'].sum())} filters are dead"
     )
     page.text(MARGIN + 0.115 * len(info.name) + 0.3, top + 0.24, facts, size=9.5, color=MUTED)
-    chosen = most_selective(layer)[:columns]
-    edges, curves = densities(layer, chosen)
-    for i, number in enumerate(chosen.tolist()):
+    shown = most_selective(layer)[:columns]
+    edges, density = densities(layer, shown)
+    for i, number in enumerate(shown):
         x = MARGIN + i * (CARD_WIDTH + GAP)
-        _filter(page, x, top + LAYER_HEAD, layer, number, (edges, curves[i]))
+        _filter(page, x, top + LAYER_HEAD, layer, int(number), (edges, density[i]))
 
 
 def _filter(
@@ -116,7 +116,7 @@ def _filter(
     x, y = x + PAD, y + PAD
     stats = layer.stats
     if layer.weight is not None:
-        page.image(x, y, WEIGHT, kernel_pictures(layer.weight[[number]])[0])
+        page.image(x, y, WEIGHT, kernel_pictures(layer.weight[[number]], _rgb(CARD))[0])
     words = x + WEIGHT + PAD
     page.text(words, y + 0.13, f"filter {number}", size=9, weight="bold")
     page.text(words, y + 0.31, f"mean {stats['mean'][number]:.2f}", size=7.5, color=MUTED)

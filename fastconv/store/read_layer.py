@@ -13,6 +13,7 @@ from fastconv.format.patch_plan import PatchPlan
 from fastconv.format.quantiles import quantiles
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
+from fastconv.store.filter import Filter
 from fastconv.store.open_file import OpenFile
 from fastconv.store.read_group import KEPT_BY, ArrayGroup
 from fastconv.store.read_hits import Hits
@@ -241,16 +242,6 @@ class Layer:
         arrays.group  # noqa: B018 - raises when they were not kept
         return SampleSummaries(arrays)
 
-    def filter(self, index: int) -> Filter:
-        """One filter, which shows itself in notebooks.
-
-        Raises:
-            InputError: the layer has no such filter.
-        """
-        if not 0 <= index < self.info.channels:
-            raise InputError(f"{self.name} has filters 0 to {self.info.channels - 1}, got {index}")
-        return Filter(self, index)
-
     @property
     def map_samples(self) -> np.ndarray:
         """[n] int64: the samples whose maps were kept."""
@@ -332,51 +323,21 @@ class Layer:
         rank = len(kernel) if kernel is not None else len(self.info.size)
         return self._arrays("weights", {"weight": schema.weight_field(rank)})
 
-    def _repr_html_(self) -> str:
+    def __getitem__(self, index: int) -> Filter:
+        """One filter."""
+        return Filter(self, index)
+
+    def __len__(self) -> int:
+        """How many filters it has."""
+        return self.info.channels
+
+    def __iter__(self) -> Iterator[Filter]:
+        return (Filter(self, i) for i in range(len(self)))
+
+    def _repr_html_(self) -> str | None:
         from fastconv.draw.notebook import layer_html
 
         return layer_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Layer, (self._file, self.info, self._path, self.under)
-
-
-class Filter:
-    """One filter of a `Layer`: what the layer holds of it.
-
-    Attributes:
-        layer: the layer.
-        index: its number there.
-    """
-
-    def __init__(self, layer: Layer, index: int) -> None:
-        self.layer, self.index = layer, index
-
-    @property
-    def weight(self) -> np.ndarray | None:
-        """[C_in/groups, *kernel] float32; None where the layer has no weight."""
-        weight = self.layer.weight
-        return None if weight is None else weight[self.index]
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        """Every statistic of `Layer.stats`, a number each."""
-        return {name: values[self.index].item() for name, values in self.layer.stats.items()}
-
-    @property
-    def topk(self) -> Hits:
-        """Its hits, best first: the arrays of `Layer.topk` without their first dimension."""
-        return Hits(*(values[self.index] for values in self.layer.topk))
-
-    @property
-    def patches(self) -> np.ndarray:
-        """Their pictures: [k, h, w, 3] uint8, or [k, C_in, *size] float32."""
-        return self.layer.patches[self.index]
-
-    def __repr__(self) -> str:
-        return f"<fastconv filter {self.index} of {self.layer.name}>"
-
-    def _repr_html_(self) -> str:
-        from fastconv.draw.notebook import filter_html
-
-        return filter_html(self.layer, self.index)

@@ -67,7 +67,9 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, v
         np.add.at(histogram[c], bins, 1)
     images = rank == 2 and in_channels in (1, 3) if images is None else images
     topk = _topk(info, values, k)
-    plan = PatchPlan.create(info, tuple(f.size + n for f, n in zip(info.fields, info.size)))  # noqa: B905
+    positions = info.size or (0,) * len(info.fields)  # without any: it sees the whole input
+    extent = tuple(f.size + n for f, n in zip(info.fields, positions, strict=True))
+    plan = PatchPlan.create(info, extent)
     channels_of_input = None if images else in_channels
     patches = cut_patches(plan, topk, synthetic_inputs(plan, samples, channels_of_input, rng))
     result = LayerResult(

@@ -252,21 +252,3 @@ def test_an_outcome_of_another_length_is_refused(tmp_path, outcome):
     with pytest.raises(InputError, match=r"outcomes/confidence must have one value for each of 11"):
         write_run(tmp_path / "run.h5", {}, [], samples=table)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_filter_is_what_its_layer_holds_of_it():
-    with fastconv.open(ARCHIVE) as run:
-        layer, one = run["conv1"], run["conv1"].filter(1)
-        np.testing.assert_array_equal(one.weight, layer.weight[1])
-        np.testing.assert_array_equal(one.topk.box, layer.topk.box[1])
-        np.testing.assert_array_equal(one.patches, layer.patches[1])
-        assert one.stats["mean"] == layer.stats["mean"][1] and one.stats["dead"] is False
-        with pytest.raises(InputError, match="has filters 0 to 2, got 3"):
-            layer.filter(3)
-
-
-def test_notebooks_show_runs_layers_and_filters():
-    with fastconv.open(ARCHIVE) as run:
-        for shown in (run, run["conv1"], run["conv1"].condition("rot/15"), run["a/b#1"].filter(0)):
-            page = shown._repr_html_()
-            assert page.startswith("<div>") and "<script" not in page and len(page) < 500_000
