@@ -66,16 +66,14 @@ def datasets(path: Path) -> int:
 
 def write_again(path: Path, rounds: int) -> float:
     """Median seconds to write everything again from memory."""
-    with fastconv.open(path) as run:
+    seconds, again = [], path.with_name("again.h5")
+    with fastconv.open(path) as run, freed_memory_kept():
         results = [run[name].result() for name in run.layers]
         for result in results:
             result.patches = result.patches[()]
-        config, samples = run.config, run.samples
-    seconds = []
-    with freed_memory_kept():
         for _ in range(rounds):
             began = time.perf_counter()
-            write_run(path.with_name("again.h5"), config, results, samples=samples, overwrite=True)
+            write_run(again, run.config, results, samples=run.samples, overwrite=True)
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
 
