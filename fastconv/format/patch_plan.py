@@ -54,7 +54,7 @@ Window = tuple[slice, ...]
 def windows(
     starts: np.ndarray, size: Sequence[int], extent: Sequence[int]
 ) -> list[tuple[Window, Window]]:
-    """Slices of pictures that start at [m, D]: their part inside the reduced input, and its place."""
+    """Slices of pictures starting at [m, D]: their part inside the reduced input, and its place."""
     low = np.clip(starts, 0, extent)
     high = np.clip(starts + np.asarray(size), 0, extent)
     ends = (low - starts, high - starts, low, high)

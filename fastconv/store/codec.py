@@ -233,7 +233,7 @@ class ChunkWriter:
         self._dataset.id.write_direct_chunk(offset, data, mask)
 
     def chunks_checksum(self) -> int:
-        """The checksum that `chunks_checksum` computes, once everything is stored."""
+        """The value of `chunks_checksum` for the dataset, once everything is stored."""
         return deflate.crc32(self._checksums)
 
     def _submit(self, rows: np.ndarray) -> None:
