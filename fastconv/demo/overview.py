@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from fastconv.draw.weights import kernel_pictures
+from fastconv.export.summary import densities, most_selective
 from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run
 
@@ -94,18 +96,11 @@ def _layer(page: _Page, top: float, layer: Layer, columns: int) -> None:
         f"{int(stats['dead'].sum())} filters are dead"
     )
     page.text(MARGIN + 0.115 * len(info.name) + 0.3, top + 0.24, facts, size=9.5, color=MUTED)
-    curves = _densities(layer)
-    for i, number in enumerate(_most_selective(layer)[:columns]):
+    shown = most_selective(layer)[:columns]
+    edges, density = densities(layer, shown)
+    for i, number in enumerate(shown):
         x = MARGIN + i * (CARD_WIDTH + GAP)
-        _filter(page, x, top + LAYER_HEAD, layer, int(number), curves)
-
-
-def _most_selective(layer: Layer) -> np.ndarray:
-    """Filters by their strongest hit, in standard deviations above the mean."""
-    stats = layer.stats
-    spread = np.where(stats["std"] > 0, stats["std"], np.inf)
-    height = (layer.topk.values[:, 0] - stats["mean"]) / spread
-    return np.argsort(-np.nan_to_num(height, nan=-np.inf), kind="stable")
+        _filter(page, x, top + LAYER_HEAD, layer, int(number), (edges, density[i]))
 
 
 def _filter(
@@ -114,14 +109,14 @@ def _filter(
     y: float,
     layer: Layer,
     number: int,
-    curves: tuple[np.ndarray, np.ndarray],
+    curve: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """A card: weights and numbers, the strongest patches, the distribution of the values."""
     page.card(x, y, CARD_WIDTH, CARD_HEIGHT)
     x, y = x + PAD, y + PAD
     stats = layer.stats
     if layer.weight is not None:
-        page.image(x, y, WEIGHT, _weight_picture(layer.weight[number]))
+        page.image(x, y, WEIGHT, kernel_pictures(layer.weight[[number]], _rgb(CARD))[0])
     words = x + WEIGHT + PAD
     page.text(words, y + 0.13, f"filter {number}", size=9, weight="bold")
     page.text(words, y + 0.31, f"mean {stats['mean'][number]:.2f}", size=7.5, color=MUTED)
@@ -129,7 +124,7 @@ def _filter(
     y += WEIGHT + PAD
     page.image(x, y, PATCHES, _patch_block(layer, number))
     y += PATCHES + PAD
-    _curve(page, x, y, curves[0], curves[1][number], layer.topk.values[number])
+    _curve(page, x, y, *curve, layer.topk.values[number])
 
 
 def _curve(
@@ -153,20 +148,6 @@ def _curve(
     page.text(x + share * PATCHES, y + CURVE + 0.09, "0", size=6.5, color=MUTED, ha="center")
 
 
-def _densities(layer: Layer, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Histograms [C, bins] over equal bins that all filters of the layer share; 0 is an edge."""
-    counts, edges = layer.histogram
-    stats = layer.stats
-    low, high = min(float(np.nanmin(stats["min"])), 0.0), max(float(np.nanmax(stats["max"])), 0.0)
-    step = max(high - low, 1e-12) / bins
-    shared = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
-    # the values of a fine bin lie anywhere in it: share them out by its overlap with the wide ones
-    fine = np.clip(edges, shared[0], shared[-1])
-    below = np.concatenate([np.zeros((len(counts), 1)), counts.cumsum(1)], 1)
-    at = np.stack([np.interp(shared, fine, row) for row in below])
-    return shared, np.diff(at, axis=1)
-
-
 def _patch_block(layer: Layer, number: int, rows: int = 3) -> np.ndarray:
     """The strongest patches [H, W, 3] uint8, row by row, framed."""
     patches = layer.patches[number]  # [k, h, w, 3]
@@ -182,28 +163,6 @@ def _patch_block(layer: Layer, number: int, rows: int = 3) -> np.ndarray:
             tile = patches[rank].repeat(zoom, 0).repeat(zoom, 1)
             block[y : y + height * zoom, x : x + width * zoom] = tile
     return block
-
-
-def _weight_picture(weight: np.ndarray) -> np.ndarray:
-    """[C, h, w] weights [H, W, 3] in 0 ... 1: in colour for 3 channels, else one tile a channel."""
-    scaled = weight / max(float(np.abs(weight).max()), 1e-12)
-    if len(weight) == 3:
-        return np.moveaxis(scaled, 0, -1) / 2 + 0.5
-    side = int(np.ceil(len(weight) ** 0.5))
-    gap = 1 if side > 1 else 0
-    height, width = weight.shape[1] + gap, weight.shape[2] + gap
-    picture = np.tile(np.array(_rgb(CARD)) / 255, (side * height - gap, side * width - gap, 1))
-    for i, kernel in enumerate(scaled):
-        y, x = i // side * height, i % side * width
-        picture[y : y + weight.shape[1], x : x + weight.shape[2]] = _diverging(kernel)
-    return picture
-
-
-def _diverging(values: np.ndarray) -> np.ndarray:
-    """-1 blue, 0 white, 1 red."""
-    ends = np.array([_rgb("#2459b8"), _rgb("#c8342b")]) / 255
-    colour = ends[(values > 0).astype(int)]
-    return 1 + (colour - 1) * np.abs(values)[..., None]
 
 
 def _legend(page: _Page) -> None:

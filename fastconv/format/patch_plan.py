@@ -1,4 +1,4 @@
-"""Where the pictures of a layer's hits come from: which part of the input, reduced how far."""
+"""Plans of the pictures of hits: which part of the input they show, and how far reduced."""
 
 from __future__ import annotations
 
@@ -48,17 +48,20 @@ class PatchPlan:
         return np.floor_divide(first, self.factor)
 
 
-def window(
-    start: Sequence[int], size: Sequence[int], extent: Sequence[int]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The part of a picture that lies inside the reduced input, and where it lies there."""
-    inside, there = [], []
-    for a, n, end in zip(start, size, extent, strict=True):
-        low, high = min(max(a, 0), end), max(min(a + n, end), 0)
-        low, high = (low, high) if low < high else (0, 0)
-        inside.append(slice(low - a, high - a) if low < high else slice(0, 0))
-        there.append(slice(low, high))
-    return tuple(inside), tuple(there)
+Window = tuple[slice, ...]
+
+
+def windows(
+    starts: np.ndarray, size: Sequence[int], extent: Sequence[int]
+) -> list[tuple[Window, Window]]:
+    """Slices of pictures starting at [m, D]: their part inside the reduced input, and its place."""
+    low = np.clip(starts, 0, extent)
+    high = np.clip(starts + np.asarray(size), 0, extent)
+    ends = (low - starts, high - starts, low, high)
+    return [
+        (tuple(map(slice, a, b)), tuple(map(slice, c, d)))
+        for a, b, c, d in zip(*(end.tolist() for end in ends), strict=True)
+    ]
 
 
 def channels_first(pictures: np.ndarray, *, images: bool) -> np.ndarray:

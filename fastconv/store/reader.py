@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What made the run: options, versions, hashes."""
+        """Options, versions and hashes that made the run."""
         run = self._file.group("run")
         with self._file.reading():
             config = json.loads(self._file.guard.text(run, "config_json"))
@@ -219,6 +219,11 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str | None:
+        from fastconv.draw.notebook import run_html
+
+        return run_html(self)
 
     def __repr__(self) -> str:
         return f"<fastconv.Run {self.path}: {len(self)} layers>"

@@ -12,13 +12,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("which", "picture", "samples", "layers"),
-    [("digits", "overview.png", 1797, 3), ("photos", "photos.png", 975, 4)],
+    ("which", "picture", "page", "samples", "layers"),
+    [
+        ("digits", "overview.png", "report.html", 1797, 3),
+        ("photos", "photos.png", "photos.html", 975, 4),
+    ],
 )
-def test_demo(tmp_path, capsys, which, picture, samples, layers):
+def test_demo(tmp_path, capsys, which, picture, page, samples, layers):
     assert main(["demo", which, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     assert "everything holds" in text
+    assert f"open {tmp_path / 'out' / page} in a browser" in text.splitlines()[-1]
+    assert (tmp_path / "out" / page).read_text("utf-8").startswith("<!doctype html>")
     with fastconv.open(tmp_path / "out" / f"{which}.h5") as run:
         assert run.layers == [f"conv{i + 1}" for i in range(layers)]
         assert run.samples.count == samples

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fastconv.format.result import Rows
+from fastconv.geometry import FieldMap
 from fastconv.store.writer import write_run
 from helpers import synthetic
 
@@ -33,9 +36,11 @@ def write(path, infos, *, seed=0, labels=3, maps=True, hostile=False, **options)
 
 
 def plain_layers():
+    """Layers of every rank; the last one sees the whole input."""
+    head = synthetic.layer_info("head", 6, rank=0, kind="Linear")
     return [
         synthetic.layer_info("conv1", 40),
         synthetic.layer_info("layer1.0.conv/2#1", 7, rank=1, size=33),
         synthetic.layer_info("volume", 4, rank=3, size=4),
-        synthetic.layer_info("head", 6, rank=0, kind="Linear"),
+        replace(head, fields=(FieldMap.whole(7),) * 2, status="global"),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
 from fastconv.geometry import FieldMap
 from fastconv.histogram import BINS
@@ -67,7 +67,9 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, v
         np.add.at(histogram[c], bins, 1)
     images = rank == 2 and in_channels in (1, 3) if images is None else images
     topk = _topk(info, values, k)
-    plan = PatchPlan.create(info, tuple(f.size + n for f, n in zip(info.fields, info.size)))  # noqa: B905
+    positions = info.size or (0,) * len(info.fields)  # without any: it sees the whole input
+    extent = tuple(f.size + n for f, n in zip(info.fields, positions, strict=True))
+    plan = PatchPlan.create(info, extent)
     channels_of_input = None if images else in_channels
     patches = cut_patches(plan, topk, synthetic_inputs(plan, samples, channels_of_input, rng))
     result = LayerResult(
@@ -106,7 +108,7 @@ def cut_patches(plan, topk, inputs):
     outside = np.array([9, 99, 0], np.uint8) if images else None
     inputs, shown = (channels_first(array, images=images) for array in (inputs, patches))
     for f, rank in np.argwhere(topk["sample"] >= 0):
-        inside, there = window(start[f, rank].tolist(), plan.size, plan.extent)
+        [(inside, there)] = windows(start[f, rank][None], plan.size, plan.extent)
         part = inputs[topk["sample"][f, rank]][(slice(None), *there)]
         shown[f, rank] = framed(part, inside, plan.size, outside)
     return patches

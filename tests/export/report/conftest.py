@@ -63,6 +63,13 @@ def no_insight(monkeypatch):
 
 
 @pytest.fixture
+def installed_insight(monkeypatch, no_insight):
+    """The tables as they are."""
+    pytest.importorskip("pandas")
+    monkeypatch.delitem(sys.modules, "fastconv.insight")
+
+
+@pytest.fixture
 def insight(monkeypatch, no_insight):
     """Tables, outcomes and whole pictures for any run."""
     monkeypatch.setitem(sys.modules, "fastconv.insight", stand_in())

@@ -15,9 +15,11 @@ import pytest
 from helpers import synthetic
 from helpers.report_runs import HOSTILE, plain_layers, write
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 import fastconv
 from fastconv.cli.main import main
+from fastconv.demo import digits
 from fastconv.errors import FileFormatError, InputError, OutputError
 from fastconv.export.report import distribution, page, pictures
 from fastconv.export.report.budget import PICTURE_BYTES, Budget
@@ -189,6 +191,29 @@ def test_insight_tables_become_columns_and_lists(run_file, tmp_path, insight):
     assert found.arrays(run["layers"][0]["responses"])["mean_change"].shape == (40, 2)
     assert run["misfires"] is not None and run["embedding"]["layer"] == "head"
     assert "classes" not in run["missing"]
+
+
+def test_a_run_that_kept_everything_lacks_nothing(tmp_path, installed_insight):
+    inputs, labels = digits.load()
+    data = TensorDataset(inputs[:240], labels[:240])
+    run = fastconv.extract(
+        digits.build(),
+        data,
+        tmp_path / "run.h5",
+        samples=True,
+        outcomes=True,
+        maps=range(4),
+        conditions={"noise": fastconv.perturb.noise(0.3)},
+        progress=False,
+    )
+    with run:
+        found = Page(fastconv.report(run, tmp_path / "report.html")).index
+    (entry,) = found["runs"]
+    assert not entry["missing"] and not entry["lacks"]
+    assert entry["conditions"] == ["noise"] and len(entry["classes"]) == 10
+    assert entry["embedding"]["layer"] == "conv3" and entry["samples"]["pictures"]
+    wanted = {"kind", "twin", "auroc_error", "best_class", "invariance noise", "q50"}
+    assert wanted <= set(found["columns"])
 
 
 def test_what_a_run_lacks_is_named_with_the_call_that_keeps_it(bare_file, tmp_path):

@@ -169,7 +169,7 @@ def test_a_filter_shows_all_that_is_known_of_it(visit, page_file, run_file):
 
 
 @pytest.mark.parametrize(
-    ("address", "kind"), [("volume/1", "canvas"), ("head/1", "svg"), ("conv1/2", None)]
+    ("address", "kind"), [("volume/1", "canvas"), ("head/1", "canvas"), ("conv1/2", None)]
 )
 def test_volumes_vectors_and_filters_without_values_have_pages(visit, page_file, address, kind):
     page = visit(page_file, f"filter/{address}")
