@@ -153,7 +153,7 @@ function wide(layer) {
 function hitButton(run, layer, filter, hit, lookup, choose) {
   const known = lookup(hit.sample);
   const label = className(run, known.label);
-  const size = layer.patches?.kind === "wave" ? 112 : wide(layer) ? 168 : 104;
+  const size = layer.patches?.kind === "wave" ? 112 : wide(layer) ? 168 : 90;
   return el(
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
@@ -213,21 +213,17 @@ function spread(layer, filter, table, hits) {
     const [low, high] = [table.min[filter], table.max[filter]];
     if (Number.isNaN(low)) return el("p", { class: "empty" }, "None of its values is finite.");
     const words = `Histogram from ${number(low)} to ${number(high)}; ${percent(table.positive[filter])} of the values are above 0`;
-    return distribution(
+    const chart = distribution(
       height.subarray(filter * bins, (filter + 1) * bins),
-      tallest[filter],
       low,
       high,
       hits.map((hit) => hit.value),
       words,
     );
+    const note = `Over all positions of all samples, on a square-root scale: the tallest bar holds ${percent(tallest[filter])} of the values; blue above 0. Ticks: its hits.`;
+    return [chart, el("p", { class: "note" }, note)];
   });
-  const legend = el(
-    "p",
-    { class: "note" },
-    "Over all positions of all samples, on a square-root scale; blue above 0. Ticks: its hits.",
-  );
-  return panel("How its values are spread", "spread", later(drawn), legend);
+  return panel("How its values are spread", "spread", later(drawn));
 }
 
 function kernel(layer, filter) {
