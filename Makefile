@@ -6,6 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+READY := $(VENV)/ready
 INSTALLED := $(VENV)/installed
 CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.inc csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
@@ -19,14 +20,18 @@ help:
 	@echo "make wheel   dist/fastconv-*.whl;  make clean: remove environment, builds and caches"
 
 # torch first: the build runs against the very torch that is used, hence without isolation
-$(INSTALLED): pyproject.toml constraints.txt setup.py $(CXX_FILES)
+$(READY): pyproject.toml constraints.txt setup.py $(CXX_FILES)
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) setuptools wheel ninja
+	$(PIP) --no-build-isolation -e '.[demo]'
+	@touch $@
+
+$(INSTALLED): $(READY)
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)
+demo: $(READY)
 	$(BIN)/fastconv demo digits --out demo
 
 test: lint

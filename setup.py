@@ -8,9 +8,11 @@ import os
 import re
 import subprocess
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_clib import build_clib
 from setuptools.errors import SetupError
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 from torch.version import cuda as torch_cuda
@@ -104,6 +106,14 @@ def extensions() -> list:
     return [cpu_extension()]
 
 
+class BuildLibraries(build_clib):
+    def build_libraries(self, libraries):
+        """Side by side: they are most of the time that a build takes."""
+        one = super().build_libraries
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda library: one([library]), libraries))
+
+
 class BuildNative(BuildExtension):
     def run(self):
         self.run_command("build_clib")  # first: the extension links what it makes
@@ -113,6 +123,6 @@ class BuildNative(BuildExtension):
 setup(
     libraries=[isa_library(isa) for isa in ISA],
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_clib": BuildLibraries, "build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

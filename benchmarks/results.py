@@ -28,7 +28,7 @@ def machine() -> str:
 
 def versions() -> dict[str, Any]:
     """Commit (with "-dirty" where anything but kept figures differs from it), date and versions."""
-    commit = _git("describe", "--always")
+    commit = _git("describe", "--always") or "unknown"
     changed = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)benchmarks/results")
     return {
         "commit": f"{commit}-dirty" if changed else commit,
@@ -40,7 +40,10 @@ def versions() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
+    try:
+        run = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
     return run.stdout.strip()
 
 

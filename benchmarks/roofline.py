@@ -1,6 +1,6 @@
 """What a GPU could do at best: floors in microseconds for a convolution, fused and not.
 
-Every figure is a prediction from the constants below; none was measured here.
+Every figure is a prediction from constants, those that the planner uses; none was measured here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-MMA = {"bf16": 790e12, "tf32": 395e12}  # operations per second that an H200 sustains
-FMA = 62e12  # without tensor cores: depthwise
-DRAM = 4.3e12  # bytes per second
+from fastconv.run.gpu_cost import DRAM, EPILOGUE_SLOTS, FMA, MMA, SLOTS  # rates of an H200
+
 L2 = 5.5e12  # bytes per second from L2 to the multiprocessors
-SLOTS = 132 * 128 * 1.83e9  # results per second at one issue slot each
-SLOTS_PER_RESULT = 8  # of an epilogue with all statistics
 RESULT_BYTES = 56  # that the fused kernel writes for each (sample, channel)
 
 
@@ -89,9 +86,11 @@ def floors(layer: Layer, math_type: str) -> dict[str, float]:
     x = layer.batch * layer.c_in * math.prod(layer.size) * width
     w = layer.c_out * layer.c_in // layer.groups * layer.taps * width
     y = layer.results * width
-    mma = layer.flops / (FMA if layer.groups > 1 else MMA[math_type])
+    mma = layer.flops / (
+        FMA if layer.groups > 1 else MMA["half" if math_type == "bf16" else math_type]
+    )
     mem = (x + w + layer.batch * layer.c_out * RESULT_BYTES) / DRAM
-    epi = SLOTS_PER_RESULT * layer.results / SLOTS
+    epi = EPILOGUE_SLOTS * layer.results / SLOTS
     rereads = layer.taps / layer.stride**layer.rank * math.ceil(layer.c_out / 256)
     conv = max(mma, (x + w + y) / DRAM)
     eager = conv + 6 * y / DRAM

@@ -13,7 +13,7 @@ MARK = "<!-- command line -->"  # replaced by the help of every command
 
 
 def on_config(config: Any) -> Any:
-    """Leave out the pages of `nav` that do not exist."""
+    """Leave out the pages of `nav` that do not exist, and list those of a folder."""
     config["nav"] = _existing(config["nav"])
     return config
 
@@ -24,7 +24,11 @@ def _existing(entries: list) -> list:
         ((title, where),) = entry.items()
         if isinstance(where, list):
             where = _existing(where)
-        if where if isinstance(where, list) else (DOCS / where).exists():
+        elif where.endswith("/"):
+            where = [f"{where}{page.name}" for page in sorted((DOCS / where).glob("*.md"))]
+        elif not (DOCS / where).exists():
+            continue
+        if where:
             kept.append({title: where})
     return kept
 
@@ -37,15 +41,22 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def command_line() -> str:
     """Every command with its help, as Markdown."""
     os.environ["COLUMNS"] = "92"  # of the help, whatever the terminal
-    from fastconv.cli.main import parser
+    from fastconv.cli.main import COMMANDS, parser
 
-    parts = [f"## {words}\n\n```text\n{p.format_help()}```\n" for words, p in _parsers(parser())]
+    found = [parser()]
+    for name in COMMANDS:
+        found += _with_kinds(_children(parser(name))[name])
+    parts = [f"## {one.prog}\n\n```text\n{one.format_help()}```\n" for one in found]
     return "\n".join(parts)
 
 
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    yield parser.prog, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from _parsers(child)
+def _with_kinds(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for child in _children(parser).values():
+        yield from _with_kinds(child)
+
+
+def _children(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of its sub-commands, by name."""
+    actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(actions[0].choices) if actions else {}

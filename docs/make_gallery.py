@@ -29,8 +29,9 @@ SHOWN = (  # file, layer, figure, words
     ("photos", "conv3", "filters", "Two layers on, a filter sees 37 x 37 pixels and likes "
      "things: rims, posts, galaxies."),
     ("photos", "conv1", "kernels", "Kernels, all on one scale with zero in its middle."),
-    ("photos", "conv1", "maps", "Activation maps, in the pixels of the input."),
-    ("photos", "conv1", "surfaces", "The same as landscapes."),
+    ("photos", "conv1", "maps", "Activation maps over the pictures that they were made of."),
+    ("photos", "conv1", "surfaces", "The same maps as landscapes."),
+    ("photos", "conv2", "conditions", "What a turn by 15 degrees, noise and blur change."),
     ("digits", "conv2", "statistics", "Every filter of a layer over the whole data set."),
     ("digits", "conv3", "classes", "How the classes excite the filters of the last layer."),
 )  # fmt: skip

@@ -6,6 +6,8 @@ Names are imported when they are first used, so that reading a file needs numpy 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fastconv.errors import InputError
@@ -103,6 +105,17 @@ def _imported(module: str) -> Any:
         if module != "fastconv.insight" or package == "fastconv":
             raise
         raise InputError(f"{package} is missing: pip install 'fastconv[insight]'") from error
+
+
+class _Package(ModuleType):
+    """Keeps the public function `backends` apart from the folder of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "backends" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

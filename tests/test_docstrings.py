@@ -2,10 +2,12 @@
 
 import doctest
 import importlib
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import fastconv
 
@@ -15,15 +17,30 @@ MODULES = [
     for path in sorted(PACKAGE.rglob("*.py"))
     if ">>>" in path.read_text()
 ]
-SHOWN = ("Reduction", "TopK", "channel_reduce", "conv_reduce", "histogram_edges", "topk_merge")
+SHOWN = (
+    *("Run", "Layer", "Report", "Reduction", "TopK"),
+    *("channel_reduce", "conv_reduce", "histogram_edges", "topk_merge"),
+)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """The run that examples call `example`: six filters over eight small images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 6, 3)))
+    path = tmp_path_factory.mktemp("example") / "run.h5"
+    fastconv.extract(model, torch.rand(8, 3, 9, 9), path, topk=4, progress=False).close()
+    return path
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name, tmp_path, monkeypatch):
+def test_examples_run(name, example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an example may write a file
     torch.manual_seed(0)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    failed, attempted = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    names = {"example": example}
+    module = importlib.import_module(name)
+    failed, attempted = doctest.testmod(module, extraglobs=names, optionflags=flags)
     assert attempted and not failed
 
 

@@ -89,3 +89,18 @@ def test_everything_works_without_the_native_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("24.0")
     assert "the C++ library cannot be loaded" in done.stdout
+
+
+@pytest.mark.parametrize("first", ["fastconv.backends.cpu", "fastconv.run.extract", "fastconv"])
+def test_public_names_do_not_depend_on_what_was_imported_first(first):
+    code = (
+        f"import importlib; importlib.import_module({first!r})\n"
+        "import fastconv\n"
+        "assert 'channel_reduce' in fastconv.backends('cpu')\n"
+        "missing = [n for n in fastconv.__all__ if n not in dir(fastconv)]\n"
+        "public = [n for n in fastconv.__all__ if n[0] != '_' and n.islower()]\n"
+        "modules = [n for n in public if type(getattr(fastconv, n)).__name__ == 'module']\n"
+        "modules += [n for n in public if type(getattr(fastconv, n)).__name__ == '_Package']\n"
+        "assert not missing and sorted(modules) == ['export', 'insight', 'perturb'], modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import versions
 
 HERE = Path(__file__).parents[1]
 LIMIT = 540.0  # seconds of a stage: ten minutes with room to write the results
@@ -63,6 +64,7 @@ class Suite:
         self._end = self.started + seconds
         self.failures: list[str] = []
         self.result: dict[str, Any] = {}
+        self.summary: list[str] = []  # lines for people, at most 40 of them
         self._environment = environment()
         name = "smoke" if smoke else torch.cuda.get_device_name()
         self.kept = out is not None or not smoke  # results of a smoke run only where asked for
@@ -93,14 +95,18 @@ class Suite:
         return not wrong
 
     def run_part(
-        self, part: str, command: list[str] | None = None, seconds: float = LIMIT
+        self,
+        part: str,
+        command: list[str] | None = None,
+        seconds: float = LIMIT,
+        stage: str | None = None,
     ) -> str | None:
-        """Run one part of this stage in a process of its own; the end of its output if it fails.
+        """Run one part of a stage in a process of its own; the end of its output if it fails.
 
         A part that hangs is ended, and what it was at is told.
         """
         limit = max(min(self.left(), seconds), 1.0)
-        own = [sys.executable, str(HERE / "device_suite.py"), self.stage, "--part", part]
+        own = [sys.executable, str(HERE / "device_suite.py"), stage or self.stage, "--part", part]
         own += ["--seconds", str(limit - 20)]  # it stops by itself between two checks
         own += ["--smoke"] if self.smoke else []
         try:
@@ -118,12 +124,16 @@ class Suite:
             self.result.setdefault("not reached", []).extend(names)
         return None if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]
 
-    def run_shares(self, what: str) -> None:
+    def run_shares(self, what: str, most: int = 12) -> None:
         """Run `part("WHAT share shares")` in as many processes as compile well side by side."""
-        shares = 1 if self.smoke else max(2, min(12, (os.cpu_count() or 2) - 2))
-        parts = [f"{what} {share} {shares}" for share in range(shares)]
-        with ThreadPoolExecutor(shares) as pool:
-            for part, wrong in zip(parts, pool.map(self.run_part, parts), strict=True):
+        shares = 1 if self.smoke else max(2, min(most, (os.cpu_count() or 2) - 2))
+        self.run_parts([f"{what} {share} {shares}" for share in range(shares)])
+
+    def run_parts(self, parts: list[str], seconds: float = LIMIT) -> None:
+        """Run parts side by side, each in a process of its own."""
+        with ThreadPoolExecutor(len(parts)) as pool:
+            found = pool.map(lambda part: self.run_part(part, seconds=seconds), parts)
+            for part, wrong in zip(parts, found, strict=True):
                 self.check(part, lambda wrong=wrong: wrong)
 
     def time(self, run: Callable[[], Any]) -> float:
@@ -137,11 +147,15 @@ class Suite:
         return 1e3 * triton.testing.do_bench(run, warmup=20, rep=80, return_mode="median")
 
     def finish(self) -> int:
-        """Print the failures first, then the result; write both; 1 if anything failed."""
+        """Print at most 40 lines, failures first; write the result; 1 if anything failed."""
         seconds = time.monotonic() - self.started
-        for failure in self.failures:
-            print(f"FAILED {failure}")
-        print(f"{self.stage}: {len(self.failures)} failed, {seconds:.0f} s")
+        missed = len(self.result.get("not reached", []))
+        lines = [f"FAILED {failure}"[:200].replace("\n", " ") for failure in self.failures]
+        lines = [*lines[:12], *self.summary]
+        print(f"---- {self.stage}: summary")
+        for line in lines[:38]:
+            print(line)
+        print(f"{self.stage}: {len(self.failures)} failed, {missed} not reached, {seconds:.0f} s")
         if self.smoke and not self.kept:
             return bool(self.failures)
         self.result["finished"] = True
@@ -173,7 +187,7 @@ def environment() -> dict[str, Any]:
     """Versions, and the device with its clocks."""
     import triton
 
-    found = {"torch": torch.__version__, "triton": triton.__version__, "python": sys.version}
+    found: dict[str, Any] = {**versions(), "triton": triton.__version__}
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name()
         found["capability"] = torch.cuda.get_device_capability()

@@ -1,4 +1,4 @@
-"""How fast? Layers beside cuDNN, eager and compiled torch; small batches; top-k; whole models."""
+"""How fast? Layers beside cuDNN and eager torch, the goals; small batches; top-k; whole models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from roofline import LAYERS, Layer, floors, ratios
 
+from device_stages import goals
+from device_stages.build import Build
 from device_stages.cases import channels_last, geometry, layer_tensors, set_precision
 from device_stages.common import Suite
+from fastconv import dispatch
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce
 from fastconv.ops.gather_patches import gather_patches
@@ -26,8 +29,11 @@ COMPILED = ("rn50 l1 3x3 64@56", "rn50 l3 3x3 256@14", "1x1 64->256@56", "mbv2 d
 
 def run(suite: Suite) -> None:
     layers = [LAYERS[1].smoke(), LAYERS[8].smoke()] if suite.smoke else LAYERS
+    build = Build(suite)
     if not suite.smoke:
         suite.run_shares("compile")  # side by side: one after the other takes longer than a stage
+        suite.result["copy, TB/s"] = goals.copy_bandwidth()
+    suite.check("build", build.wait)
     for math_type in ("bf16",) if suite.smoke else ("bf16", "tf32"):
         table = suite.result.setdefault(math_type, {})
         for layer in layers:
@@ -35,12 +41,21 @@ def run(suite: Suite) -> None:
                 f"{math_type} {layer.name}", partial(measure, suite, layer, math_type, table)
             )
     suite.check("table of the planner", partial(keep_table, suite))
-    suite.check("small batches", partial(small_batches, suite))
     suite.check("state", partial(running_state, suite))
+    suite.check("small batches", partial(small_batches, suite))
     suite.check("extraction", partial(extraction, suite))
+    if not suite.smoke:
+        suite.check("bytes written", partial(goals.bytes_written, suite))
+    suite.summary += goals.lines(suite.result)
     for layer in LAYERS if not suite.smoke else ():
-        if layer.name in COMPILED:  # torch tunes them for minutes
+        if layer.name in COMPILED and suite.left() > 60:  # torch tunes them for minutes
             suite.check(f"compiled {layer.name}", partial(compiled, suite, layer))
+
+
+def cuda_reason() -> str | None:
+    """Why there are no CUDA kernels to time, or None."""
+    loaded = dispatch.load("cuda")
+    return loaded if isinstance(loaded, str) else None
 
 
 def part(suite: Suite, name: str) -> None:
@@ -89,7 +104,7 @@ def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[
         conv_reduce, x, weight, bias, **where, scale=scale, shift=shift, backend="triton"
     )
     hook = partial(channel_reduce, y, scale=scale, shift=shift, activation="relu", backend="triton")
-    return {
+    found = {
         "fused": partial(fused, activation="relu"),
         "fused, histogram": partial(fused, activation="relu", histogram=True),
         "fused, written": partial(fused, activation="relu", return_activation=True),
@@ -102,11 +117,31 @@ def variants(layer: Layer, math_type: str, suite: Suite) -> dict[str, Callable[[
         "hook": hook,
         "hook, histogram": partial(hook, histogram=True),
     }
+    if cuda_reason() is None:
+        plain = partial(channel_reduce, y, backend="cuda")
+        found |= {
+            "hook, cuda": partial(hook, backend="cuda"),
+            "hook, cuda, plain": plain,  # of a value that exists: nothing to transform
+            "hook, cuda, histogram": partial(plain, histogram=True),
+            "hook, cuda, NCHW": partial(channel_reduce, y.contiguous(), backend="cuda"),
+        }
+        if layer.groups == layer.c_in and layer.rank < 3:
+            cuda = partial(fused, activation="relu", backend="cuda")
+            found |= {
+                "fused, cuda": cuda,
+                "fused, cuda, histogram": partial(cuda, histogram=True),
+                "fused, cuda, written": partial(cuda, return_activation=True),
+            }
+    return found
 
 
 def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
     set_precision(math_type)
     times = {name: suite.time(call) for name, call in variants(layer, math_type, suite).items()}
+    times["triton"] = times["fused"]
+    for name in ("fused", "fused, written", "hook"):  # what a run would take
+        extra = {"fused": "fused, cuda", "fused, written": "fused, cuda, written"}
+        times[name] = times.get(extra.get(name, "hook, cuda"), times[name])
     times["comp"] = times["conv"] + times["hook"]
     predicted = floors(layer, math_type)
     width = 2 if math_type == "bf16" else 4
@@ -116,7 +151,7 @@ def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
         "ratios": ratios(times),
         "predicted ratios": ratios(predicted),
         "TFLOP/s": layer.flops / times["fused"] / 1e6,
-        "hook TB/s": layer.results * width / times["hook"] / 1e6,
+        "hook TB/s": layer.results * width / min(hooks(times)) / 1e6,
     }
     shown = " ".join(f"{k} {v:.2f}({ratios(predicted)[k]:.2f})" for k, v in ratios(times).items())
     table_of_planner(suite, layer, math_type, times)
@@ -126,8 +161,13 @@ def measure(suite: Suite, layer: Layer, math_type: str, table: dict) -> None:
     )
 
 
+def hooks(times: dict[str, float]) -> list[float]:
+    """Reductions of a value that exists, without a histogram."""
+    return [times[name] for name in ("hook", "hook, cuda, plain") if name in times]
+
+
 def table_of_planner(suite: Suite, layer: Layer, math_type: str, times: dict) -> None:
-    """What `fastconv/gpu_cost.py` reads, once it is kept as fastconv/measured/<device>.json."""
+    """What the planner reads, once it is kept as fastconv/run/measured/<device>.json."""
     entry = {
         "math": "half" if math_type == "bf16" else math_type,
         "c_in": layer.c_in,
@@ -190,12 +230,12 @@ def running_state(suite: Suite) -> None:
     x = torch.zeros(batch, 3, 224, 224, device=suite.device, dtype=torch.uint8)
     index = torch.randint(0, batch, (patches,), device=suite.device)
     start = torch.randint(-30, 200, (patches, 2), device=suite.device)
-    suite.result["state"] = {
-        "topk_merge": suite.time(
-            lambda: topk_merge(*old, values, samples, samples, backend="triton")
-        ),
-        "gather_patches": suite.time(lambda: gather_patches(x, index, start, 64, backend="triton")),
-    }
+    table = suite.result.setdefault("state", {})
+    for backend in ("triton",) if cuda_reason() else ("triton", "cuda"):
+        merge = partial(topk_merge, *old, values, samples, samples, backend=backend)
+        table[f"topk_merge, {backend}"] = suite.time(merge)
+        cut = partial(gather_patches, x, index, start, 64, backend=backend)
+        table[f"gather_patches, {backend}"] = suite.time(cut)
 
 
 def extraction(suite: Suite) -> str | None:

@@ -1,8 +1,10 @@
-"""Is it right? Probes, every kernel against float64, the same bits again, memory errors."""
+"""Is it right? Probes, every kernel against float64, the same bits again, memory errors.
+
+While the native libraries are built, Triton's kernels are looked at; then CUDA's; whole runs last.
+"""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,7 +13,8 @@ import torch
 from roofline import LAYERS, Layer
 from torch import Tensor
 
-from device_stages import probes, states
+from device_stages import cuda, probes, states
+from device_stages.build import Build
 from device_stages.cases import DTYPES, draw, geometry, layer_tensors, set_precision
 from device_stages.common import LIMIT, Suite
 from fastconv.ops.channel_normalize import channel_normalize
@@ -37,32 +40,35 @@ SHAPES = [
 
 
 def run(suite: Suite) -> None:
-    for name in probes.PROBES:
-        limit = LIMIT if suite.smoke else PROBE
-        suite.check(f"probe {name}", partial(suite.run_part, f"probe {name}", seconds=limit))
-    suite.run_shares("checks")
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer and not suite.smoke:
-        command = [sanitizer, "--error-exitcode", "9"]
-        run_tiny = partial(suite.run_part, "tiny", command, seconds=2 * PROBE)
-        suite.check("memory errors", run_tiny)
+    build = Build(suite)
+    suite.run_parts([f"probe {name}" for name in probes.PROBES], LIMIT if suite.smoke else PROBE)
+    suite.run_shares("checks", most=10)
+    suite.check("build", build.wait)
+    if suite.smoke:
+        suite.result["cuda"] = "not built for a smoke run"
     else:
-        suite.result["memory errors"] = "not looked for: compute-sanitizer is not at hand"
-    suite.result["checks"] = [name for name, _ in checks(suite)]
+        cuda.run(suite)
+    suite.run_shares("states", most=4)
+    suite.result["checks"] = [name for name, _ in [*checks(suite), *later(suite)]]
     if not suite.smoke:
-        suite.result["ceilings"] = ceilings()
+        found = suite.result["ceilings"] = ceilings()
+        suite.summary += [f"{name}: {value:.2f}" for name, value in found.items()]
+    suite.summary += [f"{len(suite.result['checks'])} checks of Triton and whole runs"]
+    for name in ("tests of the CUDA kernels", *cuda.TOOLS, "build, seconds"):
+        suite.summary += [f"{name}: {suite.result[name]}"[:150]] if name in suite.result else []
 
 
 def part(suite: Suite, name: str) -> None:
-    """One probe, one share of the checks, or three tiny cases for the sanitizer."""
+    """One probe, one share of the checks, or small cases for the sanitizer."""
     what, *rest = name.split()
     if what == "probe":
         wrong = [probes.PROBES[rest[0]](suite)]
-    elif what == "tiny":
-        wrong = [conv_exact(suite, layer.smoke(), "bf16") for layer in SHAPES[1:4]]
+    elif what == "small":
+        wrong = cuda.small(suite)
     else:
         share, shares = map(int, rest)
-        for check, look in list(checks(suite))[share::shares]:
+        every = list((checks if what == "checks" else later)(suite))
+        for check, look in every[share::shares]:
             suite.check(check, look)
         wrong = suite.failures
     if any(wrong):
@@ -70,11 +76,11 @@ def part(suite: Suite, name: str) -> None:
 
 
 def checks(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Every check by name; it returns what is wrong."""
+    """Every check of a kernel by name; it returns what is wrong. The worst risks come first."""
     shapes = [SHAPES[1].smoke(), SHAPES[8].smoke()] if suite.smoke else SHAPES
     for layer in shapes:
-        for math_type in ("bf16",) if suite.smoke else DTYPES:
-            yield f"conv {math_type} {layer.name}", partial(conv_exact, suite, layer, math_type)
+        yield f"conv bf16 {layer.name}", partial(conv_exact, suite, layer, "bf16")
+    for layer in shapes:
         yield f"same bits {layer.name}", partial(conv_same_bits, suite, layer)
     for layout in ("first", "last"):
         yield f"channel_reduce {layout}", partial(reduce_exact, suite, layout)
@@ -82,6 +88,13 @@ def checks(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
             yield f"normalize {mode} {layout}", partial(normalize, suite, mode, layout)
     yield "topk_merge", partial(topk, suite)
     yield "gather_patches", partial(gather, suite)
+    for layer in () if suite.smoke else shapes:  # the same kernels with other operands
+        for math_type in ("tf32", "fp16", "ieee"):
+            yield f"conv {math_type} {layer.name}", partial(conv_exact, suite, layer, math_type)
+
+
+def later(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Running states and whole runs, which may use every library."""
     for name, check in states.CHECKS.items():
         yield name, partial(check, suite)
 
@@ -120,7 +133,8 @@ def conv_same_bits(suite: Suite, layer: Layer) -> str | None:
     repeats, batch, split = (1, 3, [1, 2]) if suite.smoke else (20, 64, [1, 7, 56])
     layer = replace(layer, batch=batch)
     set_precision("tf32")
-    x, weight, bias = layer_tensors(layer, "bf16", suite.device)
+    # exact in the interpreter, where the order of numpy's products depends on addresses
+    x, weight, bias = layer_tensors(layer, "bf16", suite.device, exact=suite.smoke)
     options = {**geometry(layer), "backend": "triton"}
     whole = conv_reduce(x, weight, bias, **options)
     for _ in range(repeats):

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from device_stages.cases import draw, set_precision
 from device_stages.common import Suite
@@ -96,8 +97,17 @@ def waits_forbidden() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def whole_run(suite: Suite, hits_per_sample: int) -> str | None:
-    """ResNet-18 on the device beside the CPU, hits included; verify recomputes them there."""
+def depthwise_network() -> nn.Module:
+    """Depthwise convolutions, the rows of which CUDA C++ has kernels for, between others."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 24, 3, 2, 1), nn.BatchNorm2d(24), nn.ReLU6()]
+    for kernel, stride in ((3, 1), (5, 2), (7, 1), (3, 2)):
+        layers += [nn.Conv2d(24, 24, kernel, stride, kernel // 2, groups=24, bias=False)]
+        layers += [nn.BatchNorm2d(24), nn.ReLU6(), nn.Conv2d(24, 24, 1)]
+    return nn.Sequential(*layers)
+
+
+def whole_run(suite: Suite, hits_per_sample: int, network: str = "resnet18") -> str | None:
+    """A network on the device beside the CPU, hits included; verify recomputes them there."""
     if not hasattr(sys.modules["fastconv"], "extract"):
         suite.result["whole run"] = "not run: the pipeline's packages (h5py, ...) are missing"
         return None
@@ -107,7 +117,7 @@ def whole_run(suite: Suite, hits_per_sample: int) -> str | None:
 
     set_precision("ieee")
     torch.manual_seed(0)
-    model = models.resnet18().eval()
+    model = (depthwise_network if network == "depthwise" else models.resnet18)().eval()
     data = torch.rand(12, 3, 32, 32) if suite.smoke else torch.rand(200, 3, 224, 224)
     options = {"batch_size": 8 if suite.smoke else 64, "progress": False, "samples": True}
     options |= {"hits_per_sample": hits_per_sample, "topk": 5}
@@ -155,5 +165,6 @@ CHECKS = {
     "peaks": peaks,
     "running states": running_states,
     "whole run": partial(whole_run, hits_per_sample=1),
+    "whole run, depthwise": partial(whole_run, hits_per_sample=1, network="depthwise"),
     "whole run, three hits of a sample": partial(whole_run, hits_per_sample=3),
 }

@@ -11,7 +11,7 @@ from functools import partial
 from roofline import LAYERS, floors
 
 from device_stages.cases import channels_last, geometry, layer_tensors, set_precision
-from device_stages.common import Suite
+from device_stages.common import LIMIT, Suite
 from fastconv.backends.triton.kernels import (
     channel_reduce as reduce_file,
 )
@@ -49,13 +49,13 @@ def run(suite: Suite) -> None:
         suite.check(name, partial(profile, suite, profiler, name))
 
 
-def profile(suite: Suite, profiler: str | None, name: str) -> str | None:
+def profile(suite: Suite, profiler: str | None, name: str, seconds: float = LIMIT) -> str | None:
     """Run one kernel twice in a process of its own and profile the second launch."""
     command = []
     if profiler and not suite.smoke:
         command = [profiler, "--clock-control", "none", "--csv", "--metrics", ",".join(METRICS)]
         command += ["--kernel-name", REGEX, "--launch-skip", "1", "--launch-count", "1"]
-    if wrong := suite.run_part(name, command):
+    if wrong := suite.run_part(name, command, seconds, stage="why"):
         return wrong
     found = suite.result[name] = read(suite.last_output)
     layer = LAYERS[CHOSEN[name]]

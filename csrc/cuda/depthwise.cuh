@@ -5,7 +5,8 @@
 // else one channel to a block. Sums of a tile and of at most kTiles tiles are float32, then
 // float64.
 //
-// Budget, sm_80 and later: 168 registers (3 blocks of 128 threads), no spills; shared memory:
+// Budget, sm_80 and later: 168 registers (3 blocks of 128 threads; rows of 7 taps at stride 2: 255
+// registers, 2 blocks), no spills; shared memory:
 // 5,120 bytes and the weights of up to 32 channels, and 41,024 more with counts.
 #pragma once
 #include "lane_state.cuh"
@@ -236,7 +237,7 @@ struct DepthwiseThread {
 };
 
 template <typename E, int kKernel, int kStride, int kChannels>
-__global__ void __launch_bounds__(kMostThreads, 3)
+__global__ void __launch_bounds__(kMostThreads, kKernel == 7 && kStride == 2 ? 2 : 3)
     depthwise_kernel(const __grid_constant__ DepthwiseParams q) {
   constexpr int kLanes = kChannels == 1 ? 1 : kLanesC;
   const ConvReduceParams& p = q.conv;

@@ -35,18 +35,18 @@ class Fusion:
     """A call that could run fused, and the calls that would then pass their input on."""
 
     absorbed: Absorbed  # up to the stage that is measured, and beyond
-    read: bool  # the network reads the value, else it is wanted only reduced
+    read: bool  # the network reads the output; else only its reductions are wanted
     post_ops: PostOps | None = None  # applied to the measured value before the network reads it
     beyond: int = 0  # how many of `absorbed` do that
 
     def up_to_the_stage(self) -> Fusion:
-        """The same without what comes after the measured value."""
+        """Drop the post-ops; keep what leads to the measured stage."""
         inner = self.absorbed[: len(self.absorbed) - self.beyond]
         return replace(self, absorbed=inner, post_ops=None, beyond=0)
 
 
 def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]) -> Fusion | None:
-    """How the call of a convolution could run fused up to a stage, where `captured` are hooked."""
+    """Find how a convolution could run fused up to a stage; calls in `captured` stay hooked."""
     value = call.tensor
     if stage.call is not call or value is None or not _plain(call) or captured.count(call) > 1:
         return None

@@ -32,10 +32,10 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
-        if isinstance(model, torch.export.ExportedProgram):
-            raise InputError("an exported program is no nn.Module: give what its .module() returns")
         if not isinstance(model, nn.Module):
-            raise InputError(f"the model must be an nn.Module, got a {type(model).__name__}")
+            kind = type(model).__name__
+            remedy = "; give what its .module() returns" if kind == "ExportedProgram" else ""
+            raise InputError(f"the model must be an nn.Module, got a {kind}{remedy}")
         self.module: nn.Module = getattr(model, "_orig_mod", model)
         self._forward = forward
         self.written: list[tuple[Tensor, Tensor]] = []  # what its forward changes, and as it was
@@ -147,24 +147,35 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _same_random_state() -> Iterator[None]:
-    """The random states of torch (on the host), numpy and Python put back at the end."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    """The random states of torch, numpy and Python put back at the end."""
+    (host, *gpus), numbers, python = _torch_states(), np.random.get_state(), random.getstate()
     try:
         yield
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+        torch.set_rng_state(host)
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+        np.random.set_state(numbers)
+        random.setstate(python)
 
 
 def random_states() -> tuple[Any, ...]:
-    """What moves whenever a random number is drawn on the host."""
+    """States of the generators of torch, numpy and Python, to compare: drawing changes them."""
     numbers = np.random.get_state(legacy=False)
-    return torch.get_rng_state().numpy().tobytes(), repr(numbers), random.getstate()
+    torch_states = [state.numpy().tobytes() for state in _torch_states()]
+    return torch_states, repr(numbers), random.getstate()
+
+
+def _torch_states() -> list[Tensor]:
+    """Of the host, and of every GPU in use; none of these while a CUDA graph is captured."""
+    gpus = torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing()
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if gpus else [])]
 
 
 def draw_random_numbers() -> None:
     torch.rand(1), np.random.rand(), random.random()
+    if torch.cuda.is_initialized():
+        torch.rand(1, device="cuda")
 
 
 @contextmanager

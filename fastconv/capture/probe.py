@@ -25,7 +25,7 @@ Affine = tuple[Tensor, Tensor]  # scale and shift [C] float32
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a forward of one sample has shown of a model.
+    """Everything that a run needs to know of a model, from one traced forward.
 
     Attributes:
         network: the model as it is called; what `capture_forward` runs.

@@ -33,7 +33,8 @@ def select_calls(
     modules = network.names().items()
     paths = [path or type(module).__name__ for module, path in modules]
     wanted: list[Any] = [_ConvNd] if layers is None else _as_list(layers)
-    aliases = {i: name for i in wanted if (name := _canonical(i, network)) is not None}
+    others = network.aliases()
+    aliases = {i: name for i in wanted if (name := _canonical(i, others)) is not None}
     chosen: dict[Call, str] = {}
     misfits: list[str] = []
     for item in wanted:
@@ -53,12 +54,12 @@ def select_calls(
     return {call: chosen[call] for call in trace.calls if call in chosen}
 
 
-def _canonical(item: object, network: Network) -> str | None:
-    """ "encoder.conv#1" for "decoder.conv#1" where both are paths of one module."""
+def _canonical(item: object, others: dict[str, str]) -> str | None:
+    """The name of a call by the first path of its module, where `item` has another one."""
     if not isinstance(item, str):
         return None
     path, _, index = item.partition("#")
-    first = network.aliases().get(path)
+    first = others.get(path)
     return None if first is None else f"{first}#{index}" if index else first
 
 

@@ -1,4 +1,4 @@
-"""What to capture of a model: one target per layer."""
+"""Targets: the layers to capture, each with the call to hook and the value to measure."""
 
 from __future__ import annotations
 

@@ -135,6 +135,11 @@ class OpMode(TorchDispatchMode):
     `linear` is kept whole for its layout.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; else the first operation would import torch._dynamo, slowly."""
+        return False
+
     def run(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError
 

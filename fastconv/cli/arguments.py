@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-FITS = ("cover", "crop", "pad", "resize")
 _MODEL = "torchvision:NAME, timm:NAME, package.module:factory or file.py:factory"
 _DATA = (
     "a folder of images, scans, sounds or videos (flat, or one folder a class), or of tar shards, "
@@ -23,8 +22,8 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-error", choices=("raise", "skip"), help="what broken samples do")
     files = parser.add_argument_group("folders of files (docs/data.md)")
     add = files.add_argument
-    add("--size", type=sizes, metavar="N[,N...]", help="of pictures: N, or H,W")
-    add("--fit", choices=FITS, help="to that size, or the first sample's (with --size: cover)")
+    add("--size", type=sizes, metavar="N[,N...]", help="of every sample: N, or H,W of pictures")
+    add("--fit", metavar="HOW", help="cover (with --size), crop, pad, resize: to one size")
     add("--range", type=numbers, metavar="LOW,HIGH", help="values that become 0 and 1")
     add("--channels", type=int, metavar="N", help="of every sample (pictures and videos: 3)")
     add("--mean", type=numbers, metavar="R,G,B", help="subtracted, after [0, 1]")

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastconv.data.samples import (
-    Batch,
-    Samples,
-    Unit,
-    as_tensor,
-    batch_labels,
-    check_not_random,
-    check_unit,
-    one_line,
-)
+from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
+from fastconv.data.tensors import as_tensor, batch_labels, one_line
 from fastconv.errors import DataError
 
 
@@ -88,7 +80,8 @@ class ArraySamples(Samples):
 
 
 def _as_input(values: Any) -> Tensor:
+    own = isinstance(values, Tensor) or hasattr(values, "toarray")
     try:
-        return as_tensor(values)
+        return as_tensor(values if own else np.asarray(values))
     except DataError as error:
         raise DataError(f"the data {error}") from error

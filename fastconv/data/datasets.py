@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from fastconv.capture.batch import first_tensor
 from fastconv.data.keys import classes_of, keys_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.media import MediaDataset
@@ -31,21 +30,18 @@ class DatasetSamples(Samples):
     """A map-style data set, read through a torch DataLoader."""
 
     def __init__(
-        self, dataset: Any, collate: Callable | None, worker_init: Callable | None, *, skip: bool
+        self, dataset: Any, collate: Callable | None, worker_init: Callable | None, **how: bool
     ):
-        self.skip, self.skipped = skip, {}
+        self.skip, self.skipped = how["skip"], {}
         self.dataset, self.worker_init = dataset, worker_init
         self.kind = type(dataset).__name__
-        self.reader = Reader(dataset, collate, skip=skip)
+        self.reader = Reader(dataset, collate, **how)
         with random_state_kept():
             if len(dataset) == 0:
                 raise DataError(f"the data set is empty ({self.kind})")
             first = self.first()
             x, label = self.reader.read([first])[:2]
-        picture = first_tensor(x)
-        self.sample_shape = self.reader.shape = tuple(picture.shape[1:])
-        self.input_dtype = str(picture.dtype).removeprefix("torch.")
-        self.reader.labelled = label is not None
+        self.sample_shape, self.input_dtype = self.reader.like(x, label)
         check_not_random(f"sample {first}", lambda: self.reader.read([first])[0])
 
     def __len__(self) -> int:

@@ -62,16 +62,20 @@ def _resized(values: np.ndarray, size: tuple[int, ...], how: str) -> np.ndarray:
 
 
 def _resampled(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Every plane on its own, by Pillow: uint8 stays, others become float32."""
+    """By Pillow, 8-bit colour as one picture, else plane by plane; uint8 or float32."""
+    high, wide = size
+    if values.dtype == np.uint8 and values.ndim == 3 and len(values) == 3:
+        colours = Image.fromarray(np.ascontiguousarray(np.moveaxis(values, 0, -1)))
+        resized = np.asarray(colours.resize((wide, high), Image.Resampling.BILINEAR))
+        return np.moveaxis(resized, -1, 0)
     if values.dtype != np.uint8:
         values = values.astype(np.float32)
-    high, wide = size
     planes = np.ascontiguousarray(values).reshape(-1, *values.shape[-2:])
-    resized = [
+    resized_planes = [
         np.asarray(Image.fromarray(plane).resize((wide, high), Image.Resampling.BILINEAR))
         for plane in planes
     ]
-    return np.stack(resized).reshape(*values.shape[:-2], *size)
+    return np.stack(resized_planes).reshape(*values.shape[:-2], *size)
 
 
 def _centre(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
+
+from fastconv.data.input_and_label import LABEL_NAMES
 
 
 def keys_of(dataset: Any) -> list[str] | None:
@@ -26,10 +29,15 @@ def keys_of(dataset: Any) -> list[str] | None:
 
 
 def classes_of(dataset: Any) -> list[str] | None:
-    """The name of every label, from `classes`."""
+    """The name of every label, from `classes`, or as Hugging Face data sets have them."""
     if isinstance(dataset, Subset):
         return classes_of(dataset.dataset)
-    found = getattr(dataset, "classes", None)
+    features = getattr(dataset, "features", None)
+    if isinstance(features, Mapping):
+        label = next((features[name] for name in LABEL_NAMES if name in features), None)
+        found = getattr(label, "names", None)
+    else:
+        found = getattr(dataset, "classes", None)
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
         return None
     return list(found)

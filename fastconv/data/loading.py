@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastconv.data.reader import Failure, Read
-from fastconv.data.samples import one_line
+from fastconv.data.collator import Read
+from fastconv.data.reader import Failure
+from fastconv.data.tensors import one_line
 from fastconv.errors import DataError
 
 

@@ -38,18 +38,14 @@ class MediaFolder(MediaDataset):
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}")
-        found = listing(self.root)
-        if not found.entries:
+        self._listing = found = listing(self.root)
+        if not found.keys:
             raise DataError(f"no images in {self.root}, nor other files: {' '.join(SUFFIXES)}")
         for remark in found.remarks:
             warnings.warn(remark, stacklevel=2)
-        self._entries = found.entries
-        self.keys = [entry.key for entry in found.entries]
-        labels = [entry.label for entry in found.entries if entry.label is not None]
-        self.labels = labels if found.labelled else None
-        self._settle(i for i, e in enumerate(found.entries) if e.format.name == "audio")
-        self.classes = found.classes or None
+        self.keys, self.labels, self.classes = found.keys, found.labels, found.classes or None
+        self._settle(i for i, format in enumerate(found.formats) if format.name == "audio")
 
     def source(self, index: int) -> Source:
-        entry = self._entries[index]
-        return entry.format, self.root / entry.file, entry.page
+        file, page = self._listing.place(index)
+        return self._listing.formats[index], self.root / file, page

@@ -20,17 +20,21 @@ from fastconv.data.streams import StreamSamples
 from fastconv.errors import DataError
 
 
-def open_data(data: Any, *, skip: bool = False) -> Samples:
+def open_data(data: Any, *, skip: bool = False, one_size: bool = True) -> Samples:
     """Read any data set by index.
 
     Args:
         data: an array `[N, C, ...]` (tensor, numpy array, or anything with `shape`, `dtype` and
-            slices, such as an h5py data set); a map-style data set whose samples are `x`,
-            `(x, y, ...)` or a dict (input under "x", "image", "input", "data", "pixel_values",
-            "audio" or the like, else its array of most dimensions; label under "y", "label" or
-            "target"); an iterable data set of a stable order, whose samples are numbered as they
-            come; or a `DataLoader`, whose data set is read in order of index with its `collate_fn`,
-            whatever its sampler and batch size. Labels that are not integers are left out.
+            slices, such as an h5py data set); a map-style data set; an iterable data set of a
+            stable order, whose samples are numbered as they come; or a `DataLoader`, whose data set
+            is read in order of index with its `collate_fn`, whatever its sampler and batch size.
+
+            A sample is `x` (an array, or a tuple or dict of arrays for a model of several inputs),
+            `(x, y, ...)` or a dict: its input is under "x", "image", "input", "data",
+            "pixel_values", "audio" or the like, else it is the array of most dimensions; its label
+            is under "y", "label" or "target". Labels that are not integers are left out.
+        one_size: all samples must be of one shape, as batches of several need; otherwise only of as
+            many channels and dimensions.
         skip: leave out samples that are None or cannot be read, instead of raising.
 
     Raises:
@@ -46,7 +50,7 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
         data = data.dataset
     iterable = hasattr(data, "__iter__") and not hasattr(data, "__len__")
     if isinstance(data, IterableDataset) or (iterable and not hasattr(data, "shape")):
-        return StreamSamples(data, collate, worker_init, skip=skip)
+        return StreamSamples(data, collate, worker_init, skip=skip, one_size=one_size)
     if isinstance(data, TensorDataset) and collate is None:
         labels = data.tensors[1] if len(data.tensors) > 1 else None
         return ArraySamples(data.tensors[0], labels, skip=skip)
@@ -59,4 +63,4 @@ def open_data(data: Any, *, skip: bool = False) -> Samples:
             "data must be a tensor [N, C, ...], a data set, a stream or a DataLoader, "
             f"got {type(data).__name__}"
         )
-    return DatasetSamples(data, collate, worker_init, skip=skip)
+    return DatasetSamples(data, collate, worker_init, skip=skip, one_size=one_size)

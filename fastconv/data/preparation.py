@@ -101,8 +101,9 @@ class Preparation:
 
     def _size(self, fitted: int) -> tuple[int, ...]:
         assert self.size is not None
-        if len(self.size) not in (1, fitted):
-            raise InputError(f"size must be 1 or {fitted} numbers here, got {list(self.size)}")
+        if fitted == 0 or len(self.size) not in (1, fitted):
+            numbers = f"1 or {fitted} numbers" if fitted else "left out"
+            raise InputError(f"size must be {numbers} here, got {list(self.size)}")
         return self.size * (fitted // len(self.size))
 
     def _scaled(self, values: np.ndarray, stored: Stored) -> Tensor:
@@ -110,7 +111,7 @@ class Preparation:
         wide = values.dtype.itemsize > 2 and (low, high) != (0.0, 1.0)
         x = torch.from_numpy(values.astype(np.float64 if wide else np.float32))
         if (low, high) != (0.0, 1.0):
-            x = ((x - low) / (high - low)).float()
+            x = ((x - low if low else x) / (high - low)).float()
         if self.range is None:
             return x
         x = x.clamp(0, 1)

@@ -12,22 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.data.random_state import random_state_kept, seed_all
+from fastconv.data.tensors import Inputs, bytes_of, prepared
 from fastconv.errors import DataError, InputError
+
+__all__ = ["Batch", "Samples", "Unit", "check_not_random", "check_unit", "prepared"]
 
 _FINGERPRINTED = 16
 _READ_AGAIN = 8  # times, where random numbers are drawn: a coin shows itself but for 1 in 256
 
 Unit = Sequence[int]  # the sample indices of one batch: a range, or a list
-Batch = tuple[Any, Tensor | None]  # inputs: a tensor, or a tuple or dict of tensors; labels
+Batch = tuple[Inputs, Tensor | None]
 
 
 class Samples(ABC):
     """A data set that is read by index and gives the same values each time.
 
     Attributes:
-        sample_shape: shape of one input (of several: the first), without the batch dimension.
+        sample_shape: shape of one input, without the batch dimension; of several inputs, that of
+            the first, which boxes refer to.
         input_dtype: name of the dtype that the data set gives, and batches have. Integers and
             booleans reach the model `prepared`: as float32 with the same values (0 ... 255 for
             uint8: nothing is scaled); other dtypes are left as they are.
@@ -50,6 +53,8 @@ class Samples(ABC):
     @abstractmethod
     def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
         """Yield (input [n, ...], label int64 [n] or None), one batch per unit, in their order.
+
+        Several inputs are a tuple or a dict of tensors [n, ...].
 
         Its rows are the samples `kept(unit)`; all of the unit unless `skip` is set.
 
@@ -105,8 +110,7 @@ class Samples(ABC):
         n = len(self)
         contents = hashlib.sha256()
         for x, label in self.batches([[i] for i in self.spread(_FINGERPRINTED)]):
-            contents.update(_bytes(map_tensors(x, prepared)))
-            contents.update(b"" if label is None else _bytes(label))
+            contents.update(bytes_of(prepared(x)) + (b"" if label is None else bytes_of(label)))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
         return {
@@ -124,7 +128,7 @@ def check_unit(unit: Unit, n: int) -> None:
         raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
 
 
-def check_not_random(what: str, read: Callable[[], Tensor]) -> None:
+def check_not_random(what: str, read: Callable[[], Inputs]) -> None:
     """Read something again, each time under another seed.
 
     Raises:
@@ -141,70 +145,8 @@ def check_not_random(what: str, read: Callable[[], Tensor]) -> None:
                 )
 
 
-def _under_seed(seed: int, read: Callable[[], Tensor]) -> tuple[bytes, bool]:
+def _under_seed(seed: int, read: Callable[[], Inputs]) -> tuple[bytes, bool]:
     """The bytes that are read, and whether that draws from the global random state."""
     seed_all(seed)
     with random_state_kept() as moved:
-        return _bytes(read()), moved()
-
-
-def as_tensor(value: Any) -> Tensor:
-    """A dense tensor of real numbers on the same memory, where torch can use it.
-
-    Raises:
-        DataError: other kinds of tensors, and dtypes that torch lacks; the message goes on from
-            "the input".
-    """
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.is_nested:
-            raise DataError("is sparse or nested, not a dense tensor; use .to_dense()")
-        if value.is_quantized or value.is_meta:
-            what = (
-                "quantized; use .dequantize()" if value.is_quantized else "a meta tensor, no values"
-            )
-            raise DataError(f"is {what}")
-        return value.detach()
-    if hasattr(value, "toarray"):
-        raise DataError("is a sparse array, not a dense one; use .toarray()")
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"must be an array of real numbers, got dtype {array.dtype}")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        raise DataError(f"is {array.dtype}, which torch lacks; use .astype(np.float32)")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    usable = array.flags.writeable and min(array.strides, default=0) >= 0  # by torch, as it is
-    return torch.from_numpy(array if usable else array.copy())
-
-
-def batch_labels(value: Any, n: int) -> Tensor | None:
-    """Integer labels int64 [n], or None for anything else."""
-    if isinstance(value, list | tuple) and value and all(isinstance(v, int) for v in value):
-        value = torch.tensor(value)
-    if not isinstance(value, Tensor | np.ndarray):
-        return None
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "iub":
-        return None
-    labels = as_tensor(value)
-    if (
-        labels.is_floating_point()
-        or labels.is_complex()
-        or tuple(labels.shape) not in {(n,), (n, 1)}
-    ):
-        return None
-    return labels.reshape(n).long().cpu()
-
-
-def prepared(x: Tensor) -> Tensor:
-    """As the model reads it."""
-    return x if x.is_floating_point() or x.is_complex() else x.float()
-
-
-def _bytes(inputs: Any) -> bytes:
-    """The values of every tensor of a batch."""
-    flat = (t.cpu().contiguous().reshape(-1) for t in tensors_in(inputs))
-    return b"".join(t.view(torch.uint8).numpy().tobytes() for t in flat)
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return bytes_of(read()), moved()

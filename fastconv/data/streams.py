@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from fastconv.capture.batch import first_tensor
+from fastconv.capture.batch import tensors_in
+from fastconv.data.collator import Collator, Read
+from fastconv.data.keys import classes_of
 from fastconv.data.loading import next_batch, start_worker, unchanged, worker_deaths_noticed_in_turn
 from fastconv.data.random_state import random_state_kept
-from fastconv.data.reader import Collator, Failure, Read
-from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit, one_line
+from fastconv.data.reader import Failure
+from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
+from fastconv.data.tensors import Inputs, one_line
 from fastconv.errors import DataError, InputError
 
 _COMPARED = 16  # samples, to see whether two passes give the same
 
 
 class StreamSamples(Samples):
-    """A stream, read from its start in every pass; samples not asked for are passed over.
+    """A stream, read on or else anew from its start; samples not asked for are passed over.
 
     Where it does not tell its length, one pass counts its samples, and keeps their names if they
     are dicts with "__key__", as those of WebDataset are. With workers, one process reads ahead:
@@ -32,9 +35,9 @@ class StreamSamples(Samples):
     """
 
     def __init__(
-        self, stream: Any, collate: Callable | None, worker_init: Callable | None, *, skip: bool
+        self, stream: Any, collate: Callable | None, worker_init: Callable | None, **how: bool
     ):
-        self.skip, self.skipped = skip, {}
+        self.skip, self.skipped = how["skip"], {}
         self.kind = type(stream).__name__
         if iter(stream) is stream:
             raise DataError(
@@ -42,12 +45,10 @@ class StreamSamples(Samples):
                 "iterable data set, whose iter() starts anew"
             )
         self._stream, self._worker_init = stream, worker_init
-        self._collator = Collator(collate, skip=skip)
+        self._cursor = _Cursor(stream)
+        self._collator = Collator(collate, **how)
         self._first, (x, label, *_) = self._find_first()
-        picture = first_tensor(x)
-        self.sample_shape = self._collator.shape = tuple(picture.shape[1:])
-        self.input_dtype = str(picture.dtype).removeprefix("torch.")
-        self._collator.labelled = label is not None
+        self.sample_shape, self.input_dtype = self._collator.like(x, label)
         check_not_random("its beginning", self._beginning)
 
     def __len__(self) -> int:
@@ -59,6 +60,9 @@ class StreamSamples(Samples):
     def spread(self, count: int) -> list[int]:
         """The first ones: a stream is not read to its end for a few samples."""
         return list(range(min(count, len(self))))
+
+    def classes(self) -> list[str] | None:
+        return classes_of(self._stream)
 
     def keys(self) -> list[str] | None:
         return self._count_and_keys[1]
@@ -72,8 +76,9 @@ class StreamSamples(Samples):
             if unit[0] <= before or list(unit) != sorted(set(unit)):
                 raise InputError(f"a stream is read in ascending order, got {unit} after {before}")
             before = unit[-1]
+        cursor = _Cursor(self._stream) if num_workers else self._cursor
         loader = DataLoader(
-            _Units(self._stream, self._collator, units),
+            _Units(cursor, self._collator, units, last=len(self) - 1),
             batch_size=None,  # whole units
             num_workers=min(num_workers, 1),
             collate_fn=unchanged,
@@ -85,27 +90,33 @@ class StreamSamples(Samples):
         with worker_deaths_noticed_in_turn(num_workers):
             for unit in units:
                 with random_state_kept():
-                    x, label, failed, _ = next_batch(batches, unit[0], unit[-1])
+                    x, label, failed, columns = next_batch(batches, unit[0], unit[-1])
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(failed)
+                self.column_values = columns
                 yield x, label
+
+    def keep_columns(self, names: Sequence[str]) -> None:
+        self._collator.columns = tuple(names)
+        if names:
+            self._find_first()  # they are there
 
     def _find_first(self) -> tuple[int, Read]:
         index = -1
         with random_state_kept():
             for index, sample in _numbered(self._stream):
                 read = self._collator.batch({index: sample}, {})
-                if len(first_tensor(read[0])):
+                if index not in read[2]:
                     return index, read
         if index < 0:
             raise DataError(f"the data set is empty: {self.kind} is an iterable data set of none")
         raise DataError(f"none of the {index + 1} samples can be read: {read[2][index]}")
 
-    def _beginning(self) -> Tensor:
+    def _beginning(self) -> Inputs:
         head = itertools.islice(_numbered(self._stream), _COMPARED)
         found = [self._collator.batch({index: sample}, {})[0] for index, sample in head]
-        return torch.cat(found) if found else torch.zeros(0)
+        return tuple(tensor for x in found for tensor in tensors_in(x))
 
     @cached_property
     def _count_and_keys(self) -> tuple[int, list[str] | None]:
@@ -122,32 +133,53 @@ class StreamSamples(Samples):
         return count, keys if len(keys) == count else None
 
 
+class _Cursor:
+    """A place in the stream: read on from there, or from the start if that is already past."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._next: float = 0
+        self._samples = _numbered(stream)
+
+    def __call__(self, index: int) -> Any:
+        if index < self._next:
+            self._next, self._samples = 0, _numbered(self._stream)
+        for place, sample in self._samples:
+            self._next = place + 1
+            if place == index:
+                return sample
+        self._next = math.inf  # whoever reads again starts anew
+        raise DataError(f"the stream ended before sample {index}: it has changed")
+
+    def check_end(self) -> None:
+        """Expect nothing more.
+
+        Raises:
+            DataError: the stream goes on.
+        """
+        after, self._next = self._next, math.inf
+        if next(self._samples, None) is not None:
+            raise DataError(f"the stream goes on after its {after} samples: it has changed")
+
+
 class _Units(IterableDataset):
     """Cuts a stream into units, in whichever process."""
 
-    def __init__(self, stream: Any, collator: Collator, units: Sequence[Unit]):
-        self._stream, self._collator, self._units = stream, copy.copy(collator), units
+    def __init__(self, cursor: _Cursor, collator: Collator, units: Sequence[Unit], last: int):
+        self._cursor, self._collator, self._units = cursor, copy.copy(collator), units
+        self._last = last
 
     def __iter__(self) -> Iterator[Read | Failure]:
         try:
-            yield from self._batches()
+            for unit in self._units:
+                samples = {index: self._cursor(index) for index in unit}
+                if unit[-1] == self._last:
+                    self._cursor.check_end()
+                yield self._collator.batch(samples, {})
         except DataError as error:
             if get_worker_info() is None:
                 raise
             yield Failure(str(error), traceback.format_exc())
-
-    def _batches(self) -> Iterator[Read]:
-        samples = _numbered(self._stream)
-        for unit in self._units:
-            found = {}
-            for index in unit:
-                for place, sample in samples:
-                    if place == index:
-                        found[index] = sample
-                        break
-                else:
-                    raise DataError(f"the stream ended before sample {index}: it has changed")
-            yield self._collator.batch(found, {})
 
 
 def _numbered(stream: Any) -> Iterator[tuple[int, Any]]:

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from fastconv.export.summary import densities, most_selective
 from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run
 
@@ -94,18 +95,11 @@ def _layer(page: _Page, top: float, layer: Layer, columns: int) -> None:
         f"{int(stats['dead'].sum())} filters are dead"
     )
     page.text(MARGIN + 0.115 * len(info.name) + 0.3, top + 0.24, facts, size=9.5, color=MUTED)
-    curves = _densities(layer)
-    for i, number in enumerate(_most_selective(layer)[:columns]):
+    shown = most_selective(layer)[:columns]
+    edges, density = densities(layer, shown)
+    for i, number in enumerate(shown):
         x = MARGIN + i * (CARD_WIDTH + GAP)
-        _filter(page, x, top + LAYER_HEAD, layer, int(number), curves)
-
-
-def _most_selective(layer: Layer) -> np.ndarray:
-    """Filters by their strongest hit, in standard deviations above the mean."""
-    stats = layer.stats
-    spread = np.where(stats["std"] > 0, stats["std"], np.inf)
-    height = (layer.topk.values[:, 0] - stats["mean"]) / spread
-    return np.argsort(-np.nan_to_num(height, nan=-np.inf), kind="stable")
+        _filter(page, x, top + LAYER_HEAD, layer, int(number), (edges, density[i]))
 
 
 def _filter(
@@ -114,7 +108,7 @@ def _filter(
     y: float,
     layer: Layer,
     number: int,
-    curves: tuple[np.ndarray, np.ndarray],
+    curve: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """A card: weights and numbers, the strongest patches, the distribution of the values."""
     page.card(x, y, CARD_WIDTH, CARD_HEIGHT)
@@ -129,7 +123,7 @@ def _filter(
     y += WEIGHT + PAD
     page.image(x, y, PATCHES, _patch_block(layer, number))
     y += PATCHES + PAD
-    _curve(page, x, y, curves[0], curves[1][number], layer.topk.values[number])
+    _curve(page, x, y, *curve, layer.topk.values[number])
 
 
 def _curve(
@@ -151,20 +145,6 @@ def _curve(
     axes.set(xlim=(edges[0], edges[-1]), ylim=(-0.25, 1.02))
     share = -edges[0] / (edges[-1] - edges[0])
     page.text(x + share * PATCHES, y + CURVE + 0.09, "0", size=6.5, color=MUTED, ha="center")
-
-
-def _densities(layer: Layer, bins: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Histograms [C, bins] over equal bins that all filters of the layer share; 0 is an edge."""
-    counts, edges = layer.histogram
-    stats = layer.stats
-    low, high = min(float(np.nanmin(stats["min"])), 0.0), max(float(np.nanmax(stats["max"])), 0.0)
-    step = max(high - low, 1e-12) / bins
-    shared = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
-    # the values of a fine bin lie anywhere in it: share them out by its overlap with the wide ones
-    fine = np.clip(edges, shared[0], shared[-1])
-    below = np.concatenate([np.zeros((len(counts), 1)), counts.cumsum(1)], 1)
-    at = np.stack([np.interp(shared, fine, row) for row in below])
-    return shared, np.diff(at, axis=1)
 
 
 def _patch_block(layer: Layer, number: int, rows: int = 3) -> np.ndarray:

@@ -5,8 +5,9 @@ No script, no style sheet, nothing from elsewhere; text takes the colours of the
 
 from __future__ import annotations
 
+import functools
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -22,11 +23,26 @@ from fastconv.draw.heat import (
     png,
     squares,
 )
+from fastconv.errors import InputError
 
 _LAYERS, _KERNELS, _FILTERS, _HITS = 40, 32, 6, 6  # at most so many are shown
 _SIDE, _TILE, _WHITE = 300, 44, 255  # pixels of kernels together, and of a patch
 
 
+def _shown(draw: Callable[..., str]) -> Callable[..., str | None]:
+    """None instead of an error where the run is closed: the notebook then shows the plain text."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Any) -> str | None:
+        try:
+            return draw(*arguments)
+        except InputError:
+            return None
+
+    return drawn
+
+
+@_shown
 def run_html(run: Any) -> str:
     """A table of the layers of a `fastconv.Run`."""
     table = run.samples
@@ -51,6 +67,7 @@ def _layer_row(layer: Any) -> list[str]:
     return [*row, f"{int(stats['dead'].sum()):,}", share]
 
 
+@_shown
 def layer_html(layer: Any) -> str:
     """A `fastconv.Layer`: what it is, its kernels, the strongest patches of its first filters."""
     info = layer.info
@@ -70,6 +87,7 @@ def layer_html(layer: Any) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
+@_shown
 def filter_html(layer: Any, index: int) -> str:
     """One filter of a layer: its statistics, its kernel and its strongest patches."""
     parts = [f"<p><b>{escape(layer.info.name)}</b>, filter {index}</p>"]

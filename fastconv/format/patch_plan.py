@@ -48,17 +48,20 @@ class PatchPlan:
         return np.floor_divide(first, self.factor)
 
 
-def window(
-    start: Sequence[int], size: Sequence[int], extent: Sequence[int]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The part of a picture that lies inside the reduced input, and where it lies there."""
-    inside, there = [], []
-    for a, n, end in zip(start, size, extent, strict=True):
-        low, high = min(max(a, 0), end), max(min(a + n, end), 0)
-        low, high = (low, high) if low < high else (0, 0)
-        inside.append(slice(low - a, high - a) if low < high else slice(0, 0))
-        there.append(slice(low, high))
-    return tuple(inside), tuple(there)
+Window = tuple[slice, ...]
+
+
+def windows(
+    starts: np.ndarray, size: Sequence[int], extent: Sequence[int]
+) -> list[tuple[Window, Window]]:
+    """Of pictures that start at [m, D]: the part inside the reduced input, and where that lies."""
+    low = np.clip(starts, 0, extent)
+    high = np.clip(starts + np.asarray(size), 0, extent)
+    ends = (low - starts, high - starts, low, high)
+    return [
+        (tuple(map(slice, a, b)), tuple(map(slice, c, d)))
+        for a, b, c, d in zip(*(end.tolist() for end in ends), strict=True)
+    ]
 
 
 def channels_first(pictures: np.ndarray, *, images: bool) -> np.ndarray:

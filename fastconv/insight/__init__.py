@@ -12,17 +12,22 @@ from fastconv.insight.effective_field import effective_field
 from fastconv.insight.embed import Embedding, embed
 from fastconv.insight.embedding_file import load_embedding, save_embedding
 from fastconv.insight.entanglement import entanglement
+from fastconv.insight.groups import by_sample
 from fastconv.insight.kernels import kernels
 from fastconv.insight.misfires import misfires
+from fastconv.insight.modes import DropoutPass, batch_moments
 from fastconv.insight.outcomes import confusion, outcomes
 from fastconv.insight.overlap import overlap
 from fastconv.insight.redundancy import redundancy
 from fastconv.insight.responses import responses
 
 __all__ = [
+    "DropoutPass",
     "Embedding",
     "ablate",
+    "batch_moments",
     "biases",
+    "by_sample",
     "classes",
     "compare",
     "confusion",

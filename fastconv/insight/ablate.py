@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget
+from fastconv.capture import CaptureTarget, Forward
 from fastconv.errors import InputError
 from fastconv.insight.passes import Pass, check_labels, modules_only, passing
 from fastconv.insight.quality import Answers, changes
 from fastconv.insight.replay import Recording
 from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.run.outcomes import Output, class_scores
 
 VALUES = ("zero", "mean")
 
@@ -40,6 +41,8 @@ def ablate(
     batch_size: int = 64,
     num_workers: int = 0,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
+    output: Output = None,
 ) -> pd.DataFrame:
     """Measure a classifier with and without filters, on the same samples.
 
@@ -47,7 +50,7 @@ def ablate(
     see docs/insight-structure.md. The model is left as it was found.
 
     Args:
-        model: a classifier that returns logits [N, classes], or [N, 1] for two classes.
+        model: a classifier that returns scores [N, classes], or [N, 1] for two classes.
         data: as `fastconv.extract` takes it.
         filters: the filters of each layer, {"conv1": [0, 3]}. A layer is any module call whose
             output is [N, C, *spatial]; that output is changed, so name the activation
@@ -56,7 +59,7 @@ def ablate(
             (one more pass).
         labels: [N] integers; default those of the data set.
         together: replace all filters at once, instead of one at a time.
-        batch_size, num_workers, device: as for `fastconv.extract`.
+        batch_size, num_workers, device, forward, output: as for `fastconv.extract`.
 
     Returns:
         One row a (layer, filter, class), classes as they occur in the labels:
@@ -84,7 +87,7 @@ def ablate(
     if not isinstance(filters, Mapping) or not filters:
         raise InputError(f"filters must be a mapping such as {{'conv1': [0, 3]}}, got {filters!r}")
     options: Any = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
-    with passing(model, data, list(filters), **options) as reading:
+    with passing(model, data, list(filters), forward=forward, **options) as reading:
         given = None if labels is None else check_labels(labels, len(reading.source))
         modules_only(reading.targets)
         chosen = _check_filters(reading.targets, filters)
@@ -94,9 +97,10 @@ def ablate(
         counts = np.zeros(2, int)
         for rows, x, found in reading.batches():
             recording = Recording(reading.network, reading.targets, x)
-            whole.add(recording.output, _of_batch(given, found, rows))
+            whole.add(class_scores(recording.output, output), _of_batch(given, found, rows))
             for ablation, answers in zip(ablations, without, strict=True):
-                answers.add(recording.replay(_changes(ablation, instead)), None)
+                found_without = recording.replay(_changes(ablation, instead))
+                answers.add(class_scores(found_without, output), None)
             counts += recording.replayed, recording.rerun
     tables = [
         pd.DataFrame({"layer": a.layer, "filter": a.filter, **changes(whole, answers)})

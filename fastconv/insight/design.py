@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,23 +55,24 @@ def design(run: Run) -> pd.DataFrame:
     Source: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019 (blur before the
         stride).
     """
-    layers = [run[name] for name in run.layers]
-    layers = [layer for layer in layers if layer.info.kernel is not None]
-    rows = [
-        row
-        for layer, after in zip(layers, [*layers[1:], None], strict=True)
-        if (row := _row(layer, None if after is None else after.info)) is not None
-    ]
+    infos = [run[name].info for name in run.layers if run[name].info.kernel is not None]
+    edges = run.graph or [(a.name, b.name) for a, b in pairwise(infos)]  # older files have none
+    readers: dict[str, list[LayerInfo]] = {info.name: [] for info in infos}
+    for source, target in edges:
+        if source in readers and target in readers:
+            readers[source].append(run[target].info)
+    found = (_row(run[name], following) for name, following in readers.items())
+    rows = [row for row in found if row is not None]
     if not rows:
         raise InputError(f"no layer of {run.path} has spatial kernels; extract convolutions")
     return pd.DataFrame(rows)
 
 
-def _row(layer: Layer, after: LayerInfo | None) -> dict[str, Any] | None:
+def _row(layer: Layer, readers: Sequence[LayerInfo]) -> dict[str, Any] | None:
     info, weight = layer.info, layer.weight
     if weight is None or weight.ndim < 3 or info.kernel is None or info.stride is None:
         return None
-    thinned = thinning(info, after)
+    thinned = thinning(info, readers)
     above = 0.0
     if max(thinned) > 1:
         energy = np.square(weight, dtype=np.float64).reshape(len(weight), -1).sum(1)
@@ -91,21 +94,23 @@ def _row(layer: Layer, after: LayerInfo | None) -> dict[str, Any] | None:
     return row | {"advice": "; ".join(_advice(row, info.kernel, rims))}
 
 
-def thinning(info: LayerInfo, after: LayerInfo | None) -> tuple[float, ...]:
-    """How much of a layer's dense output is dropped, per dimension, before the next one reads it.
+def thinning(info: LayerInfo, readers: Sequence[LayerInfo]) -> tuple[float, ...]:
+    """How much of a layer's dense output is dropped, per dimension, before the next ones read it.
 
-    The distance of its own outputs, and of those that the next layer in forward order reads, both
-    in input pixels, follow from the receptive fields; what lies between is pooling.
+    The distance of its own outputs, and of those that the layers behind it read, both in input
+    pixels, follow from the receptive fields; what lies between is pooling, the most of them.
     """
     assert info.stride is not None
     if info.transposed:
         return (1.0,) * len(info.stride)
     pooled = [1.0] * len(info.stride)
-    if after is not None and after.stride is not None and not after.transposed:
+    for after in readers:
+        if after.stride is None or after.transposed or len(after.stride) != len(pooled):
+            continue
         for i, (here, there) in enumerate(zip(info.fields, after.fields, strict=False)):
             step = here.advance / here.period
-            if i < len(pooled) and i < len(after.stride) and step > 0:
-                pooled[i] = max(1.0, there.advance / there.period / after.stride[i] / step)
+            if i < len(pooled) and step > 0:
+                pooled[i] = max(pooled[i], there.advance / there.period / after.stride[i] / step)
     return tuple(s * p for s, p in zip(info.stride, pooled, strict=True))
 
 

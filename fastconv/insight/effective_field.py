@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, Network
-from fastconv.capture.batch import single_tensor
+from fastconv.capture import CaptureTarget, Forward, Network
+from fastconv.capture.batch import first_tensor, map_tensors, single_tensor
 from fastconv.errors import InputError
 from fastconv.insight.passes import modules_only, passing
 
@@ -26,6 +26,7 @@ def effective_field(
     samples: int = 64,
     batch_size: int = 16,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
 ) -> pd.DataFrame:
     """Measure how much of the theoretical receptive field a layer really looks at.
 
@@ -38,7 +39,7 @@ def effective_field(
         layers: as for `fastconv.extract`; default every convolution. Their own outputs are taken.
         samples: how many, evenly spaced over the data set.
         batch_size: samples at a time.
-        device: where the model runs; default where it is.
+        device, forward: as for `fastconv.extract`.
 
     Returns:
         One row a layer whose output has spatial dimensions:
@@ -61,7 +62,8 @@ def effective_field(
     """
     if samples < 1:
         raise InputError(f"samples must be 1 or more, got {samples}")
-    with passing(model, data, layers, batch_size=batch_size, device=device) as reading:
+    options: Any = {"batch_size": batch_size, "device": device, "forward": forward}
+    with passing(model, data, layers, **options) as reading:
         targets = [t for t in reading.targets if t.info.size]
         if not targets:
             raise InputError("none of the layers has spatial dimensions; name convolutions")
@@ -72,8 +74,9 @@ def effective_field(
         squares = [np.zeros(source.sample_shape[1:]) for _ in targets]
         done = 0
         for _, x, _ in reading.batches(chosen):
-            own = [sign[done : done + len(x)].to(x) for sign in signs]
-            done += len(x)
+            count = len(first_tensor(x))
+            own = [sign[done : done + count].to(first_tensor(x)) for sign in signs]
+            done += count
             found = _gradients(reading.network, targets, own, x)
             for total, gradient in zip(squares, found, strict=True):
                 total += gradient.double().square().sum((0, 1)).cpu().numpy()
@@ -93,11 +96,12 @@ class _Done(BaseException):
 
 
 def _gradients(
-    network: Network, targets: Sequence[CaptureTarget], signs: Sequence[Tensor], inputs: Tensor
+    network: Network, targets: Sequence[CaptureTarget], signs: Sequence[Tensor], inputs: Any
 ) -> list[Tensor]:
     """The gradient [n, C_in, *spatial] of the signed sum of each layer's central position."""
     found: dict[int, Tensor] = {}
-    leaf = inputs.detach().clone().requires_grad_()
+    first = first_tensor(inputs)
+    leaf = first.detach().clone().requires_grad_()
 
     def leave(module: nn.Module, _: tuple, output: Any) -> None:
         for i, target in enumerate(targets):
@@ -114,7 +118,8 @@ def _gradients(
     handles = [module.register_forward_hook(leave) for module in counts]
     try:
         with network.running(), torch.enable_grad():
-            network.call(leaf * 1)  # the model may write to its input
+            # the model may write to its inputs
+            network.call(map_tensors(inputs, lambda t: leaf * 1 if t is first else t.clone()))
     except _Done:
         pass
     finally:

@@ -26,8 +26,9 @@ def entanglement(
 
     Args:
         runs: name -> run, each with samples=True: such as "conv", "norm", "act" (by stage=),
-            "train" (batch norm by the statistics of the batch), "dropout". Several passes of a
-            random model are a list of runs; their mean is compared. The first is the reference.
+            "train" (by forward=batch_moments), "dropout". Several passes of a random model are a
+            list of runs (by forward=DropoutPass(i)); their mean is compared. The first is the
+            reference.
         k: samples that count as ranked high.
         of: what a response is: the "max" over the positions of a sample, or their "mean".
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastconv.capture import Forward
 from fastconv.errors import InputError
 from fastconv.format.quantiles import quantiles
 from fastconv.insight.passes import Pass, passing
@@ -38,6 +39,7 @@ def overlap(
     batch_size: int = 64,
     num_workers: int = 0,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
 ) -> pd.DataFrame:
     """Measure how far the places where each filter fires strongly are those of a mask.
 
@@ -54,7 +56,7 @@ def overlap(
         quantile: share of the values of a filter that are no hits.
         stage: of convolutions, as for `fastconv.extract`.
         run: of the same model, data and stage, with quantiles: where thresholds come from.
-        batch_size, num_workers, device: as for `fastconv.extract`.
+        batch_size, num_workers, device, forward: as for `fastconv.extract`.
 
     Returns:
         One row a (layer, filter, class), best first within a layer and class:
@@ -75,7 +77,7 @@ def overlap(
     if not 0 < quantile < 1:
         raise InputError(f"quantile must lie between 0 and 1, got {quantile!r}")
     options: Any = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
-    with passing(model, data, layers, stage, **options) as reading:
+    with passing(model, data, layers, stage, forward=forward, **options) as reading:
         targets, size = reading.targets, tuple(reading.source.sample_shape[1:])
         mask = _Masks(masks, len(reading.source), size)
         for target in targets:

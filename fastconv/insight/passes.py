@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import CaptureTarget, Network, capture_forward, probe
+from fastconv.capture import CaptureTarget, Forward, capture_forward, probe
 from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
+from fastconv.insight.replay import KeptOutput
 from fastconv.run.transfer import Transfer, on_device
 
 
@@ -22,7 +23,7 @@ class Pass:
     """What it takes to run a model over a data set and look at some of its layers."""
 
     source: Samples
-    network: Network
+    network: KeptOutput
     targets: list[CaptureTarget]
     transfer: Transfer
     batch_size: int
@@ -30,8 +31,8 @@ class Pass:
 
     def batches(
         self, chosen: Sequence[int] | None = None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-        """Sample indices, inputs [n, C, ...] where the model runs, and labels [n] or None."""
+    ) -> Iterator[tuple[list[int], Any, Tensor | None]]:
+        """Sample indices, inputs where the model runs, and labels [n] or None."""
         rows = range(len(self.source)) if chosen is None else chosen
         units = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         read = self.source.batches(units, self.num_workers)
@@ -58,6 +59,7 @@ def passing(
     batch_size: int,
     num_workers: int = 0,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
 ) -> Iterator[Pass]:
     """A model on its device, with the layers to look at found on the first sample.
 
@@ -72,9 +74,10 @@ def passing(
         kinds = (p.dtype for p in model.parameters() if p.is_floating_point())
         dtype = next(kinds, None)
         example = next(iter(source.batches([[source.first()]])))[0]
-        found = probe(model, Transfer(place, dtype=dtype)(example), layers, stage)
+        network = KeptOutput(model, forward)
+        found = probe(network, Transfer(place, dtype=dtype)(example), layers, stage)
         transfer = Transfer(place, found.layout, dtype)
-        yield Pass(source, found.network, found.targets, transfer, batch_size, num_workers)
+        yield Pass(source, network, found.targets, transfer, batch_size, num_workers)
 
 
 def modules_only(targets: Sequence[CaptureTarget]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy import stats
 from torch import Tensor
 
 from fastconv.errors import InputError
+from fastconv.run.outcomes import class_probabilities
 
 DRAWS = 2000  # of the bootstrap
 LEVEL = 0.95
@@ -21,13 +21,13 @@ class Answers:
         self._prediction: list[np.ndarray] = []
         self._confidence: list[np.ndarray] = []
 
-    def add(self, logits: Tensor, labels: np.ndarray | None) -> None:
-        """Take logits [n, classes], or [n, 1] of two classes, and labels [n].
+    def add(self, scores: Tensor, labels: np.ndarray | None) -> None:
+        """Take scores [n, classes], or [n, 1] of two classes, and labels [n].
 
         Raises:
             InputError: labels that are no class of the model.
         """
-        probability = _probabilities(logits)
+        probability = class_probabilities(scores)
         confidence, prediction = probability.max(1)
         if labels is not None:
             classes = probability.shape[1]
@@ -38,8 +38,8 @@ class Answers:
                     f"apart, 0 to {classes - 1}"
                 )
             self._label.append(labels)
-        self._prediction.append(prediction.cpu().numpy().astype(np.int32))
-        self._confidence.append(confidence.cpu().numpy().astype(np.float64))
+        self._prediction.append(prediction.numpy().astype(np.int32))
+        self._confidence.append(confidence.numpy())
 
     @property
     def label(self) -> np.ndarray:
@@ -52,15 +52,6 @@ class Answers:
     @property
     def confidence(self) -> np.ndarray:
         return np.concatenate(self._confidence)
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    """[n, classes] float64."""
-    logits = logits.double()
-    if logits.shape[1] > 1:
-        return logits.softmax(1)
-    positive = logits.sigmoid()
-    return torch.cat([1 - positive, positive], 1)
 
 
 def changes(whole: Answers, without: Answers) -> dict[str, np.ndarray]:

@@ -9,11 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, Network
-from fastconv.capture.batch import single_tensor
+from fastconv.capture.batch import map_tensors, tensors_in
 from fastconv.capture.trace import Call, Trace, trace_forward
-from fastconv.errors import InputError
 
 Change = Callable[[Tensor], None]  # writes to the output of a layer, [N, C, *spatial]
+
+
+class KeptOutput(Network):
+    """A model that keeps what its last call returned: of `forward`, where one is given."""
+
+    output: Any = None
+
+    def call(self, batch: Any) -> Any:
+        self.output = super().call(batch)
+        return self.output
 
 
 class Recording:
@@ -25,7 +34,7 @@ class Recording:
     Holds the activations of the batch, as training does.
     """
 
-    def __init__(self, network: Network, targets: Sequence[CaptureTarget], inputs: Tensor):
+    def __init__(self, network: KeptOutput, targets: Sequence[CaptureTarget], inputs: Any):
         self._network, self._targets, self._inputs = network, targets, inputs
         with _copied_outputs(targets):  # what follows in place changes a copy
             self._trace = trace_forward(network, inputs)
@@ -34,11 +43,14 @@ class Recording:
         for i, op in enumerate(self._trace.ops):
             for tensor in op.written:
                 self._last_write[_storage(tensor)] = i
-        self.output = _answer(self._trace.calls[-1].output)  # [N, classes]
+        self.output = network.output
+        made = {id(t) for op in self._trace.ops for t in (*op.inputs, *op.outputs)}
+        parts = tensors_in(self.output)
+        self._followed = bool(parts) and all(id(t) in made for t in parts)
         self.replayed = self.rerun = 0  # how often each happened
 
-    def replay(self, changes: Mapping[str, Change]) -> Tensor:
-        """The output of the model [N, classes] with the outputs of some layers changed."""
+    def replay(self, changes: Mapping[str, Change]) -> Any:
+        """The output of the model with the outputs of some layers changed."""
         found = self._replay(changes)
         if found is None:
             self.rerun += 1
@@ -46,8 +58,13 @@ class Recording:
         self.replayed += 1
         return found
 
-    def _replay(self, changes: Mapping[str, Change]) -> Tensor | None:
-        """None where something recorded that is needed was overwritten later."""
+    def _replay(self, changes: Mapping[str, Change]) -> Any:
+        """The output, or None where something recorded that is needed was overwritten later.
+
+        None as well for an output that is no tensor, tuple, list or dict.
+        """
+        if not self._followed:
+            return None
         values: dict[int, Tensor] = {}  # by id of the recorded tensor
         starts = {self._calls[name].end_op - 1: name for name in changes}
         with torch.no_grad():
@@ -67,17 +84,16 @@ class Recording:
                 arguments = {k: _substituted(v, values) for k, v in op.arguments.items()}
                 made = _tensors(op.func(**arguments))
                 values.update({id(t): v for t, v in zip(op.outputs, made, strict=True)})
-        output = single_tensor(self._trace.calls[-1].output)
-        return values.get(id(output), output)
+        return map_tensors(self.output, lambda t: values.get(id(t), t))
 
 
 def rerun(
     network: Network,
     targets: Sequence[CaptureTarget],
-    inputs: Tensor,
+    inputs: Any,
     changes: Mapping[str, Change],
-) -> Tensor:
-    """The output of the whole model [N, classes] with the outputs of some layers changed."""
+) -> Any:
+    """The output of the whole model, run again with the outputs of some layers changed."""
     by_name = {t.info.name: t for t in targets}
     hooks = [(by_name[name], change) for name, change in changes.items()]
 
@@ -87,7 +103,7 @@ def rerun(
         return output
 
     with _Hooks(hooks, changed), network.running():
-        return _answer(network.call(inputs.clone()))
+        return network.call(map_tensors(inputs, torch.clone))
 
 
 class _Hooks:
@@ -126,17 +142,6 @@ def _copied_outputs(targets: Sequence[CaptureTarget]) -> _Hooks:
 def _call(trace: Trace, target: CaptureTarget) -> Call:
     calls = (c for c in trace.calls if c.function is None and c.module is target.module)
     return next(call for call in calls if call.index == target.index)
-
-
-def _answer(output: object) -> Tensor:
-    found = single_tensor(output)
-    if found is None or found.ndim != 2:
-        got = type(output).__name__ if found is None else f"a tensor {list(found.shape)}"
-        raise InputError(
-            f"the model must return one tensor [N, classes] of logits, got {got}; wrap it in a "
-            "module that does"
-        )
-    return found
 
 
 def _storage(tensor: Tensor) -> int:

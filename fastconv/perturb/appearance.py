@@ -88,11 +88,15 @@ def _blur(batch: Tensor, samples: Tensor, sigma: float) -> Tensor:
     at = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-(at**2) / (2 * sigma**2))
     weight = (weight / weight.sum()).float().to(batch.device)
-    for dim in range(2, batch.ndim):
-        lines = batch.movedim(dim, -1)
-        flat = lines.reshape(-1, 1, lines.shape[-1])
-        flat = F.conv1d(F.pad(flat, (radius, radius), mode="replicate"), weight[None, None])
-        batch = flat.reshape(lines.shape).movedim(-1, dim)
+    rank, channels = batch.ndim - 2, batch.shape[1]
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    for dim in range(rank):
+        padding = [0] * (2 * rank)
+        padding[2 * (rank - 1 - dim)] = padding[2 * (rank - 1 - dim) + 1] = radius
+        shape = [1] * rank
+        shape[dim] = len(weight)
+        kernel = weight.reshape(1, 1, *shape).expand(channels, 1, *shape)
+        batch = convolve(F.pad(batch, padding, mode="replicate"), kernel, groups=channels)
     return batch
 
 

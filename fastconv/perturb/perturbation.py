@@ -42,6 +42,7 @@ class Perturbation:
             raise InputError(f"{self.name} changes floating-point batches, got {batch.dtype}")
         if len(samples) != len(batch):
             raise InputError(f"{self.name}: {len(samples)} indices for {len(batch)} samples")
+        samples = torch.as_tensor(samples)
         changed = self.function(batch.float(), samples, **self.parameters, **given)
         return changed.to(batch.dtype)
 
@@ -79,10 +80,14 @@ def per_channel(value: Scale, batch: Tensor) -> Tensor:
 
 
 def to_pixels(batch: Tensor, mean: Scale, std: Scale) -> Tensor:
+    if (mean, std) == (0, 1):
+        return batch
     return batch * per_channel(std, batch) + per_channel(mean, batch)
 
 
 def from_pixels(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
+    if (mean, std) == (0, 1):
+        return pixels
     return (pixels - per_channel(mean, pixels)) / per_channel(std, pixels)
 
 

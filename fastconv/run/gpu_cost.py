@@ -1,8 +1,8 @@
 """Which convolutions run fused on a GPU: by what was measured on it, else by a prediction.
 
 `benchmarks/device_suite.py fast` measures layers; what it finds is kept as
-`fastconv/measured/<device>.json`. Where a device has no such file, times are predicted from the
-rates of an H200. Neither looks at the batch size.
+`fastconv/run/measured/<device>.json`. Where a device has no such file, times are predicted from the
+rates of an H200, which benchmarks/roofline.py uses as well. Neither looks at the batch size.
 """
 
 from __future__ import annotations

@@ -132,8 +132,9 @@ class Recorder:
 
     def resume(self, part: Part) -> None:
         """Take over the hits of a finished part."""
-        for sink in self._sinks():
-            sink.state.merge_hits(part.layer(sink.index, sink.info))
+        with part.open():
+            for sink in self._sinks():
+                sink.state.merge_hits(part.layer(sink.index, sink.info, totals=False))
 
     def save(self, writer: PartWriter, samples: range) -> None:
         """Add the states to a part of these samples, and start counting anew."""
@@ -151,6 +152,8 @@ class Recorder:
             own: the samples of this run.
             kept: those of them that could be read.
         """
+        for part in parts:
+            self._add_totals(part)
         for layer, planned in enumerate(self._job.layers):
             weight = planned.target.weight
             sink = self._plain.sinks[layer]
@@ -165,18 +168,20 @@ class Recorder:
             yield result
 
     def _result(self, sink: LayerSink, parts: Sequence[Part], own: range) -> LayerResult:
-        state = sink.state
-        if state.totals is not None:
-            for part in parts:
-                stored = part.layer(sink.index, sink.info, hits=False)
-                state.totals.merge(stored.stats, stored.histogram)
-        result = state.result(None)
+        result = sink.state.result(None)
         if self._job.options.samples:
             shape = (len(own), sink.info.channels)
             place = f"samples/{sink.index}"
             result.samples_max = Rows(shape, _blocks(parts, f"{place}/max"))
             result.samples_mean = Rows(shape, _blocks(parts, f"{place}/mean"))
         return result
+
+    def _add_totals(self, part: Part) -> None:
+        with part.open():
+            for sink in self._sinks():
+                if sink.state.totals is not None:
+                    stored = part.layer(sink.index, sink.info, hits=False)
+                    sink.state.totals.merge(stored.stats, stored.histogram)
 
     def _sinks(self) -> Iterator[LayerSink]:
         return chain.from_iterable(group.sinks for group in self._groups)

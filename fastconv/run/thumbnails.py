@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from fastconv.capture.batch import picture
 from fastconv.measure.patches import PatchSource
 from fastconv.run.job import Job
 from fastconv.run.options import Options
@@ -31,7 +32,7 @@ def thumbnails(job: Job, samples: Iterable[int]) -> dict[int, np.ndarray]:
     batches = job.source.batches([[sample] for sample in wanted])
     factor = _factor(job.input_size)
     return {
-        sample: PatchSource(job.transfer(inputs), job.display).whole(factor)[0]
+        sample: PatchSource(job.transfer(picture(inputs)), job.display).whole(factor)[0]
         for sample, (inputs, _) in zip(wanted, batches, strict=True)
     }
 

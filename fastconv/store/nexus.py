@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5ds, h5f, h5g, h5i
 
-from fastconv.format.result import Pictures, Rows
+from fastconv.format.result import Rows
 from fastconv.store.atomic import reserve
 from fastconv.store.codec import CHUNK_BYTES, ChunkWriter, Compressor, checksum, chunk_shape
 from fastconv.store.low_level import new_chunked, new_dataset, new_group, set_attribute
@@ -71,38 +72,30 @@ def put(
     chunk_rows: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> h5d.DatasetID:
-    """Write an array, `Pictures`, a dataset or `Rows`; big ones are compressed.
+    """Write an array or `Rows`; big ones are compressed, so they must not change any more.
 
     Arrays get a `crc32` attribute over their bytes in C order; rows given as datasets, whose
     compressed chunks may be copied unseen, get `chunks_crc32` over what is stored.
     """
     dtype = np.dtype(field.dtype)
     streamed = isinstance(values, Rows)
-    if not streamed and not isinstance(values, h5py.Dataset | Pictures):
-        values = np.asarray(values)
+    values = values if streamed else np.ascontiguousarray(values, dtype)
     shape = tuple(int(n) for n in values.shape)
     if len(shape) != len(field.dims):
         raise ValueError(f"{name} must have the dimensions {field.dims}, got {shape}")
-    nbytes = int(np.prod(shape)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes == 0 or (nbytes < SMALL and not streamed):
-        small = np.zeros(shape, dtype) if streamed else np.asarray(values[()], dtype)
-        made = new_dataset(group, name, small.reshape(shape))
-        set_attribute(made, "crc32", np.uint32(checksum([np.ascontiguousarray(small)])))
+        small = np.zeros(shape, dtype) if streamed else values
+        made = new_dataset(group, name, small)
+        set_attribute(made, "crc32", np.uint32(checksum([small])))
         return made
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows, chunk_bytes)
     made = new_chunked(group, name, shape, dtype, chunk)
     writer = ChunkWriter(h5py.Dataset(made), output.compressor)
     crc: int | None = 0
-    if streamed:
-        blocks = values.blocks
-    elif isinstance(values, h5py.Dataset):
-        blocks = (values,)
-    else:  # in pieces, so that pictures are put in order one chunk at a time
-        blocks = (values[at : at + chunk[0]] for at in range(0, shape[0], chunk[0]))
-    for block in blocks:
+    for block in values.blocks if streamed else (values,):
         writer.append(block)
-        copied = streamed and isinstance(block, h5py.Dataset)
-        if copied:
+        if isinstance(block, h5py.Dataset):
             crc = None
         elif crc is not None:
             crc = checksum([np.ascontiguousarray(block, dtype)], crc)

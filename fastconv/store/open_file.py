@@ -12,18 +12,16 @@ import h5py
 from fastconv.errors import FileFormatError, InputError
 from fastconv.store import schema
 from fastconv.store.guard import Guard, check_path, check_root, reading
-
-# of a file elsewhere: few requests for metadata, which lies together, and few bytes for one filter
-REMOTE_BLOCK, REMOTE_BLOCKS = 2**15, 512
+from fastconv.store.remote import is_url, local_path, open_url
 
 
 class OpenFile:
     """The HDF5 file of a run, or of the maps of one layer, read with every check of `Guard`."""
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        local = None if "://" not in str(place) else _local_path(str(place))
-        remote = "://" in str(place) and local is None
-        self.place: Path | str = str(place) if remote else Path(local or place)
+        url = str(place) if is_url(str(place)) else None
+        local = place if url is None else local_path(url)
+        self.place: Path | str = str(url) if local is None else Path(local)
         self.closed = False
         self._file: h5py.File | None = None
         self._groups: dict[tuple[str, ...], h5py.Group] = {}
@@ -35,7 +33,7 @@ class OpenFile:
 
     def for_others(self) -> Any:
         """What another reader opens: the path, or the file at the URL."""
-        return self.place if isinstance(self.place, Path) else _open_url(self.place)
+        return self.place if isinstance(self.place, Path) else open_url(self.place)
 
     @property
     def root(self) -> h5py.File:
@@ -102,41 +100,9 @@ def _open(place: Path | str) -> tuple[h5py.File, int]:
     raise refused
 
 
-def _fsspec(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path there."""
-    try:
-        from fsspec.core import url_to_fs
-
-        return url_to_fs(url)
-    except ImportError as error:
-        raise InputError(
-            f"{url} cannot be opened ({error}): pip install 'fastconv[remote]'"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{url} cannot be opened: {error}") from error
-
-
-def _local_path(url: str) -> str | None:
-    return _fsspec(url)[1] if url.startswith(("file://", "local://")) else None
-
-
 def _open_remote(url: str) -> tuple[h5py.File, int]:
-    file = _open_url(url)
+    file = open_url(url)
     try:
         return h5py.File(file, "r"), int(file.size)
     except OSError as error:
         raise FileFormatError(f"{url} is no HDF5 file, or cannot be read: {error}") from error
-
-
-def _open_url(url: str) -> Any:
-    system, path = _fsspec(url)
-    options = {"maxblocks": REMOTE_BLOCKS}
-    try:
-        return system.open(
-            path, block_size=REMOTE_BLOCK, cache_type="blockcache", cache_options=options
-        )
-    except FileNotFoundError:
-        raise FileFormatError(f"there is no file {url}") from None
-    except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(f"cannot read {url}: {said}") from error

@@ -21,9 +21,10 @@ import h5py
 import numpy as np
 
 from fastconv.errors import FileFormatError, OutputError
-from fastconv.format.result import LayerInfo, LayerResult
+from fastconv.format.result import LayerInfo, LayerResult, Pictures
 from fastconv.store import codec, lock
 from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
+from fastconv.store.distinct import distinct_hits
 from fastconv.store.schema import maps_folder
 
 _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
@@ -38,6 +39,7 @@ class Part:
         assert match is not None
         self.first, self.last = int(match[1]), int(match[2])
         self._crc = match[3]
+        self._file: h5py.File | None = None
 
     def check(self) -> None:
         """Raise FileFormatError unless the bytes are those that were written."""
@@ -47,31 +49,43 @@ class Part:
                 "delete it and run again, then only its samples are computed anew"
             )
 
-    def layer(self, index: int, info: LayerInfo, *, hits: bool = True) -> LayerResult:
-        """What the part holds of one layer; top-k entries of other parts are empty slots."""
-        with h5py.File(self.path, "r") as file:
+    @contextlib.contextmanager
+    def open(self) -> Iterator[h5py.File]:
+        """The file, which is opened once as long as any `open` lasts."""
+        if self._file is not None:
+            yield self._file
+            return
+        with h5py.File(self.path, "r") as self._file:
+            try:
+                yield self._file
+            finally:
+                self._file = None
+
+    def layer(
+        self, index: int, info: LayerInfo, *, hits: bool = True, totals: bool = True
+    ) -> LayerResult:
+        """Read what the part holds of one layer; hits of other parts are empty slots."""
+        with self.open() as file:
             group = file[f"layers/{index}"]
             result = LayerResult(info, None)
-            result.stats = {name: data[()] for name, data in group.get("stats", {}).items()}
-            result.histogram = group["histogram"][()] if "histogram" in group else None
+            if totals:
+                result.stats = {name: data[()] for name, data in group.get("stats", {}).items()}
+                result.histogram = group["histogram"][()] if "histogram" in group else None
             if not hits:
                 return result
             result.topk = {name: data[()] for name, data in group.get("topk", {}).items()}
             if "pictures" in group:
-                filled = result.topk["sample"] >= 0
-                pictures = group["pictures"][()]
-                result.patches = np.zeros((*filled.shape, *pictures.shape[1:]), pictures.dtype)
-                result.patches[filled] = pictures
+                result.patches = Pictures(group["pictures"][()], group["picture_of"][()])
             return result
 
     def rows(self, name: str) -> np.ndarray | None:
         """The rows that the part adds to a per-sample table, or None."""
-        with h5py.File(self.path, "r") as file:
+        with self.open() as file:
             return file[name][()] if name in file else None
 
     def maps(self, index: int) -> Iterator[h5py.Dataset]:
         """The maps of one layer, one dataset a batch, open until the next is asked for."""
-        with h5py.File(self.path, "r") as file:
+        with self.open() as file:
             for name in sorted(file.get(f"maps/{index}", ())):
                 yield file[f"maps/{index}/{name}"]
 
@@ -140,7 +154,9 @@ class PartWriter:
             for name, value in result.topk.items():
                 group[f"topk/{name}"] = value
             if result.patches is not None:
-                group["pictures"] = result.patches[result.topk["sample"] >= 0]
+                found = distinct_hits(result.topk, result.patch_plan)
+                group["pictures"] = result.patches[found.filter, found.rank]
+                group["picture_of"] = found.row
 
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""

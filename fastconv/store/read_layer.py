@@ -13,6 +13,7 @@ from fastconv.format.patch_plan import PatchPlan
 from fastconv.format.quantiles import quantiles
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
+from fastconv.store.filter import Filter
 from fastconv.store.open_file import OpenFile
 from fastconv.store.read_group import KEPT_BY, ArrayGroup
 from fastconv.store.read_hits import Hits
@@ -321,6 +322,22 @@ class Layer:
         kernel = self.info.kernel
         rank = len(kernel) if kernel is not None else len(self.info.size)
         return self._arrays("weights", {"weight": schema.weight_field(rank)})
+
+    def __getitem__(self, index: int) -> Filter:
+        """One filter."""
+        return Filter(self, index)
+
+    def __len__(self) -> int:
+        """How many filters it has."""
+        return self.info.channels
+
+    def __iter__(self) -> Iterator[Filter]:
+        return (Filter(self, i) for i in range(len(self)))
+
+    def _repr_html_(self) -> str | None:
+        from fastconv.draw.notebook import layer_html
+
+        return layer_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Layer, (self._file, self.info, self._path, self.under)

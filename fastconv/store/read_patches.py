@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
 from fastconv.format.result import LayerInfo
 from fastconv.store import schema
 from fastconv.store.open_file import OpenFile
@@ -50,7 +50,8 @@ def open_patches(
             raise guard.fail(f"{group.name}/row names pictures that are not there")
         if shared is None:
             return Patches(file, row, pictures), plan
-        if plan is None:
+        extent = pictures.shape[1:-1] if images else pictures.shape[2:]
+        if plan is None or plan.extent != extent:
             raise guard.fail(f"{group.name} does not say which part of the inputs it shows")
         outside = _outside(guard.attribute(place, "outside"), pictures)
         return CutPatches(file, row, pictures, plan.start(boxes()), plan.size, outside), plan
@@ -151,7 +152,7 @@ class CutPatches(Patches):
     def _read(self, source: Any, key: Sequence[int], picture: np.ndarray) -> None:
         row, *start = key
         extent = source.shape[1:-1] if self._images else source.shape[2:]
-        inside, there = window(start, self._size, extent)
+        [(inside, there)] = windows(np.array([start]), self._size, extent)
         before = () if self._images else (slice(None),)
         shown = channels_first(source[(row, *before, *there)], images=self._images)
         found = framed(shown, inside, self._size, self._outside)

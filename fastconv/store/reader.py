@@ -220,6 +220,11 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _repr_html_(self) -> str | None:
+        from fastconv.draw.notebook import run_html
+
+        return run_html(self)
+
     def __repr__(self) -> str:
         return f"<fastconv.Run {self.path}: {len(self)} layers>"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.format.patch_plan import PatchPlan
+from fastconv.format.patch_plan import MAX_POINTS, PatchPlan
 from fastconv.format.result import STATUS, LayerInfo
 from fastconv.geometry import FieldMap
 
@@ -221,7 +222,11 @@ def plan_from_json(text: object, rank: int) -> PatchPlan | None:
         tuple(bool(w) for w in raw["whole"]),
         _ints(raw["extent"]),
     )
-    if plan.factor < 1 or {len(plan.size), len(plan.whole), len(plan.extent)} != {rank}:
+    if (
+        plan.factor < 1
+        or math.prod(plan.size) > MAX_POINTS
+        or {len(plan.size), len(plan.whole), len(plan.extent)} != {rank}
+    ):
         raise ValueError(f"pictures of {plan} make no sense")
     return plan
 

@@ -47,16 +47,17 @@ def _write(
 ) -> None:
     """Write what was measured."""
     set_attribute(group, "NX_class", "NXcollection")
-    montage = overview(result)
-    if montage is not None:
-        _write_montage(group, "overview", montage, output)
-    if result.patches is not None:
-        patches.write(group, result, condition)
+    # small arrays first, side by side: a reader elsewhere fetches them at once
+    if result.stats:
+        _write_stats(group, result.stats, output)
     if result.topk:
         plot = Plot("value", ("filter", "rank"), interpretation="image")
         data_group(group, "topk", schema.TOPK, result.topk, plot, output)
-    if result.stats:
-        _write_stats(group, result.stats, output)
+    if result.patches is not None:
+        patches.write(group, result, condition)
+    montage = overview(result)
+    if montage is not None:
+        _write_montage(group, "overview", montage, output)
     if result.histogram is not None:
         _write_histogram(group, result.histogram, output)
     _write_samples(group, result, output)

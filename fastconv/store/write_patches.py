@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from h5py import h5g
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
 from fastconv.format.result import LayerResult
 from fastconv.store import schema
 from fastconv.store.distinct import DistinctHits, distinct_hits
@@ -23,7 +23,7 @@ from fastconv.store.schema import Field, Plot
 
 BUDGET = 2**28  # bytes of reduced inputs that are held until the file is complete
 PROBES = 64  # pictures of a layer that are compared with what will be read
-CHUNK = 2**16  # bytes: a reader that wants one filter reads few pictures beside it
+CHUNK = 2**15  # bytes: a reader that wants one filter reads few pictures beside it
 
 
 class ReducedInputs:
@@ -77,21 +77,25 @@ class ReducedInputs:
             self._known = _longer(self._known, 2 * len(self._rows))
         inputs = channels_first(self._pictures, images=self._images)
         shown = channels_first(pictures, images=self._images)
-        rows, starts = self.rows(hits.sample), hits.start.tolist()
-        for picture, row, start in zip(shown, rows, starts, strict=True):
-            inside, there = window(start, size, self._extent)
-            known = self._known[row][there]
-            if not known.all():  # what others have shown stays as it is
+        rows = self.rows(hits.sample)
+        where = windows(hits.start, size, self._extent)
+        flat = self._known.reshape(len(self._known), -1)
+        done = np.logical_and.reduce(flat, axis=1)  # shown as a whole before
+        for picture, row, (inside, there) in zip(shown, rows, where, strict=True):
+            if not done[row]:  # what others have shown stays as it is
+                known = self._known[row][there]
                 part = picture[(slice(None), *inside)]
                 np.copyto(inputs[row][(slice(None), *there)], part, where=~known)
                 known[...] = True
-            if self.outside is None and known.size < picture[0].size:
-                beyond = np.ones(picture.shape[1:], bool)
-                beyond[inside] = False
-                self.outside = picture[:, beyond][:, 0]
+        beyond = ((hits.start < 0) | (hits.start + size > self._extent)).any(axis=1)
+        if self.outside is None and beyond.any():
+            first = int(beyond.argmax())
+            point = np.ones(size, bool)
+            point[where[first][0]] = False
+            self.outside = shown[first][:, point][:, 0]
         probes = np.unique(np.linspace(0, len(shown) - 1, PROBES).round().astype(int))
         for i in probes.tolist():
-            inside, there = window(starts[i], size, self._extent)
+            inside, there = where[i]
             seen = inputs[rows[i]][(slice(None), *there)]
             if framed(seen, inside, size, self.outside).tobytes() != shown[i].tobytes():
                 return False

@@ -15,7 +15,7 @@ from fastconv.store.nexus import Output, data_group, put
 from fastconv.store.schema import Field
 from fastconv.store.write_patches import picture_plot
 
-CHUNK = 2**16  # bytes: thumbnails are read one at a time
+CHUNK = 2**15  # bytes: thumbnails are read one at a time
 
 
 def write_samples(run: h5g.GroupID, samples: SampleTable, output: Output) -> None:

@@ -30,7 +30,18 @@ from fastconv.verification.hits import HitChecker
 
 @dataclass(frozen=True)
 class Report:
-    """What `fastconv.verify` found; true where every check holds."""
+    """The findings of `fastconv.verify`; true where every check holds.
+
+    Example:
+        >>> weights = Check("conv1 weights", True, "equal")
+        >>> report = Report((weights, Check("conv1 hits", False, "2 differ")))
+        >>> bool(report)
+        False
+        >>> print(report)
+        ok    conv1 weights: equal
+        FAIL  conv1 hits: 2 differ
+        1 of 2 checks failed
+    """
 
     checks: tuple[Check, ...]
 

@@ -353,7 +353,7 @@ def test_max_pooling_sees_what_average_pooling_sees():
     assert fields[0] == fields[1]
 
 
-def test_trap_12_receptive_field_with_residual_dilation_and_transposed_convolution():
+def test_receptive_field_with_residual_dilation_and_transposed_convolution():
     model = nn.Sequential(
         basic_block(2, 2, 2),
         nn.Conv2d(2, 2, 3, padding=2, dilation=2),

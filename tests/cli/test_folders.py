@@ -113,7 +113,7 @@ BAD = {
     "sizes": ([], "sample 1 has shape"),
     "fit": (["--size", "40", "--fit", "crop"], r"is smaller than \[40, 40\]"),
     "range": (["--range", "3,1"], "LOW < HIGH"),
-    "flag": (["--fit", "squeeze"], "invalid choice"),
+    "flag": (["--fit", "squeeze"], "fit must be one of cover, crop, pad, resize, got 'squeeze'"),
 }
 
 
@@ -133,6 +133,16 @@ def test_bad_files_and_options_are_one_line_and_exit_code_2(here, capsys, case):
     assert code == 2
     assert len(lines) == 1
     assert re.search(message, lines[0])
+
+
+def test_arrays_that_torch_cannot_use_are_one_line_and_exit_code_2(here, capsys):
+    np.save("wide.npy", np.zeros((2, 3, 8, 8), np.longdouble))
+    (here / "sparse.py").write_text("import torch\ndef f(): return torch.eye(4).to_sparse()\n")
+    for data, message in (("wide.npy", "astype"), ("data/sparse.py:f", "to_dense")):
+        assert main(["extract", "nets.py:picture", data, "-o", "run.h5"]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
 
 
 def test_verify_takes_what_decides_what_a_sample_is(here, capsys):

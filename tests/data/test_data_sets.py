@@ -222,6 +222,53 @@ def test_unusable_data_is_refused_with_a_reason(case):
         read(data)
 
 
+SEVERAL = {
+    "tuple": lambda x, y: ((x, x[:1].numpy()), y),
+    "dict": lambda x, y: ({"pixels": x, "mask": x[:1]}, y),
+    "named": lambda x, y: {"x": (x, x[:1]), "other": torch.zeros(9, 9, 9), "y": y},
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_several_inputs_of_a_model_are_batches_of_the_same_form(kind, num_workers):
+    def some(samples):
+        return default_collate([s for s in samples if s is not None])
+
+    make = SEVERAL[kind]
+    data = Numbered(6, lambda x, y: None if x.max() == 4 else make(x, y))
+    for collate in (None, some):
+        samples = open_data(DataLoader(data, collate_fn=collate), skip=True)
+        batches = list(samples.batches([range(4), range(4, 6)], num_workers))
+        for (x, y), rows in zip(batches, ([0, 1, 2, 3], [5]), strict=True):
+            first, second = x.values() if kind == "dict" else x
+            assert first[:, 1, 0].tolist() == rows
+            assert second.shape == (len(rows), 1, 3)
+            assert y.tolist() == [i % 3 for i in rows]
+        assert (samples.sample_shape, samples.input_dtype) == ((2, 3), "float32")
+        changed = open_data(Numbered(6, lambda x, y: make(x + (x.max() == 5), y)))
+        assert changed.fingerprint()["contents_sha256"] != samples.fingerprint()["contents_sha256"]
+
+
+def test_a_sample_with_another_number_of_inputs_is_named():
+    data = Numbered(6, lambda x, y: ((x,) * (3 if x.max() == 4 else 2), y))
+    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
+        read(data)
+    names = Numbered(6, lambda x, y: ({"a": x, "b" if x.max() < 4 else "c": x}, y))
+    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
+        read(names)
+
+
+def test_samples_of_several_sizes_come_one_by_one():
+    data = Numbered(4, lambda x, y: (torch.zeros(2, 3 + y), y))
+    samples = open_data(data, one_size=False)
+    shapes = [list(x.shape) for x, _ in samples.batches([[i] for i in range(4)])]
+    assert shapes == [[1, 2, 3], [1, 2, 4], [1, 2, 5], [1, 2, 3]]
+    channels = Numbered(4, lambda x, y: (torch.zeros(2 + y, 3), y))
+    with pytest.raises(DataError, match=r"sample 1 has shape \[3, 3\].*as many channels"):
+        list(open_data(channels, one_size=False).batches([[1]]))
+
+
 HINTS = {
     "one picture": (torch.zeros(3, 16, 16), r"\[3, 16, 16\] is one sample .* give data\[None\]"),
     "no channels": (torch.zeros(9, 16, 16), r"no channels.* give data\[:, None\]"),

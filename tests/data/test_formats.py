@@ -10,7 +10,7 @@ from helpers.media import shades, write_dicom, write_video
 from PIL import Image
 
 from fastconv.data import open_data
-from fastconv.data.formats import ReadAs, audio, nifti, pictures, tiff
+from fastconv.data.formats import ReadAs, format_of
 from fastconv.data.media_folder import MediaFolder
 from fastconv.errors import DataError, InputError
 
@@ -304,8 +304,7 @@ def test_readers_take_open_files_as_well_as_paths(tmp_path):
         nibabel.Nifti1Image(shades(2, 3, 4, dtype=np.int16), np.eye(4)), tmp_path / "a.nii"
     )
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress((tmp_path / "a.nii").read_bytes()))
-    readers = {"a.png": pictures, "a.tif": tiff, "a.wav": audio, "a.nii": nifti, "b.nii.gz": nifti}
-    for name, module in readers.items():
-        path = tmp_path / name
+    for name in ("a.png", "a.tif", "a.wav", "a.nii", "b.nii.gz"):
+        path, module = tmp_path / name, format_of(name).module()
         opened = module.read(io.BytesIO(path.read_bytes()), 0, ReadAs()).values
         assert np.array_equal(opened, module.read(path, 0, ReadAs()).values), name

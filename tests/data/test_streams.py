@@ -49,6 +49,20 @@ def test_samples_that_are_not_asked_for_are_passed_over():
         list(samples.batches([[10]]))
 
 
+def test_shares_of_the_work_that_come_in_order_are_read_in_one_pass():
+    stream = Stream(40)
+    samples = open_data(stream)
+    len(samples)
+    before = stream.passes
+    for share in ([range(4), range(8, 12)], [range(16, 20)], [range(36, 40)]):
+        for (x, _), unit in zip(samples.batches(share), share, strict=True):
+            assert x[:, 0, 0].tolist() == list(unit)
+    assert stream.passes - before <= 1
+    ((x, _),) = samples.batches([range(3)])  # and back
+    assert x[:, 0, 0].tolist() == [0, 1, 2]
+    assert stream.passes - before <= 2
+
+
 def test_a_length_that_is_told_is_not_counted():
     class Sized(Stream):
         def __len__(self):
@@ -113,6 +127,27 @@ def test_unusable_streams_are_refused_with_a_reason(case):
         len(open_data(make()))
 
 
+def test_columns_are_read_with_the_samples():
+    stream = Stream(make=lambda x, y: {"x": x, "y": y, "site": f"s{y}"})
+    samples = open_data(stream)
+    samples.keep_columns(["site"])
+    found = [samples.column_values["site"] for _ in samples.batches(units(10, 4), 1)]
+    assert found == [["s0", "s1", "s2", "s0"], ["s1", "s2", "s0", "s1"], ["s2", "s0"]]
+    with pytest.raises(DataError, match=r"column .place. of sample 0 is missing: .* x, y, site"):
+        samples.keep_columns(["place"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_stream_that_is_longer_than_it_tells_is_told(num_workers):
+    class Longer(Stream):
+        def __len__(self):
+            return self.n - 1
+
+    samples = open_data(Longer())
+    with pytest.raises(DataError, match="goes on after its 9 samples"):
+        list(samples.batches(units(9, 4), num_workers))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_stream_that_has_become_shorter_is_told(num_workers):
     samples = open_data(changing(*[40] * 5, 7, 7))
@@ -151,9 +186,8 @@ class Pictures(IterableDataset):
 
 def test_a_run_over_a_stream_equals_one_over_an_array_and_goes_on_where_it_was(tmp_path):
     def extract(data, out):
-        return fastconv.extract(
-            net(), data, tmp_path / out, batch_size=8, samples=True, progress=False
-        )
+        options = {"batch_size": 8, "samples": True, "thumbnails": False, "progress": False}
+        return fastconv.extract(net(), data, tmp_path / out, **options)
 
     stream = Pictures()
     extract(stream, "whole.h5").close()
@@ -183,8 +217,10 @@ def pictures(n):
 @pytest.fixture
 def hugging_face():
     datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["cat", "dog", "owl"])
     return datasets.Dataset.from_dict(
-        {"label": [i % 3 for i in range(7)], "image": [image for _, image, _ in pictures(7)]}
+        {"label": [i % 3 for i in range(7)], "image": [image for _, image, _ in pictures(7)]},
+        features=datasets.Features({"label": names, "image": datasets.Image()}),
     )
 
 
@@ -197,6 +233,7 @@ def test_hugging_face_data_sets(hugging_face):
         ((x, y), *_) = samples.batches([range(7)])
         assert (x.dtype, len(samples)) == (torch.uint8, 7)
         assert y.tolist() == [i % 3 for i in range(7)]
+        assert samples.classes() == ["cat", "dog", "owl"]
         for i, _, pixels in pictures(7):
             assert np.array_equal(x[i].permute(1, 2, 0).numpy(), pixels)
 

@@ -4,11 +4,13 @@ import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers import synthetic
 
 import fastconv
 from fastconv.draw.notebook import filter_html, layer_html, run_html
+from fastconv.errors import InputError
 from fastconv.store.writer import write_run
 
 TAGS = {"p", "b", "br", "img", "div", "table", "tr", "th", "td"}
@@ -66,6 +68,23 @@ def test_a_layer_and_a_filter_show_their_pictures(file):
                 assert name in page.text and page.tags <= TAGS
                 assert html.count("data:image/png") == {"conv1": 2, "bare": 0}.get(name, 1)
                 assert len(html) < 100_000
+
+
+def test_objects_show_themselves(file):
+    with fastconv.open(file) as run:
+        layer = run["conv1"]
+        shown = [run._repr_html_(), layer._repr_html_(), layer[3]._repr_html_()]
+        assert shown == [run_html(run), layer_html(layer), filter_html(layer, 3)]
+        assert len(layer) == 5 and [one.index for one in layer] == [0, 1, 2, 3, 4]
+        assert layer[3].stats["max"] == layer.stats["max"][3]
+        np.testing.assert_array_equal(layer[3].weight, layer.weight[3])
+        np.testing.assert_array_equal(layer[3].patches[1], layer.patch(3, 1))
+        assert layer[3].quantile([0.5]) == layer.quantile([0.5])[3]
+        with pytest.raises(InputError, match="conv1 has filters 0 to 4, got 5"):
+            layer[5]
+    run = fastconv.open(file)
+    run.close()
+    assert run._repr_html_() is None or "conv1" in run._repr_html_()  # no error
 
 
 def test_long_runs_are_cut(file):

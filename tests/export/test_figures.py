@@ -76,6 +76,15 @@ def test_a_map_is_drawn_as_it_was_kept(odd_run):
         np.testing.assert_array_equal(shown, odd_run["two"].map(sample)[number])
 
 
+def test_maps_lie_over_the_picture_where_the_file_keeps_it(odd_run, monkeypatch):
+    picture = np.full((3, 3, 3), 90, np.uint8)  # of 9 x 9 pixels, reduced
+    monkeypatch.setattr(type(odd_run), "thumbnail", lambda run, sample: picture)
+    for axes in maps.maps(odd_run["two"], odd_run).axes[:1]:
+        below, above = axes.images
+        assert below.get_extent() == [0, 9, 9, 0] and (below.get_array() == 90).all()
+        assert above.get_alpha() < 1 and axes.get_xlim() == (0, 9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_surfaces_are_left_out_where_a_map_has_no_extent(odd_run, name):
     figure = maps.surfaces(odd_run[name], odd_run)
@@ -174,9 +183,13 @@ def test_files_lie_in_a_folder_per_layer(odd_run, tmp_path):
     folder = tmp_path / "deep" / "figures"
     made = fastconv.export.figures(odd_run, folder, layers=["one", "non*"])
     found = {path.relative_to(folder).as_posix() for path in made}
-    expected = {f"layers/one/{n}.png" for n in ("kernels", "filters", "statistics", "maps")}
-    expected |= {f"layers/none/{n}.png" for n in ("filters", "statistics", "maps")}
-    assert found == expected | {"network.png", "layers/one/surfaces.png"}
+    both = ("filters", "statistics", "maps", "classes")  # the samples have labels
+    expected = {f"layers/{layer}/{n}.png" for layer in ("one", "none") for n in both}
+    assert found == expected | {
+        "network.png",
+        "layers/one/kernels.png",
+        "layers/one/surfaces.png",
+    }
     assert {path for path in folder.rglob("*") if path.is_file()} == set(made)
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import fastconv
-from fastconv.capture import Network, plan_capture
+from fastconv.capture import plan_capture
 from fastconv.errors import InputError, LayerError
-from fastconv.insight.replay import Recording, rerun
+from fastconv.insight.replay import KeptOutput, Recording, rerun
 
 LAYERS = ["0", "1", "2", "3.conv", "3.conv#1", "3.relu", "3.relu#1", "3", "5", "6", "7"]
 
@@ -63,7 +63,7 @@ class Overwrites(nn.Module):
     ],
 )
 def test_what_is_replayed_is_bit_for_bit_what_the_whole_model_gives(model, layers):
-    x, called = images(5), Network(model)
+    x, called = images(5), KeptOutput(model)
     chosen = [[layer] for layer in layers] + [layers[:2], layers[-2:], layers]
     changed = 0
     for names in chosen:
@@ -228,5 +228,64 @@ def test_bad_input_is_told_in_one_line(classifier):
         with pytest.raises(kind, match=message) as caught:
             fastconv.ablate(model, *arguments, **options)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="one tensor"):
+    with pytest.raises(InputError, match=r"need class scores \[n, K\]"):
         fastconv.ablate(nn.Sequential(nn.Conv2d(1, 2, 3)), x, {"0": [0]}, labels=y)
+
+
+class Named(nn.Module):
+    """A classifier that takes a picture and a number, and answers with a dict."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image, weight):
+        return {"logits": self.model(image) * weight[:, None], "extra": image.sum()}
+
+
+def test_several_inputs_and_a_dict_of_outputs(classifier):
+    model, x, y = classifier
+    wanted = fastconv.ablate(model, TensorDataset(x, y), {"0": [1]})
+    data = TensorDataset(x, y)
+
+    def forward(named, batch):
+        return named(batch, torch.ones(len(batch)))
+
+    found = fastconv.ablate(Named(model), data, {"model.0": [1]}, forward=forward, output="logits")
+    assert found.drop(columns="layer").equals(wanted.drop(columns="layer"))
+
+    def twice(named, batch):
+        first, second = (named(batch, torch.full((len(batch),), w))["logits"] for w in (0.25, 0.75))
+        return first + second
+
+    found = fastconv.ablate(
+        Named(model), data, {"model.0": [1], "model.0#1": [1]}, forward=twice, together=True
+    )
+    for name in ("accuracy_without", "recall_without", "confidence_without"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-6)
+    with pytest.raises(InputError, match="say which part has the class scores"):
+        fastconv.ablate(Named(model), data, {"model.0": [1]}, forward=forward)
+
+
+class Answer:
+    """An output that is none of torch's."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def test_an_output_of_a_class_of_its_own_is_computed_anew(classifier):
+    model, x, y = classifier
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return Answer(self.model(batch))
+
+    wanted = fastconv.ablate(model, TensorDataset(x, y), {"0": [1]})
+    found = fastconv.ablate(Wrapped(), TensorDataset(x, y), {"model.0": [1]}, output="logits")
+    assert found.drop(columns="layer").equals(wanted.drop(columns="layer"))
+    assert found.attrs == {"replayed": 0, "rerun": 3}

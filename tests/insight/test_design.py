@@ -52,6 +52,24 @@ def test_pooling_between_layers_counts_as_thinning(tmp_path):
     assert table.loc["0", "above_nyquist"] > 0.5
 
 
+class Branches(nn.Module):
+    """A branch that reads all positions, and one behind a pooling that runs later."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = convolution(edges(), padding=2)
+        self.wide, self.short = nn.Conv2d(4, 2, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.wide(x).mean() + self.short(nn.functional.max_pool2d(x, 4)).mean()
+
+
+def test_the_layers_that_read_an_output_decide_not_those_that_run_next(tmp_path):
+    table = design_of(Branches(), tmp_path)
+    assert table["next_stride"].to_dict() == {"stem": 4, "wide": 1, "short": 1}
+
+
 def test_an_unused_rim_is_measured_and_a_used_one_is_not(tmp_path):
     random = np.random.default_rng(0)
     small = np.pad(random.normal(size=(6, 1, 3, 3)), ((0, 0), (0, 0), (2, 2), (2, 2)))

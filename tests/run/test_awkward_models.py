@@ -13,6 +13,13 @@ from torch import nn
 import fastconv
 from fastconv.errors import FastconvError, InputError
 
+LAYERS = {
+    "bare convolution": ("Conv2d",),
+    "functional convolution": ("conv", "conv2d#0"),
+    "scripted part": ("0", "conv2d#0", "2"),
+    "shared module": ("0", "0#1"),
+    "squeeze": ("conv", "last"),
+}
 QUIET = {"progress": False, "batch_size": 4}
 
 
@@ -57,8 +64,19 @@ def test_model_is_measured_verified_and_left_as_found(name, training, tmp_path):
         assert report, report
         again = fastconv.extract(model, x, tmp_path / "run.h5", **QUIET)
     assert again.layers == run.layers
+    assert LAYERS.get(name, run.layers) == tuple(run.layers)
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_second_name_of_a_shared_module_names_the_layer(tmp_path):
+    model, x = USABLE["shared module"]().eval(), images(8)
+    run = fastconv.extract(model, x, tmp_path / "run.h5", layers="2#1", **QUIET)
+    assert tuple(run.layers) == ("2#1",)
+    assert fastconv.verify(tmp_path / "run.h5", model, x)
+    with torch.no_grad():
+        expected = model[:3](x).amax((0, 2, 3))
+    np.testing.assert_allclose(run["2#1"].stats["max"], expected, rtol=1e-5)
 
 
 def test_forward_goes_on_after_one_that_stopped_early(tmp_path):

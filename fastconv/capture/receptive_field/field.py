@@ -69,7 +69,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What the elements of a tensor see: local along `axes`, everything along `whole`."""
+    """Receptive fields of the elements of a tensor: local along `axes`, all of `whole`."""
 
     axes: tuple[Axis | None, ...]  # per tensor dimension
     whole: frozenset[int] = frozenset()  # input dimensions taken as seen from end to end

@@ -70,7 +70,7 @@ class _Propagation:
 
 
 def propagate(trace: Trace) -> dict[Call, Reach]:
-    """What the output tensor of every call sees, at the moment when the call returns."""
+    """Receptive fields of the output tensor of every call, at the moment when it returns."""
     state = _Propagation(trace)
     reaches, done = {}, 0
     for call in trace.calls:

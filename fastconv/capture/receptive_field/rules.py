@@ -30,7 +30,7 @@ from fastconv.geometry import FieldMap, adaptive_window, resize_window, transpos
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may look at."""
+    """An operation and the receptive fields of its inputs, as a rule reads them."""
 
     op: Op
     look: Callable[[Tensor], Reach]  # what an input sees

@@ -85,12 +85,14 @@ _BY_SUFFIX = {suffix: format for format in FORMATS for suffix in format.suffixes
 SUFFIXES = tuple(_BY_SUFFIX)
 
 
-def format_of(path: Path) -> Format | None:
-    """By suffix; a file without one is looked into, as DICOM files often have none."""
-    name = path.name.lower()
-    if name.endswith(".nii.gz"):
-        return _BY_SUFFIX[".nii.gz"]
-    if path.suffix:
-        return _BY_SUFFIX.get(path.suffix.lower())
+def format_of(name: str) -> Format | None:
+    """By the suffix of a file's name."""
+    name = name.lower()
+    suffix = "nii.gz" if name.endswith(".nii.gz") else name.rpartition(".")[2]
+    return _BY_SUFFIX.get(f".{suffix}")
+
+
+def format_of_content(path: Path) -> Format | None:
+    """By what is in a file without a suffix: DICOM files often have none."""
     with path.open("rb") as file:
         return _BY_SUFFIX[".dcm"] if file.read(132)[128:] == b"DICM" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
@@ -22,7 +24,7 @@ def read(file: File, index: int, how: ReadAs) -> Stored:
     low values are bright, is turned over.
     """
     header = pydicom.dcmread(file, stop_before_pixels=True)
-    if not isinstance(file, pydicom.fileutil.PathType):
+    if not isinstance(file, Path):
         file.seek(0)
     pixels = pixel_array(file, index=index)
     if int(header.SamplesPerPixel) > 1:

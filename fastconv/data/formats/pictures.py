@@ -18,12 +18,13 @@ def read(file: File, index: int, how: ReadAs) -> Stored:
 
 def stored(image: Image.Image, how: ReadAs) -> Stored:
     """The pixels of an opened picture at their full depth."""
-    upright = ImageOps.exif_transpose(image) if how.upright else image
+    if how.upright:
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(upright)[None]
+        values = np.asarray(image)[None]
         if image.mode == "I" and image.format != "TIFF":  # 16 bits, as PNG and PGM have them
             values = values.astype(np.uint16)
         return full_range(values)
     grey = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(upright.convert("L" if grey else "RGB"))
+    pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return full_range(pixels[None] if grey else np.moveaxis(pixels, -1, 0))

@@ -33,12 +33,12 @@ def count(file: File) -> int:
 def read(file: File, index: int, how: ReadAs) -> Stored:
     """One page."""
     try:
-        # Pillow turns a page as it is loaded, and forgets how it was
+        # Pillow turns a page as it is loaded, and may forget how it was
         image = _opened(_by_pillow, file) if how.upright else _by_pillow(file)
         image.seek(index)
         if _at_full_depth(image):
             orientation = image.tag_v2.get(_ORIENTATION, 1)
-            found = stored(image, how)
+            found = stored(image, ReadAs(upright=False))
             if image.mode[0] in "IF":  # elsewhere Pillow does it
                 found = _white_is_high(found, image.tag_v2.get(_PHOTOMETRIC))
             return found if how.upright else _turned_back(found, orientation)

@@ -68,6 +68,9 @@ def device() -> str:
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """torch.empty gives NaN and the largest integers: what a kernel forgets to write shows."""
+    before = torch.backends.cudnn.allow_tf32
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False  # of the reference
     yield
     torch.use_deterministic_algorithms(mode=False)
+    torch.backends.cudnn.allow_tf32 = before

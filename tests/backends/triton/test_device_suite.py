@@ -69,6 +69,7 @@ def test_predictions_are_those_of_the_design():
     from roofline import LAYERS, floors, ratios
 
     stem = floors(LAYERS[0], "bf16")
-    assert [round(stem[n]) for n in ("mma", "mem", "epi", "l2")] == [76, 18, 53, 172]
+    assert [round(stem[n]) for n in ("mma", "mem", "epi", "l2")] == [76, 18, 133, 172]
     assert [round(stem[n]) for n in ("conv", "comp", "eager", "eager_all")] == [114, 209, 687, 1356]
-    assert round(ratios(floors(LAYERS[6], "tf32"))["conv"], 2) == 3.59
+    # half of what it was with 8 issue slots a value: 20 were counted in compiled code
+    assert round(ratios(floors(LAYERS[6], "tf32"))["conv"], 2) == 1.80

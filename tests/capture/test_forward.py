@@ -28,7 +28,7 @@ def state(model: nn.Module) -> list:
     return [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
 
 
-def test_trap_2_convolution_followed_by_an_in_place_relu():
+def test_convolution_followed_by_an_in_place_relu():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)).eval()
     x = torch.randn(3, 3, 8, 9)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_trap_2_convolution_followed_by_an_in_place_relu():
     assert torch.equal(captured(model, x)["0"], expected)
 
 
-def test_trap_5_module_called_twice_gets_an_index_per_call():
+def test_module_called_twice_gets_an_index_per_call():
     model = Siamese().eval()
     x = torch.randn(3, 2, 8)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The input and the label of one sample, in whatever form the data set gives it."""
+"""The input, the label and the columns of one sample, in whatever form it comes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastconv.data.samples import batch_labels
+from fastconv.data.tensors import batch_labels, is_array, is_input
 from fastconv.errors import DataError
 
 INPUT_NAMES = (
@@ -36,27 +36,25 @@ def input_and_label(sample: Any) -> tuple[Any, Any]:
 
 
 def _input_of(sample: Mapping[Any, Any]) -> Any:
-    """The array under a usual name; else the one of most dimensions; else what has such a name."""
-    arrays = {
-        key: value
-        for key, value in sample.items()
-        if isinstance(value, Tensor | np.ndarray) and key not in LABEL_NAMES
-    }
-    for entries in (arrays, sample):
-        for name in INPUT_NAMES:
-            if name in entries:
-                return entries[name]
-        if entries is arrays and arrays:
-            most = max(value.ndim for value in arrays.values())
-            widest = [key for key, value in arrays.items() if value.ndim == most]
-            if len(widest) == 1:
-                return arrays[widest[0]]
-            several = ", ".join(f"{key} {list(arrays[key].shape)}" for key in widest)
-            raise DataError(
-                f"may be one of several arrays of a dict: {several}; "
-                "name one of them 'x' or 'image', or give (input, label)"
-            )
-    raise DataError(f"is not in its dict: no array under {', '.join(map(str, sample))}")
+    """What has a usual name; else the array of most dimensions."""
+    usual = [sample[name] for name in INPUT_NAMES if name in sample]
+    named = next(filter(is_input, usual), None)
+    if named is not None:
+        return named
+    arrays = {k: v for k, v in sample.items() if is_array(v) and k not in LABEL_NAMES}
+    if not arrays:
+        if usual:
+            return usual[0]  # a PIL picture, say
+        raise DataError(f"is not in its dict: no array under {', '.join(map(str, sample))}")
+    most = max(value.ndim for value in arrays.values())
+    highest = [key for key, value in arrays.items() if value.ndim == most]
+    if len(highest) > 1:
+        several = ", ".join(f"{key} {list(arrays[key].shape)}" for key in highest)
+        raise DataError(
+            f"may be one of several arrays of a dict: {several}; "
+            "name one of them 'x' or 'image', or give (input, label)"
+        )
+    return arrays[highest[0]]
 
 
 def column_of(sample: Any, name: str) -> int | float | str | None:
@@ -78,22 +76,6 @@ def column_of(sample: Any, name: str) -> int | float | str | None:
     if value is None or isinstance(value, int | float | str):
         return value
     raise DataError(f"is a {type(value).__name__}; it must be one number or text")
-
-
-def no_array(value: Any) -> str:
-    """Why a value cannot be an input, and what makes one of it."""
-    kind = type(value).__name__
-    if hasattr(value, "getbands"):
-        return (
-            "is a PIL picture, not a tensor [C, H, W]; add torchvision.transforms.v2.ToImage() "
-            "and ToDtype(torch.float32, scale=True) to the transform of the data set"
-        )
-    if isinstance(value, list):
-        return (
-            "is a list, not a tensor [C, ...]; give tensors "
-            "(of a Hugging Face data set: data.with_format('torch'))"
-        )
-    return f"is a {kind}, not a tensor [C, ...]; give the data set a transform that makes one"
 
 
 def integer(value: Any) -> int | None:

@@ -1,0 +1,159 @@
+"""Runs that lie elsewhere: read through fsspec, no more than is asked for."""
+
+import logging
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.spec import AbstractFileSystem
+from helpers import synthetic
+
+import fastconv
+from fastconv.errors import FileFormatError, InputError
+from fastconv.store import remote
+from fastconv.store.writer import write_run
+
+ARCHIVE = Path(__file__).parents[1] / "archive"
+RUNS = [ARCHIVE / name for name in ("run-1.0.h5", "run-2.0.h5")]
+
+
+class Counted(AbstractFileSystem):
+    """Files of this machine, whose reads are noted."""
+
+    protocol = "counted"
+    reads: ClassVar[list] = []
+
+    def info(self, path, **options):
+        return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
+
+    def cat_file(self, path, start=None, end=None, **options):
+        self.reads.append((start, end))
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The ranges that are read through counted:// URLs."""
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    monkeypatch.setattr(Counted, "reads", [])
+    return Counted.reads
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """An S3 server of this machine with the archived runs in its bucket `runs`."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
+    before = fsspec.config.conf.get("s3")
+    fsspec.config.conf["s3"] = options
+    system = fsspec.filesystem("s3")
+    system.mkdir("runs")
+    for path in ARCHIVE.rglob("*.h5"):
+        system.put(str(path), f"runs/{path.relative_to(ARCHIVE)}")
+    yield system
+    fsspec.config.conf.pop("s3")
+    if before is not None:
+        fsspec.config.conf["s3"] = before
+    server.stop()
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_run_on_s3_is_read_as_one_on_the_disk(bucket, path):
+    with fastconv.open(path) as here, fastconv.open(f"s3://runs/{path.name}") as there:
+        assert there.layers == here.layers and there.digest() == here.digest()
+        assert there.path == f"s3://runs/{path.name}" and there.damaged() == []
+        np.testing.assert_array_equal(there["conv1"].patches[()], here["conv1"].patches[()])
+        np.testing.assert_array_equal(there["a/b#1"].map(2), here["a/b#1"].map(2))  # beside it
+        again = pickle.loads(pickle.dumps(there))
+        np.testing.assert_array_equal(again["conv1"].topk.values, here["conv1"].topk.values)
+        again.close()
+
+
+def test_what_is_not_on_s3_is_said(bucket):
+    for url in ("s3://runs/none.h5", "s3://nowhere/run-2.0.h5"):
+        with pytest.raises(FileFormatError, match=f"{url}") as raised:
+            fastconv.open(url)
+        assert "\n" not in str(raised.value)
+    bucket.pipe("runs/text.h5", b"no HDF5 at all")
+    with pytest.raises(FileFormatError, match=r"text\.h5 is no HDF5 file"):
+        fastconv.open("s3://runs/text.h5")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_memory_and_file_urls(path):
+    system = fsspec.filesystem("memory")
+    for file in path.parent.rglob(f"{path.stem}*/*.h5"):
+        system.pipe(f"/runs/{file.relative_to(path.parent)}", file.read_bytes())
+    system.pipe(f"/runs/{path.name}", path.read_bytes())
+    with fastconv.open(path) as here:
+        for url in (f"memory://runs/{path.name}", f"file://{path}"):
+            with fastconv.open(url) as there:
+                assert there.digest() == here.digest()
+                np.testing.assert_array_equal(there["a/b#1"].map(2), here["a/b#1"].map(2))
+
+
+def test_a_url_of_no_known_kind_or_without_fsspec_is_said():
+    with pytest.raises(InputError, match=r"nothing://run\.h5 cannot be opened"):
+        fastconv.open("nothing://run.h5")
+    code = (
+        "import sys; sys.modules['fsspec'] = sys.modules['fsspec.core'] = None\n"
+        "import fastconv; fastconv.open('s3://bucket/run.h5')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'fastconv[remote]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_read_that_is_cut_off_is_an_error_not_a_wrong_value(reads, monkeypatch):
+    plain = Counted.cat_file
+    with fastconv.open(f"counted://{RUNS[1]}") as run:
+        layer = run["conv1"]
+        monkeypatch.setattr(Counted, "cat_file", lambda *a, **k: plain(*a, **k)[:-1])
+        with pytest.raises(FileFormatError, match=r"run-2\.0\.h5"):
+            layer.result()
+
+
+def test_one_filter_of_a_large_run_needs_few_requests_and_bytes(tmp_path, reads):
+    made, _ = synthetic.layer_result(synthetic.layer_info("0", 64, size=9), k=9, samples=40)
+    rng, infos = np.random.default_rng(0), [synthetic.layer_info(f"b{i}", 64) for i in range(60)]
+
+    def layers():
+        for info in infos:
+            made.info, made.weight = info, rng.normal(size=(64, 128, 3, 3)).astype(np.float32)
+            yield made
+
+    path = write_run(tmp_path / "run.h5", {}, layers())
+    assert path.stat().st_size > 15e6
+    with fastconv.open(f"counted://{path}") as run:
+        assert len(run.layers) == 60
+        layer = run["b31"]
+        stats, hits, pictures = layer.stats["mean"], layer.topk, layer.patches[3]
+    np.testing.assert_array_equal(pictures, made.patches[3])
+    np.testing.assert_array_equal(hits.values, made.topk["value"])
+    assert stats.shape == (64,)
+    assert len(reads) < 30 and sum(b - a for a, b in reads) < 1e6
+    assert len(set(reads)) == len(reads)  # nothing twice
+
+
+def test_few_blocks_are_kept_and_neighbours_come_at_once(tmp_path, reads, monkeypatch):
+    content = np.random.default_rng(0).bytes(10_000)
+    (tmp_path / "x").write_bytes(content)
+    monkeypatch.setattr(remote, "BLOCK", 100)
+    monkeypatch.setattr(remote, "MAX_BLOCKS", 5)
+    file = remote.open_url(f"counted://{tmp_path / 'x'}")
+    for start, size in ((0, 1), (250, 300), (50, 1), (9_990, 99), (0, 10_000), (20_000, 5)):
+        file.seek(start)
+        assert file.read(size) == content[start : start + size]
+        assert len(file._blocks) <= 5
+    assert reads[:3] == [(0, 100), (200, 600), (9_900, 10_000)]
