@@ -20,6 +20,7 @@ from fastconv.capture.trace import Call, Trace, trace_forward
 from fastconv.errors import InputError
 
 STAGES = ("conv", "norm", "act")
+TWICE = 1 << 20  # values of a sample up to which two are traced: a trace holds all activations
 Affine = tuple[Tensor, Tensor]  # scale and shift [C] float32
 
 
@@ -60,7 +61,7 @@ def probe(
         model: any module; it is left as it was found.
         example: [N, C, *spatial], on the device and in the dtype of the model; or a tuple or dict
             of tensors, the first of which is the picture. The first sample is used, twice in one
-            batch if the model takes that: `squeeze` and moments need two.
+            batch if it is not large and the model takes that: `squeeze` and moments need two.
         layers: names ("layer1.0.conv1", "relu#1", "block.conv2d#0"), globs and module types, one or
             several; None for every convolution, transposed and functional ones too.
         stage: of convolutions: "conv" their output, "norm" after the normalisation that follows,
@@ -107,8 +108,9 @@ def _trace(network: Network, example: Any) -> tuple[Trace, torch.memory_format]:
     layouts = [torch.contiguous_format]
     if tensors[0].ndim == 4:
         layouts.insert(0, torch.channels_last)
+    counts = (2, 1) if tensors[0][0].numel() <= TWICE else (1,)
     first_error: Exception | None = None
-    for count, layout in itertools.product((2, 1), layouts):
+    for count, layout in itertools.product(counts, layouts):
         batch = map_tensors(example, partial(_repeated, count=count, layout=layout))
         try:
             return trace_forward(network, batch), layout

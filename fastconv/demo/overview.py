@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from fastconv.draw.weights import kernel_pictures
 from fastconv.export.summary import densities, most_selective
 from fastconv.store.read_layer import Layer
 from fastconv.store.reader import Run
@@ -115,7 +116,7 @@ def _filter(
     x, y = x + PAD, y + PAD
     stats = layer.stats
     if layer.weight is not None:
-        page.image(x, y, WEIGHT, _weight_picture(layer.weight[number]))
+        page.image(x, y, WEIGHT, kernel_pictures(layer.weight[[number]], _rgb(CARD))[0])
     words = x + WEIGHT + PAD
     page.text(words, y + 0.13, f"filter {number}", size=9, weight="bold")
     page.text(words, y + 0.31, f"mean {stats['mean'][number]:.2f}", size=7.5, color=MUTED)
@@ -162,28 +163,6 @@ def _patch_block(layer: Layer, number: int, rows: int = 3) -> np.ndarray:
             tile = patches[rank].repeat(zoom, 0).repeat(zoom, 1)
             block[y : y + height * zoom, x : x + width * zoom] = tile
     return block
-
-
-def _weight_picture(weight: np.ndarray) -> np.ndarray:
-    """[C, h, w] weights [H, W, 3] in 0 ... 1: in colour for 3 channels, else one tile a channel."""
-    scaled = weight / max(float(np.abs(weight).max()), 1e-12)
-    if len(weight) == 3:
-        return np.moveaxis(scaled, 0, -1) / 2 + 0.5
-    side = int(np.ceil(len(weight) ** 0.5))
-    gap = 1 if side > 1 else 0
-    height, width = weight.shape[1] + gap, weight.shape[2] + gap
-    picture = np.tile(np.array(_rgb(CARD)) / 255, (side * height - gap, side * width - gap, 1))
-    for i, kernel in enumerate(scaled):
-        y, x = i // side * height, i % side * width
-        picture[y : y + weight.shape[1], x : x + weight.shape[2]] = _diverging(kernel)
-    return picture
-
-
-def _diverging(values: np.ndarray) -> np.ndarray:
-    """-1 blue, 0 white, 1 red."""
-    ends = np.array([_rgb("#2459b8"), _rgb("#c8342b")]) / 255
-    colour = ends[(values > 0).astype(int)]
-    return 1 + (colour - 1) * np.abs(values)[..., None]
 
 
 def _legend(page: _Page) -> None:

@@ -1,1 +1,1 @@
-"""Pictures of what a run holds: numpy in, uint8 pictures out."""
+"""Pictures as arrays: numpy and Pillow only."""

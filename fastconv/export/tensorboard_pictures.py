@@ -84,11 +84,20 @@ def sample_facts(run: Run, samples: np.ndarray) -> tuple[list[str], list[list[st
     table = run.samples
     if table is not None and table.labels is not None:
         header.append("label")
-        columns.append([str(table.labels[i]) for i in samples])
+        columns.append([_class(run, table.labels[i]) for i in samples])
+    if "prediction" in run.outcomes:
+        header.append("prediction")
+        columns.append([_class(run, run.outcomes["prediction"][i]) for i in samples])
     if table is not None and table.keys is not None:
         header.append("name")
         columns.append([_plain(table.keys[i]) for i in samples])
     return header, _rows(columns)
+
+
+def _class(run: Run, label: np.integer) -> str:
+    """The name of a class where it is known, else its number."""
+    names = run.classes
+    return _plain(names[label]) if names is not None and 0 <= label < len(names) else str(label)
 
 
 def _rows(columns: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -115,5 +124,5 @@ def sample_sprites(run: Run, samples: np.ndarray) -> np.ndarray | None:
     found = [input_picture(run, int(sample)) for sample in samples]
     if all(picture is None for picture in found):
         return None
-    blank = np.full((1, 1, 3), _WHITE, np.uint8)
+    blank = np.full((1, 1, 3), 205, np.uint8)  # pale grey, so that it is seen as a point
     return squares([blank if picture is None else picture for picture in found], _SPRITE)

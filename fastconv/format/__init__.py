@@ -1,1 +1,1 @@
-"""What a result is: names, dtypes and versions; plain data, read without torch."""
+"""Plain data of a result, for which numpy suffices."""

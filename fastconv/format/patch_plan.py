@@ -1,4 +1,4 @@
-"""Where the pictures of a layer's hits come from: which part of the input, reduced how far."""
+"""Plans of the pictures of hits: which part of the input they show, and how far reduced."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Window = tuple[slice, ...]
 def windows(
     starts: np.ndarray, size: Sequence[int], extent: Sequence[int]
 ) -> list[tuple[Window, Window]]:
-    """Of pictures that start at [m, D]: the part inside the reduced input, and where that lies."""
+    """Slices of pictures starting at [m, D]: their part inside the reduced input, and its place."""
     low = np.clip(starts, 0, extent)
     high = np.clip(starts + np.asarray(size), 0, extent)
     ends = (low - starts, high - starts, low, high)

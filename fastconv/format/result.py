@@ -1,4 +1,4 @@
-"""Plain data passed between capture, measure and store."""
+"""Results as plain data, passed between capture, measure and store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NORMALIZED_ON_READING = ("zscore", "minmax")  # they need statistics of the whol
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What is known of a layer before any data has been seen."""
+    """Description of a layer, known before any data has been seen."""
 
     name: str  # "layer1.0.conv1"; "relu#1" for the second call of relu
     module_path: str
@@ -89,7 +89,7 @@ class Maps:
 
 @dataclass
 class SampleTable:
-    """What is known of the samples of a data set, `count` = N of them."""
+    """Facts about the samples of a data set, `count` = N of them."""
 
     count: int
     keys: Sequence[str] | None = None  # file names and the like

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastconv import dispatch
 from fastconv.errors import InputError
-from fastconv.ops.reduction import check_affine, check_dtype
+from fastconv.ops.checks import check_affine, check_dtype
 
 MODES = ("batchnorm", "zscore", "minmax", "instance", "l1", "l2")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastconv import dispatch
 from fastconv.errors import InputError
-from fastconv.ops.reduction import (
+from fastconv.ops.checks import (
     check_activation,
     check_affine,
     check_dtype,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastconv import dispatch
 from fastconv.errors import InputError
 from fastconv.geometry import ConvGeometry
-from fastconv.ops.reduction import (
+from fastconv.ops.checks import (
     check_activation,
     check_affine,
     check_dtype,

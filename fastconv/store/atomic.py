@@ -194,7 +194,7 @@ def _from_the_disk(error: BaseException) -> bool:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """What the system said, also where h5py made another exception of it; None of other errors."""
+    """The error of the system, also where h5py made another exception of it; None for others."""
     if isinstance(error, FastconvError):
         return None
     said = _ERRNO.search(str(error))

@@ -61,7 +61,7 @@ def _share(size: int, room: int) -> int:
 
 
 def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
-    """What HDF5's shuffle and deflate filters would leave of a chunk, its mantissas rounded."""
+    """Compress a chunk as HDF5's shuffle and deflate filters do, its mantissas rounded."""
     chunk = np.require(chunk, requirements=["C", "W"])
     if chunk.dtype == np.float32 and _native():
         import torch
@@ -116,7 +116,7 @@ def checksum(blocks: Iterable[Any], crc: int = 0) -> int:
 def chunks_checksum(dataset: h5py.Dataset) -> int:
     """CRC-32 over the CRC-32s (uint32) of the chunks as they are stored, in C order.
 
-    That of a chunk starts from its filter mask, 0. Nothing is decompressed.
+    The checksum of a chunk starts from its filter mask, mostly 0. Nothing is decompressed.
     """
     expected = math.prod(map(len, _ranges(dataset.shape, dataset.chunks)))
     if dataset.id.get_num_chunks() != expected:
@@ -233,7 +233,7 @@ class ChunkWriter:
         self._dataset.id.write_direct_chunk(offset, data, mask)
 
     def chunks_checksum(self) -> int:
-        """What `chunks_checksum` makes of the dataset; once everything is stored."""
+        """The value of `chunks_checksum` for the dataset, once everything is stored."""
         return deflate.crc32(self._checksums)
 
     def _submit(self, rows: np.ndarray) -> None:
@@ -289,7 +289,7 @@ def _grid(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[int, ...
 
 
 def _ranges(shape: Sequence[int], chunk: Sequence[int]) -> list[range]:
-    """Where the chunks start, per dimension."""
+    """First indices of the chunks, per dimension."""
     return [range(0, n, c) for n, c in zip(shape, chunk, strict=True)]
 
 

@@ -24,7 +24,7 @@ _PLAIN = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeStringID)
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Whatever goes wrong while reading becomes one kind of error."""
+    """Turn every error of a damaged file that is raised inside into a `FileFormatError`."""
     try:
         yield
     except FastconvError:

@@ -32,7 +32,7 @@ class OpenFile:
             check_path(self.place)
 
     def for_others(self) -> Any:
-        """What another reader opens: the path, or the file at the URL."""
+        """The path, or a file object at the URL: something that another program can open."""
         return self.place if isinstance(self.place, Path) else open_url(self.place)
 
     @property
@@ -63,7 +63,7 @@ class OpenFile:
         return self._groups[path]
 
     def reading(self) -> AbstractContextManager[None]:
-        """Whatever goes wrong while the file is read becomes a `FileFormatError`."""
+        """Turn every error that is raised inside into a `FileFormatError`."""
         return reading(self.place)
 
     def maps(self, layer: str) -> OpenFile:

@@ -149,7 +149,7 @@ class Layer:
             return tuple(map(str, names.values()))
 
     def condition(self, name: str) -> Layer:
-        """The same layer as it was measured under one of `Run.conditions`; it has no weight.
+        """The layer as it was measured under one of `Run.conditions`; it has no weight.
 
         Raises:
             InputError: the layer was not measured under it.
@@ -328,7 +328,7 @@ class Layer:
         return Filter(self, index)
 
     def __len__(self) -> int:
-        """How many filters it has."""
+        """Number of filters."""
         return self.info.channels
 
     def __iter__(self) -> Iterator[Filter]:

@@ -58,7 +58,7 @@ def open_patches(
 
 
 def _outside(text: object, pictures: h5py.Dataset) -> np.ndarray | None:
-    """What pictures show beyond the inputs, [channels]."""
+    """Values [channels] that pictures have beyond the inputs; None for zero."""
     if text is None:
         return None
     values = np.asarray(json.loads(str(text)), pictures.dtype)

@@ -1,4 +1,4 @@
-"""What a file holds of the samples of the data set."""
+"""Reading the table of samples: keys, labels, outcomes, columns, classes, thumbnails."""
 
 from __future__ import annotations
 

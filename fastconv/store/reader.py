@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What made the run: options, versions, hashes."""
+        """Options, versions and hashes that made the run."""
         run = self._file.group("run")
         with self._file.reading():
             config = json.loads(self._file.guard.text(run, "config_json"))

@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """What a viewer draws of a NeXus data group."""
+    """How viewers draw a NeXus data group."""
 
     signal: str
     axes: tuple[str, ...]  # "." where a dimension has no axis

@@ -1,4 +1,4 @@
-"""Where activation maps live: in the run's file while they are small, else in files beside it."""
+"""Writing activation maps: into the run's file while they are small, else into files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file holds of the samples of the data set."""
+"""Writing the table of samples: keys, labels, outcomes, columns, classes, thumbnails."""
 
 from __future__ import annotations
 
@@ -82,10 +82,11 @@ def _write_thumbnails(
     run: h5g.GroupID, thumbnails: Mapping[int, np.ndarray], output: Output
 ) -> None:
     order = np.array(sorted(thumbnails), "<i8")
-    size = np.array([thumbnails[int(sample)].shape[:2] for sample in order], "<i4")
+    given = [np.asarray(thumbnails[sample]) for sample in order.tolist()]
+    size = np.array([picture.shape[:2] for picture in given], "<i4")
     pictures = np.zeros((len(order), *size.max(0), 3), np.uint8)
-    for room, sample, (height, width) in zip(pictures, order, size, strict=True):
-        room[:height, :width] = thumbnails[int(sample)]
+    for room, picture in zip(pictures, given, strict=True):
+        room[: picture.shape[0], : picture.shape[1]] = picture
     fields = schema.THUMBNAILS
     values = {"picture": pictures, "sample": order, "size": size}
     rows = {"y": np.arange(pictures.shape[1], dtype="<i4")[::-1].copy()}

@@ -13,19 +13,22 @@ from torch import nn
 import fastconv, fastconv.run.save_clock
 
 torch.set_num_threads(1)
-count, out = int(sys.argv[1]), sys.argv[2]
+count, out, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+side, filters = (32, 64) if what == "maps" else (16, 16)
 
 class Noise(torch.utils.data.Dataset):
     def __len__(self):
         return count
     def __getitem__(self, index):
-        return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(index)), index % 10
+        return torch.rand(3, side, side, generator=torch.Generator().manual_seed(index)), index % 10
 
 torch.manual_seed(0)
-model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=2))
+model = nn.Sequential(
+    nn.Conv2d(3, filters, 3), nn.ReLU(), nn.Conv2d(filters, 64, 3, stride=2)
+)
 fastconv.run.save_clock.MIN_SECONDS = 0.2
 asked = {"samples": True, "progress": False}
-if sys.argv[3] == "maps":
+if what == "maps":
     asked["maps"] = slice(0, 2000, 4)
 else:
     model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)])

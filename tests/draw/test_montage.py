@@ -3,6 +3,8 @@ import pytest
 from helpers import synthetic
 
 from fastconv.draw.montage import BACKGROUND, EMPTY, overview, weights_picture
+from fastconv.draw.tiles import LINES, patch_tiles
+from fastconv.draw.weights import kernel_pictures
 
 KINDS = {
     "rgb": {"rank": 2, "in_channels": 3},
@@ -91,3 +93,27 @@ def test_without_patches_there_is_no_overview():
     made = result()
     made.patches = None
     assert overview(made) is None
+
+
+def test_kernels_are_blue_below_and_red_above_zero():
+    weight = np.zeros((3, 1, 2, 2), np.float32)
+    weight[0, 0] = [[-5, 5], [0, 2]]
+    weight[1, 0, 0, 0] = np.nan
+    blue, red, zero = (
+        kernel_pictures(weight)[0][at].astype(int) for at in ((0, 0), (0, 1), (1, 0))
+    )
+    assert blue[2] > blue[0] + 100 and red[0] > red[2] + 100 and np.ptp(zero) < 10
+    assert (kernel_pictures(weight)[1:] == zero).all()  # NaN and zeros alone
+    assert kernel_pictures(weight[:, 0, :, :, None][..., 0].reshape(3, 2, 2)).shape[0] == 3  # 1-D
+    wide = kernel_pictures(np.ones((2, 5, 3, 3), np.float32))
+    assert wide.shape[0] == 2 and (wide == BACKGROUND).all(axis=3).any()
+
+
+def test_lines_follow_the_values_of_their_channel():
+    patches = np.zeros((1, 1, 1, 50), np.float32)
+    patches[0, 0, 0, 25:] = 1
+    tile = patch_tiles(patches, 60)[0, 0]
+    shown = (tile == LINES[0]).all(axis=2)
+    low, high = shown[:, : tile.shape[1] // 3], shown[:, -tile.shape[1] // 3 :]
+    assert np.argwhere(low)[:, 0].min() > 0.8 * tile.shape[0] > 0.2 * tile.shape[0]
+    assert np.argwhere(high)[:, 0].max() < 0.2 * tile.shape[0]
