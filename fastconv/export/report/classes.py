@@ -20,7 +20,7 @@ def class_names(run: Run, labels: np.ndarray | None, insight: Insight) -> list[s
     """What each class is called, by its label where it has one."""
     names = known(run)
     if names is None and labels is not None and labels.size:
-        names = [str(label) for label in range(int(labels.max()) + 1)]
+        names = [str(label) for label in range(min(int(labels.max()) + 1, _MOST_CLASSES))]
     names = [str(name) for name in names or []]
     further = [name for name in insight.keys("classes", "class") if name not in set(names)]
     return (names + further)[:_MOST_CLASSES]

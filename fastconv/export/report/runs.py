@@ -105,8 +105,7 @@ def _facts(run: Run, count: int | None) -> list[list[str]]:
 
 
 def _order(run: Run) -> str:
-    options = run.config.get("fingerprint", {}).get("options", {})
-    return str(options.get("order", "largest")) if isinstance(options, dict) else "largest"
+    return str(run.config.get("fingerprint", {}).get("order", "largest"))
 
 
 def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None:

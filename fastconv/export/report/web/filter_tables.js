@@ -65,7 +65,12 @@ export function classes(run, layer, filter) {
 }
 
 export function misfires(rows) {
-  const cells = rows.map((row) => [classTitle(row.class), percent(row.rate), number(row.lift), chance(row.q)]);
+  const cells = rows.map((row) => [
+    classTitle(row.class),
+    percent(row.rate),
+    number(row.lift ?? Infinity),
+    chance(row.q),
+  ]);
   const note =
     "It fires on samples that are mistaken for this class. Rate: on so many of these; lift: so much more often than on samples that are told right.";
   return panel(
