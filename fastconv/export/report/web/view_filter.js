@@ -1,6 +1,6 @@
 // One filter: everything that the file says of it.
 
-import { filterHref, filterName } from "./card.js";
+import { filterHref, filterName, inEveryRun } from "./card.js";
 import { arrays, index, plain } from "./data.js";
 import { el } from "./dom.js";
 import { hitsOf, strongest } from "./filter_hits.js";
@@ -20,10 +20,8 @@ export async function filterView({ parts, query }) {
     const wrong = layer ? `${name} has filters 0 to ${layer.filters - 1}.` : `There is no layer ${name}.`;
     return { title: "No such filter", nodes: [el("h1", {}, "No such filter"), el("p", { class: "missing" }, wrong)] };
   }
-  const paired = index.comparison && index.comparison.layers.includes(name);
-  const sides = paired
-    ? index.runs.map((one) => [one, one.layers.find((found) => found.name === name)])
-    : [[run, layer]];
+  const shared = inEveryRun(layer);
+  const sides = shared.length > 1 ? index.runs.map((one, i) => [one, shared[i]]) : [[run, layer]];
   const bodies = await Promise.all(sides.map(([one, side]) => filterBody(one, side, filter, sides.length > 1)));
   return {
     title: filterName(layer, filter),
