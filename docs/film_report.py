@@ -1,6 +1,6 @@
 """Film the report of the photos demo in Chromium: docs/images/report.webp.
 
-    fastconv demo photos --out demo && python docs/film_report.py demo/photos.html
+fastconv demo photos --out demo && python docs/film_report.py demo/photos.html
 """
 
 from __future__ import annotations
