@@ -60,8 +60,12 @@ def test_an_explicit_backend_never_falls_back():
 
 
 def test_a_backend_that_cannot_be_loaded_says_why():
-    with pytest.raises(BackendUnavailableError, match="'cuda' is not available: this version"):
+    reason = dispatch.load("cuda")
+    if not isinstance(reason, str):
+        pytest.skip("the CUDA kernels run here")
+    with pytest.raises(BackendUnavailableError) as error:
         fastconv.channel_reduce(X, backend="cuda")
+    assert str(error.value) == f"backend 'cuda' is not available: {reason}"
 
 
 def test_an_unknown_backend_lists_the_known_ones():

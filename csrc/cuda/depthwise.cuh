@@ -32,19 +32,13 @@ struct DepthwiseParams {
 // Output columns of a tile.
 __host__ __device__ constexpr int tile_columns(int channels) { return channels == 1 ? 8 : 4; }
 
-// Counts and lists of up to four channels at one position; seldom wanted, so not inlined.
-static __device__ __noinline__ void note_values(const DepthwiseParams& q, BlockBins<true> bins,
-                                                int bin_channel, int64_t first, int channels,
-                                                int64_t place, float4 values) {
+// Counts of up to four channels at one position; seldom wanted, so not inlined.
+static __device__ __noinline__ void count_values(BlockBins<true> bins, int channel, int channels,
+                                                 float4 values) {
   const float v[4] = {values.x, values.y, values.z, values.w};
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (j >= channels) return;
-    if (q.conv.histogram != nullptr && is_finite(v[j]))
-      bins.add_times(bin_channel + j, bin_of(v[j]), 1);
-    if (q.conv.candidates.threshold != nullptr)
-      list_candidate(q.conv.candidates, first + j, v[j], place);
-  }
+  for (int j = 0; j < 4; ++j)
+    if (j < channels && is_finite(v[j])) bins.add_times(channel + j, bin_of(v[j]), 1);
 }
 
 template <typename E, int kKernel, int kStride, int kChannels>
@@ -201,10 +195,10 @@ struct DepthwiseThread {
         if (x > high[j]) high[j] = x, argmax[j] = at;
         if (x < low[j]) low[j] = x, argmin[j] = at;
       }
-      if (p.histogram == nullptr && p.candidates.threshold == nullptr) continue;
-      constexpr int kLast = kChannels - 1;
-      note_values(q, bins, bin_channel, first, channels, sample * p.positions() + at,
-                  make_float4(v[i][0], v[i][kLast > 0], v[i][kLast & 2], v[i][kLast]));
+      const float4 four = four_of(v[i], 0);
+      if (p.histogram != nullptr) count_values(bins, bin_channel, channels, four);
+      if (p.candidates.threshold != nullptr)
+        list_values(p.candidates, first, 1, sample * p.positions() + at, 0, channels, four, four);
     }
   }
 

@@ -160,4 +160,22 @@ __device__ inline void list_candidate(const CandidateLists& lists, int64_t chann
   lists.places[channel * lists.capacity + slot] = place;
 }
 
+// Up to eight values: value i is of channel + i * channel_step, at place + i * place_step. Seldom
+// wanted, so not inlined.
+static __device__ __noinline__ void list_values(const CandidateLists& lists, int64_t channel,
+                                                int channel_step, int64_t place, int place_step,
+                                                int count, float4 a, float4 b) {
+  const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    if (i < count) list_candidate(lists, channel + i * channel_step, v[i], place + i * place_step);
+}
+
+// The first and the second four of some values, repeated where there are fewer.
+template <int kCount>
+__device__ inline float4 four_of(const float (&v)[kCount], int first) {
+  const auto at = [&](int i) { return v[(first + i) % kCount]; };
+  return make_float4(at(0), at(1), at(2), at(3));
+}
+
 }  // namespace fastconv

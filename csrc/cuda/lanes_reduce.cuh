@@ -115,14 +115,14 @@ struct LanesThread {
 
   // Counts and lists of the channels of one position.
   __device__ void note(const float (&v)[kVector], int position) {
+    if constexpr (kCounts) {
 #pragma unroll
-    for (int j = 0; j < kVector; ++j) {
-      if (j >= channels) continue;
-      if constexpr (kCounts)
-        if (is_finite(v[j])) bins.add(bin_channel + j, bin_of(v[j]), zeros[j]);
-      if (p.candidates.threshold != nullptr)
-        list_candidate(p.candidates, first + j, v[j], sample * p.positions + position);
+      for (int j = 0; j < kVector; ++j)
+        if (j < channels && is_finite(v[j])) bins.add(bin_channel + j, bin_of(v[j]), zeros[j]);
     }
+    if (p.candidates.threshold != nullptr)
+      list_values(p.candidates, first, 1, sample * p.positions + position, 0, channels,
+                  four_of(v, 0), four_of(v, 4));
   }
 
   // One position of a run; packed: its extrema go into those of the run.

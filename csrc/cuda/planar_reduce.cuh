@@ -104,13 +104,14 @@ struct PlanarLane {
       const bool listed =
           lists.threshold != nullptr && (lists.largest ? high >= __ldg(lists.threshold + channel)
                                                        : low <= __ldg(lists.threshold + channel));
-      if (kCounts || listed)
+      if (listed)
+        list_values(lists, channel, 0, sample * p.positions + at * kVector, 1, kVector,
+                    four_of(v, 0), four_of(v, 4));
+      if constexpr (kCounts) {
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) {
-          if constexpr (kCounts)
-            if (is_finite(v[i])) bins.add(0, bin_of(v[i]), zeros);
-          if (listed) list_candidate(lists, channel, v[i], sample * p.positions + at * kVector + i);
-        }
+        for (int i = 0; i < kVector; ++i)
+          if (is_finite(v[i])) bins.add(0, bin_of(v[i]), zeros);
+      }
     }
     if constexpr (kPlain) state.positive += E::counted(count);
     state.sum += sum;

@@ -137,17 +137,18 @@ class Run:
     @cached_property
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions under which every layer was measured as well."""
-        return tuple(self._described("conditions_json"))
+        with self._file.reading():
+            return tuple(map(str, self._described("conditions_json")))
 
     @cached_property
     def graph(self) -> list[tuple[str, str]]:
         """Edges of the network: pairs of layers, the second reads the first; empty if not kept."""
-        return [(str(source), str(target)) for source, target in self._described("graph_json")]
-
-    def _described(self, name: str) -> Any:
-        run = self._file.group("run")
         with self._file.reading():
-            return json.loads(self._file.guard.text(run, name)) if name in run else []
+            return [(str(source), str(target)) for source, target in self._described("graph_json")]
+
+    def _described(self, name: str) -> list[Any]:
+        run = self._file.group("run")
+        return json.loads(self._file.guard.text(run, name)) if name in run else []
 
     def thumbnail(self, sample: int) -> np.ndarray | None:
         """The reduced picture [h, w, 3] uint8 of a sample with a hit; None if it was not kept."""
@@ -179,7 +180,7 @@ class Run:
             from xarray import open_datatree
 
             self._file.root  # noqa: B018 - complete, and ours
-            return open_datatree(self._file.for_others(), engine="h5netcdf")
+            return open_datatree(self._file.for_others(), engine="h5netcdf", phony_dims="access")
         except ImportError as error:
             raise InputError(f"{error.name} is missing: pip install xarray h5netcdf") from None
 

@@ -9,8 +9,9 @@ from fastconv.errors import FastconvError
 def read_all(path):
     """The digest of a file; raises FastconvError, and nothing else, when it is damaged."""
     with fastconv.open(path) as run:
-        for name in run.layers:
-            layer = run[name]
+        layers = [run[name] for name in run.layers]
+        layers += [layer.condition(name) for layer in layers for name in layer.conditions]
+        for layer in layers:
             reads = {
                 "stats": lambda layer=layer: dict(layer.stats),
                 "topk": lambda layer=layer: layer.topk,
@@ -24,7 +25,8 @@ def read_all(path):
             layer.weight  # noqa: B018
             for group in layer.holds:
                 reads.get(group, lambda: None)()
-        run.samples  # noqa: B018
+        if run.samples is not None:
+            list(run.samples.thumbnails.values())
         run.attributes, run.graph, run.conditions  # noqa: B018
         run.damaged()
         return run.digest()

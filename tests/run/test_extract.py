@@ -394,3 +394,16 @@ def test_a_last_layer_whose_size_changes_is_an_error(tmp_path):
     """Its flat positions would be read with the width of the first batch."""
     with pytest.raises(FastconvError, match=r"last gave \[\d+, 4, 20, 20\] for 8 samples"):
         fastconv.extract(Varying(), images(16), tmp_path / "run.h5", batch_size=8, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((3, 20, 20), r"data\[None\]"),
+        ((8, 20, 20), r"data\[:, None\]"),
+        ((8, 20, 20, 3), "permute"),
+    ],
+)
+def test_samples_of_another_form_are_told_what_is_missing(shape, remedy, tmp_path):
+    with pytest.raises(InputError, match=remedy):
+        fastconv.extract(network(), torch.zeros(shape), tmp_path / "run.h5", progress=False)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastconv.store import schema, write_maps
 from fastconv.store.writer import write_run
 
 LAYER = "run/layers/conv1"
+ARCHIVE = Path(__file__).parents[1] / "archive"
 
 
 def small_run(path):
@@ -232,6 +234,53 @@ def test_hostile_files_are_refused(victim, case):
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
 
 
+def longer(file, name):
+    replace(file, name, np.append(file[name][()], file[name][-1:]))
+
+
+DESCRIBED = {  # of what format 2 adds
+    "outcomes of more samples": lambda f: longer(f, "run/outcomes/label"),
+    "outcomes of another type": lambda f: replace(f, "run/outcomes/correct", np.zeros(11)),
+    "a missing outcome": lambda f: f["run/outcomes"].pop("confidence"),
+    "outcomes are a link": lambda f: replace_link(f, "run/outcomes", "/run/samples"),
+    "a column of more samples": lambda f: longer(f, "run/columns/age"),
+    "a column of another name": lambda f: f["run/columns/age"].attrs.update(name=np.bytes_("x")),
+    "a column without name": lambda f: f["run/columns/age"].attrs.pop("name"),
+    "a column of half floats": lambda f: replace(f, "run/columns/age", np.zeros(11, "f2")),
+    "classes are numbers": lambda f: replace(f, "run/classes", np.zeros(3)),
+    "thumbnails of one colour": lambda f: replace(
+        f, "run/thumbnails/picture", np.zeros((3, 9, 9, 1), "u1")
+    ),
+    "fewer thumbnails": lambda f: replace(f, "run/thumbnails/sample", np.arange(2)),
+    "the graph is no JSON": lambda f: replace(f, "run/graph_json", np.bytes_("[")),
+    "the graph has no pairs": lambda f: replace(f, "run/graph_json", np.bytes_("[[1, 2, 3]]")),
+    "conditions are no list": lambda f: replace(f, "run/conditions_json", np.bytes_("7")),
+    "a condition of another name": lambda f: f[f"{LAYER}/conditions/rot%2F15"].attrs.update(
+        name=np.bytes_("rot")
+    ),
+    "a condition is a link": lambda f: replace_link(f, f"{LAYER}/conditions/rot%2F15", f"/{LAYER}"),
+    "a layer twice": lambda f: replace(
+        f, "run/layers_json", np.bytes_(json.dumps([json.loads(f["run/layers_json"][()])[0]] * 2))
+    ),
+    "a layer that is not there": lambda f: f["run/layers"].pop("conv1"),
+    "no layers": lambda f: f["run"].pop("layers"),
+}
+
+
+@pytest.mark.parametrize("case", DESCRIBED)
+def test_hostile_descriptions_are_refused(tmp_path, case):
+    for path in ARCHIVE.rglob("run-2.0*/*.h5"):
+        (tmp_path / "run.maps").mkdir()
+        shutil.copy(path, tmp_path / "run.maps")
+    shutil.copy(ARCHIVE / "run-2.0.h5", tmp_path / "run.h5")
+    assert read_all(tmp_path / "run.h5")
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        DESCRIBED[case](file)
+    with pytest.raises(FileFormatError, match=r"run\.h5") as raised:
+        read_all(tmp_path / "run.h5")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_newer_major_version_is_refused_with_the_reason(victim):
     with h5py.File(victim, "r+") as file:
         file.attrs["fastconv_format_version"] = np.bytes_("3.7")
@@ -308,7 +357,6 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
         layer.stats  # noqa: B018
 
 
-ARCHIVE = Path(__file__).parents[1] / "archive"
 RELEASED = {  # version: the digest of its file
     "1.0": "59ae827a818d9032e37d04bd9dd4410f3a3cec5e5d87d0bb864340f3ef2ffd99",
     "2.0": "1cf4a1e98f4ab4e32bbe78690de7f4e5486dd5c4bd68c379e437969220eba620",

@@ -57,6 +57,46 @@ def test_a_part_that_hangs_is_ended_and_named(tmp_path, monkeypatch):
     assert suite.run_part("checks 0 1", hang, seconds=3) == "took more than 3 s; at conv 3x3"
 
 
+def test_the_summary_fits_forty_lines_and_begins_with_failures(tmp_path, capsys):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common
+
+    suite = common.Suite("fast", smoke=True, out=tmp_path, seconds=540)
+    for number in range(30):
+        suite.check(f"case {number}", lambda: "is off")
+    suite.summary += [f"line {number}" for number in range(50)]
+    capsys.readouterr()
+    assert suite.finish() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 40
+    assert lines[1] == "FAILED case 0: is off"
+    assert "line 20" in lines
+    assert lines[-2].startswith("fast: 30 failed, 0 not reached")
+
+
+def test_goals_stand_beside_what_was_measured():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import goals
+    from roofline import LAYERS, floors
+
+    def entry(layer, math_type):
+        times = {"fused": 90.0, "conv": 101.0}
+        return {
+            "microseconds": times, "predicted": floors(layer, math_type),
+            "hook TB/s": 3.0, "TFLOP/s": 400.0,
+        }  # fmt: skip
+
+    result = {m: {layer.name: entry(layer, m) for layer in LAYERS} for m in ("bf16", "tf32")}
+    result |= {"copy, TB/s": 4.0, "A": {"written, share of the output": 0.001}}
+    lines = goals.lines(result)
+    text = "\n".join(lines)
+    assert "met  G1 rn50 l3 3x3 256@14: 0.89 of cuDNN's time, at most 1.1; predicted 1.00" in lines
+    assert "MISS G2 1x1 64->256@56: 0.89 of cuDNN's time, at most 0.6" in text
+    assert "met  G3 vgg16 conv1_2 64@224: 51% of the product's rate, at least 45%" in lines
+    assert "met  G4 bf16 " in text and "MISS G4 tf32 " in text  # 75 % of a copy's bandwidth
+    assert "met  G5: 0.10% of the value written, below 2%" in lines
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
 def test_without_a_gpu_it_says_so():
     done = suite("fast")
