@@ -3,8 +3,8 @@
 // A row segment belongs to a group of 8 or 32 lanes. A lane takes every kGroup-th run of 16 bytes:
 // which one does not depend on how the row is aligned, and so neither do the bits of a sum.
 //
-// Budget, sm_80 and later: 96 registers (2 blocks of 256 threads at least), no spills; shared
-// memory: none, or 10,252 bytes of counts.
+// Budget, sm_80 and later: 128 registers (2 blocks of 256 threads), no spills; shared memory: none,
+// or 10,256 bytes of counts.
 #pragma once
 #include "lane_state.cuh"
 

@@ -22,7 +22,7 @@ pytestmark = [
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 # registers and bytes of static shared memory, as the headers say
 BUDGET = {
-    "planar_reduce_kernel": (96, 10_256),
+    "planar_reduce_kernel": (128, 10_256),
     "lanes_reduce_kernel": (128, 20_480),
     "merge_segments_kernel": (64, 0),
     "depthwise_kernel": (168, 5_120),
@@ -67,9 +67,9 @@ def test_every_kernel_keeps_its_budget(reports):
                 registers = 255
             fits = found.registers <= registers and found.shared <= shared
             if not fits or found.spilled or found.stack:
-                beyond.append(found)
+                beyond.append(str(found))
             seen.setdefault(kernel, set()).add(found.architecture)
-    assert not beyond
+    assert not beyond, "\n".join(beyond)
     assert seen == {kernel: set(ARCHITECTURES) for kernel in BUDGET}
 
 
