@@ -24,7 +24,7 @@ def on_triton(monkeypatch, device):
         if device == "cpu":
             usable = {op: ["cpu"] for op in dispatch.OPS}  # what the plan looks at
             monkeypatch.setattr(planner.dispatch, "backends", lambda place: usable)
-            monkeypatch.setattr(dispatch, "_BEST_FIRST", {"cpu": ("triton",)})
+            monkeypatch.setattr(dispatch, "_BEST_FIRST", {"cpu": ("triton", "reference")})
 
     return use
 
