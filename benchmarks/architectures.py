@@ -121,7 +121,6 @@ _add(
     layers=["backbone.body.conv1", "backbone.body.*.conv?", "backbone.fpn.*"],
 )
 _add("video", _vision, "r3d_18 mc3_18 r2plus1d_18", CLIP)
-_add("video", _vision, "s3d", (3, 16, 64, 64))
 _add(
     "classification",
     _timm,
@@ -224,7 +223,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {r['family']} | {r['name']} | {r['layers']} | {counts} | {r['left out']} | {ends} |"
         )
-    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "timm", "transformers"))
+    used = ("torch", "torchvision", "timm", "transformers")
+    packages = ", ".join(f"{name} {version(name)}" for name in used)
     return "\n".join([*lines, "", f"{len(rows)} networks; {packages}."])
 
 

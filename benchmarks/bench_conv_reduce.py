@@ -12,7 +12,7 @@ are those of the clock. The peak is what a large matrix product reaches.
 
 Every case runs in a process of its own: whether the C library maps torch's output anew in every
 call, and its pages are touched for the first time, depends on what a process did before. "kept" is
-the ratio where it never does, as freed memory is kept (fastconv/heap.py).
+the ratio where it never does, as freed memory is kept (fastconv/run/allocator.py).
 """
 
 from __future__ import annotations

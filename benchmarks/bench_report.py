@@ -48,7 +48,7 @@ def results(layers: int, filters: int) -> Iterator[LayerResult]:
     patches = crops(filters * 9, rng).reshape(filters, 9, SIDE, SIDE, 3)
     for number in range(layers):
         info = synthetic.layer_info(f"stage{number // 10}.conv{number}", filters)
-        yield replace(made, info=info, patches=np.roll(patches, number, axis=0))
+        yield replace(made, info=info, patches=np.roll(patches, number, axis=0), patch_plan=None)
 
 
 def crops(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,8 +7,9 @@ modules then pass their input on. That is possible where
 - the module is exactly a `torch.nn.Conv1d/2d/3d` in float32, float16 or bfloat16 with zero padding,
   and nothing else hooks it (or every module) or has replaced its forward;
 - nothing but the norm reads the output of the convolution, and nothing but the activation that of
-  the norm; both are plain modules of torch (up to the stage, a functional ReLU may stay, as doing
-  it twice changes nothing); and no layer that is captured lies between.
+  the norm, nor does a hooked or captured module around them return it; both are plain modules of
+  torch (up to the stage, a functional ReLU may stay, as doing it twice changes nothing); and no
+  layer that is captured lies between.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
     value = call.tensor
     if stage.call is not call or value is None or not _plain(call) or captured.count(call) > 1:
         return None
+    if _seen_outside(trace, value, call, captured):
+        return None
     last = max(other.end_op for other in captured)  # nothing runs after it
     if not any(i < last for i in trace.readers(value, call.end_op)):
         return Fusion((), read=False)
@@ -74,6 +77,9 @@ def find_fusion(trace: Trace, call: Call, stage: Stage, captured: Sequence[Call]
             post_ops, beyond = PostOps(full.scale, full.shift), 1
     if full.activation is not None:
         activation = _only_reader(trace, value, end)
+        inner = absorbed[0] if absorbed else call
+        if _seen_outside(trace, value, inner, captured):  # before the activation
+            return None
         if activation is not None and activation not in captured:
             absorbed.append(activation)
             if stage.activation is None:
@@ -108,6 +114,15 @@ def _untouched(module: nn.Module) -> bool:
         torch.nn.modules.module._global_forward_pre_hooks,
     )
     return "forward" not in vars(module) and not any(hooks)
+
+
+def _seen_outside(trace: Trace, value: Tensor, call: Call, captured: Sequence[Call]) -> bool:
+    """Whether a module around `call` returns its value as it is to a hook or a captured layer."""
+    return any(
+        other.tensor is value and (other in captured or not _untouched(other.module))
+        for other in trace.calls
+        if other is not call
+    )
 
 
 def _only_reader(trace: Trace, value: Tensor, start: int) -> Call | None:

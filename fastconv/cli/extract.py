@@ -107,8 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
     ) as result:
         filters = sum(result[name].info.channels for name in result.layers)
         layers = len(result.layers)
-    megabytes = Path(arguments.out).stat().st_size / 1e6
-    print(f"{arguments.out}: {layers} layers, {filters:,} filters, {megabytes:,.1f} MB")
+        path = result.path
+    size = f", {path.stat().st_size / 1e6:,.1f} MB" if isinstance(path, Path) else ""
+    print(f"{arguments.out}: {layers} layers, {filters:,} filters{size}")
     return 0
 
 

@@ -48,17 +48,17 @@ class Rows:
 
 
 class Pictures:
-    """An array [C, k, ...] of pictures that lie somewhere in another order.
+    """An array [C, k, ...] whose entries are pictures of a pool, or zero.
 
     Indexed as an array is by a slice or a mask of its first dimensions: only what is asked for is
     copied.
     """
 
-    def __init__(self, pictures: np.ndarray, places: np.ndarray):
-        self._pictures = pictures  # [M, ...]
-        self._places = places  # [C, k] int64, the picture of each hit; -1 of none: it is zero
-        self.shape = (*places.shape, *pictures.shape[1:])
-        self.dtype = pictures.dtype
+    def __init__(self, pool: np.ndarray, rows: np.ndarray):
+        """Take the pool [M, ...] and the picture [C, k] of each entry there, -1 of none."""
+        self._pool, self._rows = pool, rows
+        self.shape = (*rows.shape, *pool.shape[1:])
+        self.dtype = pool.dtype
 
     @property
     def nbytes(self) -> int:
@@ -68,9 +68,11 @@ class Pictures:
         return np.asarray(self[:], dtype)
 
     def __getitem__(self, which: Any) -> np.ndarray:
-        places = self._places[which]
-        taken = self._pictures.take(np.maximum(places, 0), axis=0)
-        taken[places < 0] = 0
+        rows = self._rows[which]
+        if not len(self._pool):
+            return np.zeros((*rows.shape, *self._pool.shape[1:]), self.dtype)
+        taken = self._pool.take(np.maximum(rows, 0), axis=0)
+        taken[rows < 0] = 0
         return taken
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from fastconv.run.request import Request
 from fastconv.run.shared import measure_shared
 from fastconv.store.parts import PartsFolder
 from fastconv.store.reader import Run
+from fastconv.store.remote import destination, exists, put
 
 
 def extract(
@@ -72,7 +73,8 @@ def extract(
             `DataLoader`, whose data set is read in order of index. Where `x` is a tuple or dict of
             tensors, the model gets them as arguments or keywords; boxes and pictures are of the
             first. Waveforms may be [N, samples].
-        out: the file to make.
+        out: the file to make, or a URL of fsspec (extra `[remote]`): the run then grows in a folder
+            of `$FASTCONV_SCRATCH` (`~/.cache/fastconv`), and its file is put there once whole.
         layers: names, globs, module types or a mix; default every convolution.
         stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
             normalisation, or the activation, that follows it).
@@ -133,10 +135,11 @@ def extract(
     Memory:
         Does not grow with the number of samples, whatever is kept.
     """
+    place, url = destination(out)
     request = Request(
         model=model,
         data=data,
-        out=Path(out),
+        out=place,
         layers=layers,
         conditions=conditions,
         output=output,
@@ -171,10 +174,22 @@ def extract(
     tasks = ray_tasks(engine)
     rank = current_rank() if engine is None and shard is None else None
     if tasks is None and rank is None:
-        return _in_one_process(request, started, resume=resume, overwrite=overwrite)
+        run = _in_one_process if url is None else partial(_at_url, url)
+        return run(request, started, resume=resume, overwrite=overwrite)
+    if url is not None:
+        raise InputError(f"several processes share the folder of a run; give a path, not {url}")
     if shard is not None:
         raise InputError("a shard is the work of one process; give no engine with shard=")
     return _in_several(request, started, rank, tasks, anew=overwrite or not resume)
+
+
+def _at_url(url: str, request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
+    if not overwrite and exists(url):
+        with request.job() as job:
+            return finished(url, job)
+    _in_one_process(request, started, resume=resume, overwrite=overwrite).close()
+    put(request.out, url, overwrite=overwrite)
+    return Run(url)
 
 
 def _in_one_process(request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:

@@ -42,7 +42,7 @@ def measure(job: Job, folder: PartsFolder, num_workers: int, *, progress: bool) 
     return recording
 
 
-def refuse_skipped(skipped: Sequence[int], where: Path) -> None:
+def refuse_skipped(skipped: Sequence[int], where: Path | str) -> None:
     if len(skipped):
         raise FingerprintError(
             f"{where} was made with on_error='skip' and lacks {len(skipped)} samples ({skipped[0]} "

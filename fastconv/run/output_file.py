@@ -15,8 +15,8 @@ from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
 
 
-def finished(out: Path, job: Job) -> Run:
-    """Open a file that exists, if it is of this job.
+def finished(out: Path | str, job: Job) -> Run:
+    """Open a file that exists, at a path or a URL, if it is of this job.
 
     Raises:
         FingerprintError: it is of another; the message names the differences.
@@ -30,7 +30,8 @@ def finished(out: Path, job: Job) -> Run:
     )
     if not job.source.skip and run.samples is not None:
         refuse_skipped(run.samples.skipped, out)
-    remove_parts(out)  # of a process that was killed between naming the file and removing them
+    if isinstance(out, Path):
+        remove_parts(out)  # of a process that was killed between naming the file and removing them
     return run
 
 

@@ -62,6 +62,12 @@ class OpenFile:
                 self._groups[path] = self.guard.group(self.group(*path[:-1]), path[-1])
         return self._groups[path]
 
+    def has(self, *path: str) -> bool:
+        """Whether the group that a path leads to has a child of its last name."""
+        group = self.group(*path[:-1])
+        with reading(self.place):
+            return path[-1] in group
+
     def reading(self) -> AbstractContextManager[None]:
         """Turn every error that is raised inside into a `FileFormatError`."""
         return reading(self.place)

@@ -45,7 +45,7 @@ class ArrayGroup(Mapping[str, np.ndarray]):
     @property
     def group(self) -> h5py.Group:
         """The group; raises InputError when the run did not keep it."""
-        if self.path[-1] not in self.file.group(*self.path[:-1]):
+        if not self.file.has(*self.path):
             name = self.path[-1]
             raise InputError(
                 f"the run kept no {name} of {self._info.name}; extract it with {KEPT_BY[name]}"
@@ -80,4 +80,5 @@ class ArrayGroup(Mapping[str, np.ndarray]):
         return len(self._fields)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._fields and name in self.group
+        self.group  # noqa: B018 - raises when it was not kept
+        return name in self._fields and self.file.has(*self.path, str(name))

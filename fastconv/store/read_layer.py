@@ -133,10 +133,9 @@ class Layer:
     @cached_property
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions under which the layer was measured as well."""
-        group = self._file.group(*self._path)
-        if "conditions" not in group:
-            return ()
         path = (*self._path, "conditions")
+        if not self._file.has(*path):
+            return ()
         with self._file.reading():
             guard, group = self._file.guard, self._file.group(*path)
             names = {

@@ -17,6 +17,7 @@ from fastconv.store.open_file import OpenFile
 from fastconv.store.read_group import ArrayGroup
 
 WHOLE = 2**28  # bytes of pictures that may be read at once where most of them are needed
+KEPT = 2**24  # bytes of pictures that are kept then
 
 
 def open_patches(
@@ -76,7 +77,8 @@ class Patches:
 
     def __init__(self, file: OpenFile, row: np.ndarray, pictures: h5py.Dataset) -> None:
         """Take the picture [C, k] of every hit, -1 of none, and the pictures [M, ...]."""
-        self._file, self._row, self._pictures = file, row, pictures
+        self._file, self._row = file, row
+        self._pictures: h5py.Dataset | np.ndarray = pictures
         self.dtype, self.ndim = pictures.dtype, 1 + pictures.ndim
         self.shape: tuple[int, ...] = (*row.shape, *pictures.shape[1:])
 
@@ -99,6 +101,8 @@ class Patches:
             source = self._pictures
             if len(distinct) > len(source) / 4 and source.nbytes <= WHOLE:
                 source = source[()]
+                if source.nbytes <= KEPT:
+                    self._pictures = source
             for picture, key in zip(found, distinct.tolist(), strict=True):
                 if key[0] >= 0:
                     self._read(source, key, picture)

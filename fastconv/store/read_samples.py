@@ -14,7 +14,7 @@ from fastconv.store.schema import Field
 
 def read_samples(file: OpenFile) -> SampleTable | None:
     """The table of the samples; thumbnails are read when they are asked for."""
-    if "samples" not in file.group("run"):
+    if not file.has("run", "samples"):
         return None
     group = file.group("run", "samples")
     with file.reading():

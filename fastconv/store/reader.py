@@ -180,7 +180,7 @@ class Run:
             from xarray import open_datatree
 
             self._file.root  # noqa: B018 - complete, and ours
-            return open_datatree(self._file.for_others(), engine="h5netcdf")
+            return open_datatree(self._file.for_others(), engine="h5netcdf", phony_dims="access")
         except ImportError as error:
             raise InputError(f"{error.name} is missing: pip install xarray h5netcdf") from None
 

@@ -1,13 +1,17 @@
-"""Files at URLs that fsspec opens, fetched in blocks as they are needed."""
+"""Files at URLs of fsspec: fetched in blocks as they are needed, put when they are whole."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import shutil
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
-from fastconv.errors import FileFormatError, InputError
+from fastconv.errors import FileFormatError, InputError, OutputError
+from fastconv.store.schema import maps_folder
 
 BLOCK = 2**15  # bytes: the small arrays of a layer lie side by side
 MAX_BLOCKS = 2048  # that are kept
@@ -35,8 +39,68 @@ def open_url(url: str) -> RemoteFile:
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {url}") from None
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(f"cannot read {url}: {said}") from error
+        raise FileFormatError(f"cannot read {url}: {_first_line(error)}") from error
+
+
+def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """The path where an output grows, and the URL where it is put at the end, or None.
+
+    For a URL that is a folder of `$FASTCONV_SCRATCH`, by default of `~/.cache/fastconv`, the same
+    one in every call, so that an interrupted run goes on there.
+    """
+    url = os.fspath(out)
+    if not is_url(url):
+        return Path(out), None
+    if (local := local_path(url)) is not None:
+        return Path(local), None
+    name = url.rpartition("/")[2]
+    if not name:
+        raise InputError(f"{url} is a folder; give the name of a file")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    scratch = Path(os.environ.get("FASTCONV_SCRATCH") or Path(cache) / "fastconv")
+    folder = scratch / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder / name, url
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file at a URL.
+
+    Raises:
+        OutputError: the file system does not answer.
+    """
+    system, path = _file_system(url)
+    try:
+        return bool(system.exists(path))
+    except Exception as error:
+        raise OutputError(f"cannot reach {url}: {_first_line(error)}") from error
+
+
+def put(path: Path, url: str, *, overwrite: bool) -> None:
+    """Put a finished file, after its files of maps, to a URL, and remove the folder it grew in.
+
+    Raises:
+        OutputError: there is a file already, or it could not be put; the finished one is kept.
+    """
+    system, target = _file_system(url)
+    if exists(url) and not overwrite:
+        raise OutputError(f"{url} exists already; choose another name or allow overwriting it")
+    maps = {
+        file: f"{target.removesuffix('.h5')}.maps/{file.name}"
+        for file in sorted(maps_folder(path).glob("*.h5"))
+    }
+    try:
+        for file, place in {**maps, path: target}.items():
+            system.put_file(str(file), place)
+            system.invalidate_cache()
+            if system.size(place) != file.stat().st_size:
+                raise OSError(f"{place} was cut off")
+    except Exception as error:
+        raise OutputError(
+            f"cannot write {url}: {_first_line(error)}; the finished file is kept: run the same "
+            "call again"
+        ) from error
+    shutil.rmtree(path.parent, ignore_errors=True)  # it stands at the URL, whatever is left
 
 
 class RemoteFile(io.RawIOBase):
@@ -88,6 +152,10 @@ class RemoteFile(io.RawIOBase):
                 raise OSError(f"{self._path} was cut off after {first + len(fetched)} bytes")
             for i, block in enumerate(run):
                 self._blocks[block] = fetched[i * BLOCK : (i + 1) * BLOCK]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _runs(blocks: list[int]) -> list[range]:

@@ -166,3 +166,28 @@ def test_compiled_models_are_taken_apart(how, tmp_path):
     assert run.layers == plain.layers
     for name in run.layers:
         np.testing.assert_array_equal(run[name].topk.values, plain[name].topk.values)
+
+
+@pytest.mark.parametrize("layers", [["0", "0.0"], ["0", "0.0", "2.0"], ["2", "2.0"]])
+def test_modules_around_a_fused_convolution_return_what_they_should(layers, tmp_path):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Sequential(conv, norm), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3)))
+    model.eval()
+    x = torch.rand(4, 3, 110, 110) - 0.5  # large enough to run fused
+    run = fastconv.extract(model, x, tmp_path / "run.h5", layers=layers, stage="act", **QUIET)
+    with torch.no_grad():
+        expected = {"0": model[0](x), "0.0": model[:2](x), "2": model(x), "2.0": model(x)}
+    for name in layers:
+        np.testing.assert_allclose(
+            run[name].stats["min"], expected[name].amin((0, 2, 3)), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_hook_on_a_module_around_a_convolution_sees_its_value(tmp_path):
+    seen = []
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.ReLU()).eval()
+    model[0].register_forward_hook(lambda module, args, output: seen.append(output.min().item()))
+    x = torch.rand(4, 3, 110, 110) - 0.5
+    fastconv.extract(model, x, tmp_path / "run.h5", layers=["0.0", "1"], stage="act", **QUIET)
+    assert seen[-1] < 0

@@ -136,7 +136,7 @@ def test_a_model_that_fails_in_the_middle(tmp_path, monkeypatch):
 
     handle = model[5].register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match="out of luck"):
-        fastconv.extract(model, Stubborn(None), out, batch_size=8, progress=False)
+        fastconv.extract(model, Stubborn(None), out, batch_size=8, progress=False, thumbnails=False)
     handle.remove()
     assert not any(m._forward_hooks for m in model.modules())
     extract(out)

@@ -9,6 +9,7 @@ from helpers.read_all import read_all
 import fastconv
 from fastconv.errors import FileFormatError
 from fastconv.format.patch_plan import PatchPlan, windows
+from fastconv.format.result import Pictures
 from fastconv.store import write_patches
 from fastconv.store.distinct import distinct_hits
 from fastconv.store.writer import write_run
@@ -161,3 +162,10 @@ def test_damaged_pictures_are_refused(tmp_path, case):
         DAMAGES[case](file[f"run/layers/{name}/patches"], file["run"])
     with pytest.raises(FileFormatError, match=r"run\.h5"):
         read_all(path)
+
+
+def test_a_pool_without_pictures_is_zero_everywhere():
+    """As a part has it whose samples are among the best of no filter."""
+    empty = Pictures(np.zeros((0, 3, 3, 3), np.uint8), np.full((2, 4), -1))
+    assert np.asarray(empty).shape == (2, 4, 3, 3, 3) and not np.asarray(empty).any()
+    assert empty[0, 1:].shape == (3, 3, 3, 3)

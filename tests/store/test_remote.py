@@ -10,12 +10,15 @@ from typing import ClassVar
 import fsspec
 import numpy as np
 import pytest
+import torch
 from fsspec.spec import AbstractFileSystem
 from helpers import synthetic
+from helpers.networks import images, network
 
 import fastconv
-from fastconv.errors import FileFormatError, InputError
-from fastconv.store import remote
+from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
+from fastconv.store import remote, write_maps
+from fastconv.store.remote import destination, put
 from fastconv.store.writer import write_run
 
 ARCHIVE = Path(__file__).parents[1] / "archive"
@@ -89,6 +92,57 @@ def test_what_is_not_on_s3_is_said(bucket):
     bucket.pipe("runs/text.h5", b"no HDF5 at all")
     with pytest.raises(FileFormatError, match=r"text\.h5 is no HDF5 file"):
         fastconv.open("s3://runs/text.h5")
+
+
+OPTIONS = {"maps": "all", "batch_size": 4, "progress": False}
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTCONV_SCRATCH", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+def test_a_run_is_put_to_s3_when_it_is_whole(bucket, tmp_path, scratch, monkeypatch):
+    monkeypatch.setattr(write_maps, "INSIDE", 0)  # its maps lie beside it
+    model, data = network(), images(8)
+    here = fastconv.extract(model, data, tmp_path / "here.h5", **OPTIONS)
+    with fastconv.extract(model, data, "s3://runs/made.h5", **OPTIONS) as there:
+        assert there.path == "s3://runs/made.h5" and there.digest() == here.digest()
+    assert not any(scratch.iterdir())
+    with fastconv.extract(model, data, "s3://runs/made.h5", **OPTIONS) as again:  # at once
+        assert again.digest() == here.digest()
+    with pytest.raises(FingerprintError, match="topk was 9, now 3"):
+        fastconv.extract(model, data, "s3://runs/made.h5", topk=3, **OPTIONS)
+    with fastconv.extract(
+        model, data, "s3://runs/made.h5", overwrite=True, topk=3, **OPTIONS
+    ) as run:
+        assert run["0"].topk.values.shape[1] == 3
+    here.close()
+
+
+def test_a_put_that_is_cut_off_loses_nothing(bucket, scratch, monkeypatch):
+    model, data = network(), images(8)
+    plain = bucket.put_file
+
+    def cut(local, target, **options):
+        short = Path(local).with_suffix(".cut")
+        short.write_bytes(Path(local).read_bytes()[:-99])
+        plain(str(short), target, **options)
+
+    monkeypatch.setattr(bucket, "put_file", cut)
+    with pytest.raises(OutputError, match=r"cut\.h5: .*cut off; the finished file is kept"):
+        fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS)
+    monkeypatch.setattr(bucket, "put_file", plain)
+    bucket.rm("runs/cut.h5")
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", None)  # nothing is measured again
+    with pytest.raises(OutputError, match=r"s3://nowhere/cut\.h5"):
+        put(next(scratch.rglob("cut.h5")), "s3://nowhere/cut.h5", overwrite=False)
+    put(next(scratch.rglob("cut.h5")), "s3://runs/cut.h5", overwrite=False)
+    with fastconv.open("s3://runs/cut.h5") as run:
+        assert run.damaged() == []
+    with pytest.raises(InputError, match="is a folder"):
+        destination("s3://runs/")
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

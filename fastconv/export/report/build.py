@@ -28,7 +28,7 @@ def report(
     """Make a page that shows every filter of a run; it needs neither network nor the run.
 
     What the run did not keep is named in the page, with the call that would keep it. Of large runs
-    fewer and smaller patches go into the page, which says so: it stays below about 100 MB.
+    fewer and smaller patches go into the page, which says so: see docs/report.md.
 
     Args:
         run: a finished run, or its file.

@@ -8,7 +8,6 @@ import numpy as np
 
 from fastconv.export.report.chunks import Chunks
 from fastconv.export.report.insight import Insight
-from fastconv.export.report.insight import classes as known
 from fastconv.store.reader import Run
 
 _FILTERS = 60  # of a class
@@ -18,9 +17,9 @@ _MOST_CLASSES = 2000
 
 def class_names(run: Run, labels: np.ndarray | None, insight: Insight) -> list[str]:
     """What each class is called, by its label where it has one."""
-    names = known(run)
+    names = run.classes
     if names is None and labels is not None and labels.size:
-        names = [str(label) for label in range(int(labels.max()) + 1)]
+        names = [str(label) for label in range(min(int(labels.max()) + 1, _MOST_CLASSES))]
     names = [str(name) for name in names or []]
     further = [name for name in insight.keys("classes", "class") if name not in set(names)]
     return (names + further)[:_MOST_CLASSES]

@@ -9,6 +9,7 @@ import numpy as np
 from fastconv.export.report import insight
 from fastconv.export.report.budget import EMBEDDED_SAMPLES, SAMPLE_VALUES
 from fastconv.export.report.chunks import Chunks
+from fastconv.export.report.distribution import finite_or_none
 from fastconv.store.reader import Run
 
 _MOST_SAMPLES = 50_000  # that are embedded for a page
@@ -44,7 +45,7 @@ def embedding(run: Run, chunks: Chunks) -> tuple[dict[str, Any] | None, np.ndarr
         "layer": layer.name,
         "method": str(parameters.get("method", "pca")),
         "warning": str(parameters.get("warning", "")),
-        "trustworthiness": float(trust),
+        "trustworthiness": finite_or_none(trust),
         "points": chunks.arrays(arrays),
     }
     return found, chosen, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,24 +107,6 @@ def ask(name: str, *arguments: Any, **options: Any) -> tuple[Any, str]:
         return None, " ".join(str(error).split())
 
 
-def outcomes(run: Run) -> Mapping[str, np.ndarray]:
-    """label, prediction, confidence, correct [N] as far as the run kept them."""
-    try:
-        found = getattr(run, "outcomes", None)
-        return {} if found is None else {name: np.asarray(found[name]) for name in found}
-    except FastconvError:
-        return {}
-
-
-def thumbnail(run: Run, sample: int) -> np.ndarray | None:
-    """The whole picture of a sample, reduced: [h, w, 3] uint8; None where it was not kept."""
-    read = getattr(run, "thumbnail", None)
-    try:
-        return None if read is None else read(sample)
-    except FastconvError:
-        return None
-
-
 def embedding(run: Run, layers: list[str]) -> tuple[Any, str]:
     """The samples in the plane by the last of these layers: points, trustworthiness, parameters.
 
@@ -136,11 +118,6 @@ def embedding(run: Run, layers: list[str]) -> tuple[Any, str]:
             if made is not None:
                 return made, ""
     return ask("embed", run, layers[-1], method="pca")
-
-
-def classes(run: Run) -> list[str] | None:
-    """The names of the labels, when they are known."""
-    return getattr(run, "classes", None)
 
 
 def _spread(filters: Any, values: Any, count: int) -> np.ndarray:

@@ -29,6 +29,10 @@ SCRIPTS = (
     "select.js",
     "view_network.js",
     "view_filters.js",
+    "panel.js",
+    "filter_hits.js",
+    "filter_pictures.js",
+    "filter_tables.js",
     "view_filter.js",
     "view_classes.js",
     "view_embedding.js",
@@ -36,7 +40,7 @@ SCRIPTS = (
     "keys.js",
     "main.js",
 )
-STYLES = ("base.css", "views.css")
+STYLES = ("base.css", "charts.css", "network.css", "grid.css", "filter.css", "samples.css")
 _IMPORT = re.compile(r"^import\s[^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|let|class)\b)", re.MULTILINE)
 

@@ -10,7 +10,7 @@ from fastconv.export.report.budget import Budget
 from fastconv.export.report.chunks import Chunks
 from fastconv.export.report.classes import class_names, classes
 from fastconv.export.report.embedding import embedding
-from fastconv.export.report.insight import Insight, gather, outcomes
+from fastconv.export.report.insight import Insight, gather
 from fastconv.export.report.layers import entry
 from fastconv.export.report.samples import labels_of, samples
 from fastconv.store.reader import Run
@@ -94,9 +94,9 @@ def _facts(run: Run, count: int | None) -> list[list[str]]:
     facts: list[list[Any]] = [["model", config.get("model")], ["layers", f"{len(run.layers):,}"]]
     facts += [["filters", f"{filters:,}"], ["stage", ", ".join(stages)]]
     facts += [["samples", None if count is None else f"{count:,}"]]
-    correct = outcomes(run).get("correct")
-    if correct is not None and correct.size:
-        facts.append(["accuracy", f"{np.mean(correct == 1):.1%}"])
+    known = run.outcomes
+    if known and (labelled := known["label"] >= 0).any():
+        facts.append(["accuracy", f"{np.mean(known['correct'][labelled] == 1):.1%}"])
     size = config.get("input_size")
     facts.append(["input", None if not size else " x ".join(map(str, size))])
     facts += [[key, made_by.get(key)] for key in ("fastconv", "torch")]
@@ -105,8 +105,7 @@ def _facts(run: Run, count: int | None) -> list[list[str]]:
 
 
 def _order(run: Run) -> str:
-    options = run.config.get("fingerprint", {}).get("options", {})
-    return str(options.get("order", "largest")) if isinstance(options, dict) else "largest"
+    return str(run.config.get("fingerprint", {}).get("order", "largest"))
 
 
 def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None:

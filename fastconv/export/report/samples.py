@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastconv.export.report import insight
 from fastconv.export.report.budget import NAMED_SAMPLES, THUMBNAIL_BYTES
 from fastconv.export.report.chunks import PER_CHUNK, Chunks
 from fastconv.export.report.pictures import webp
@@ -29,7 +28,7 @@ def samples(run: Run, hits: list[np.ndarray], also: np.ndarray, chunks: Chunks) 
     if table is not None:
         wanted = wanted[(wanted >= 0) & (wanted < table.count)]
     arrays: dict[str, np.ndarray] = {"sample": wanted}
-    known = insight.outcomes(run)
+    known = run.outcomes
     labels = known.get("label", None if table is None else table.labels)
     if labels is not None:
         arrays["label"] = np.asarray(labels)[wanted]
@@ -51,7 +50,7 @@ def samples(run: Run, hits: list[np.ndarray], also: np.ndarray, chunks: Chunks) 
 
 def labels_of(run: Run) -> np.ndarray | None:
     """[N] labels, of the outcomes or of the data set."""
-    known, table = insight.outcomes(run), run.samples
+    known, table = run.outcomes, run.samples
     found = known.get("label", None if table is None else table.labels)
     return None if found is None else np.asarray(found)
 
@@ -76,7 +75,7 @@ def _thumbnails(run: Run, wanted: np.ndarray, chunks: Chunks) -> tuple[dict[int,
     for sample in wanted:
         if size > THUMBNAIL_BYTES:
             break
-        pixels = insight.thumbnail(run, int(sample))
+        pixels = run.thumbnail(int(sample))
         if pixels is None:
             if not files:
                 break  # none was kept

@@ -12,6 +12,7 @@ from importlib import resources
 import h5py
 import numpy as np
 import pytest
+import torch
 from helpers import synthetic
 from helpers.report_runs import HOSTILE, plain_layers, write
 from PIL import Image
@@ -214,6 +215,21 @@ def test_a_run_that_kept_everything_lacks_nothing(tmp_path, installed_insight):
     assert entry["embedding"]["layer"] == "conv3" and entry["samples"]["pictures"]
     wanted = {"kind", "twin", "auroc_error", "best_class", "invariance noise", "q50"}
     assert wanted <= set(found["columns"])
+
+
+def test_runs_of_other_settings_have_pages(tmp_path):
+    def made(name, labels, **settings):
+        data = TensorDataset(torch.randn(12, 3, 9, 9), labels)
+        run = fastconv.extract(
+            torch.nn.Conv2d(3, 4, 3), data, tmp_path / f"{name}.h5", progress=False, **settings
+        )
+        with run:
+            return Page(fastconv.report(run, tmp_path / f"{name}.html")).index["runs"][0]
+
+    assert made("weakest", torch.arange(12), order="smallest")["order"] == "smallest"
+    few = made("few", -torch.ones(12).long(), topk=0, stats=False, quantiles=False, samples=True)
+    assert few["layers"][0]["counts"] is None and not few["classes"]
+    assert len(made("many", torch.arange(12) * 10**8)["classes"]) <= 2000
 
 
 def test_what_a_run_lacks_is_named_with_the_call_that_keeps_it(bare_file, tmp_path):

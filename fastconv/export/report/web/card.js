@@ -11,9 +11,9 @@ function blockWidth() {
   return innerWidth < 720 ? 132 : 168;
 }
 
-/** The least width of a card. */
-export function cardWidth() {
-  return (blockWidth() + 8) * (index.comparison ? 2 : 1) + 18;
+/** The least width of a card that shows so many runs. */
+export function cardWidth(runs = 1) {
+  return (blockWidth() + 8) * runs + 18;
 }
 
 const WEIGHTS = 40;
@@ -33,13 +33,17 @@ export function cardList(cards) {
   return el("div", { class: "near", vars: { "--least": `${cardWidth()}px` } }, cards);
 }
 
-/** A link to a filter with its pictures, of both runs where there are two; `note` is a line below its name. */
-export function filterCard(run, layer, filter, note = null) {
-  const pair = index.comparison && index.comparison.layers.includes(layer.name) ? index.runs : [index.runs[run]];
-  const sides = pair.map((one) => one.layers.find((found) => found.name === layer.name));
+/** The layer in every run that is shown beside this one. */
+export function inEveryRun(layer) {
+  if (!index.comparison?.layers.includes(layer.name)) return [layer];
+  return index.runs.map((run) => run.layers.find((found) => found.name === layer.name));
+}
+
+/** A link to a filter with its pictures, in several runs if given; `note` is a line below its name. */
+export function filterCard(run, layer, filter, note = null, sides = [layer]) {
   return el(
     "a",
-    { class: "card", href: filterHref(layer, filter, pair.length > 1 ? 0 : run) },
+    { class: "card", href: filterHref(layer, filter, run) },
     el(
       "span",
       { class: "card-sides" },

@@ -1,7 +1,7 @@
 // Charts as SVG: they follow the theme and print sharply.
 
 import { el, svg } from "./dom.js";
-import { number, percent } from "./format.js";
+import { number } from "./format.js";
 import { chartSvg } from "./draw.js";
 
 /** The quantiles of a layer's filters, sorted by their median: 1–99 %, 25–75 % and the median. */
@@ -57,7 +57,7 @@ export function bars(heights, low, high, width, height, label) {
 }
 
 /** The distribution of a filter with its axis, and a tick for each of its hits. */
-export function distribution(heights, tallest, low, high, hits, label) {
+export function distribution(heights, low, high, hits, label) {
   const [width, height, foot] = [innerWidth < 720 ? 340 : 640, 150, 34];
   const chart = chartSvg(width, height + foot, label);
   chart.classList.add("wide");
@@ -74,7 +74,6 @@ export function distribution(heights, tallest, low, high, hits, label) {
     if (value === 0 && (at < 60 || at > width - 60) && value !== low && value !== high) continue;
     chart.append(svg("text", { class: "label", x: at, y: height + 28, "text-anchor": anchor }, number(value)));
   }
-  chart.append(svg("text", { class: "label", x: 0, y: 12 }, `tallest bar: ${percent(tallest)} of the values`));
   return chart;
 }
 

@@ -109,7 +109,7 @@ function classMisfires(run) {
           index.runs.indexOf(run),
           run.layers[row.layer],
           row.filter,
-          `${classTitle(row.class)}: lift ${number(row.lift)}, rate ${percent(row.rate)}`,
+          `${classTitle(row.class)}: lift ${number(row.lift ?? Infinity)}, rate ${percent(row.rate)}`,
         ),
       );
     return cards.length ? cardList(cards) : el("p", { class: "empty" }, "None.");

@@ -2,7 +2,7 @@
 
 import { arrays, column, index } from "./data.js";
 import { announce, el } from "./dom.js";
-import { cardWidth, filterCard } from "./card.js";
+import { cardWidth, filterCard, inEveryRun } from "./card.js";
 import { formatted, plural } from "./format.js";
 import { cardGrid } from "./grid.js";
 import { go, href } from "./route.js";
@@ -25,10 +25,14 @@ export async function filtersView({ query }) {
     return `${label} ${formatted(values[filter], format, texts)}`;
   };
   const heading = query.layer || "All layers";
-  const grid = cardGrid(found, (item) => filterCard(number_, item.layer, item.filter, note(item)), {
-    minimum: cardWidth(),
-    label: `filters of ${heading}`,
-  });
+  const grid = cardGrid(
+    found,
+    (item) => filterCard(number_, item.layer, item.filter, note(item), inEveryRun(item.layer)),
+    {
+      minimum: cardWidth(index.runs.length),
+      label: `filters of ${heading}`,
+    },
+  );
   announce(`${plural(found.length, "filter")} shown`);
   return {
     title: heading,

@@ -1,6 +1,6 @@
 """What the planner's rules rest on: layers of a network run fused beside what that replaces.
 
-    python benchmarks/bench_planner.py [--model resnet18 resnet50] [--threads 1 2] [--rounds 5]
+    python benchmarks/bench_plan.py [--model resnet18 resnet50] [--threads 1 2] [--rounds 5]
 
 For every shape of convolution that the network reads on through a norm: the time of `conv_reduce`,
 which measures the convolution and writes what norm and activation make of it, over that of the
