@@ -4,8 +4,8 @@
 // channel; threads that share channels are put together in the end. At most 32 values go into a
 // float32 sum, then float64.
 //
-// Budget, sm_80 and later: 128 registers (2 blocks of 256 threads), no spills; shared memory:
-// 20,480 bytes, or 87,168 with counts.
+// Budget, sm_80 and later: 128 registers (2 blocks of 256 threads; counts of transformed values:
+// 255 registers, 1 block), no spills; shared memory: 20,480 bytes, or 87,168 with counts.
 #pragma once
 #include "planar_reduce.cuh"
 
@@ -218,7 +218,7 @@ struct LanesThread {
 };
 
 template <typename E, bool kPlain, bool kCounts>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kCounts && !kPlain ? 1 : 2)
     lanes_reduce_kernel(const __grid_constant__ LanesParams q) {
   constexpr int kVector = E::kVector;
   constexpr uint32_t kMostCounted = 65535;  // of a channel between two flushes

@@ -63,7 +63,8 @@ def test_every_kernel_keeps_its_budget(reports):
         for found in kernels_in(report):
             kernel = next(k for k in BUDGET if k in found.kernel)
             registers, shared = BUDGET[kernel]
-            if "Li7ELi2E" in found.kernel:  # rows of 7 taps at stride 2
+            # rows of 7 taps at stride 2; counts of transformed values, channels last
+            if re.search(r"depthwise.*Li7ELi2E|lanes.*Lb0ELb1E", found.kernel):
                 registers = 255
             fits = found.registers <= registers and found.shared <= shared
             if not fits or found.spilled or found.stack:
