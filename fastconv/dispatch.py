@@ -32,7 +32,7 @@ def load(name: str) -> ModuleType | str:
         module = importlib.import_module(f"fastconv.backends.{name}")
     except ImportError as error:
         if error.name == f"fastconv.backends.{name}":
-            return "this version of fastconv has no such kernels"
+            return "it is not installed"
         return f"it cannot be imported: {error}"
     return module.unavailable() or module
 
