@@ -17,6 +17,10 @@ LAYERS = ["0", "5", "7"]
 OPTIONS = {"layers": LAYERS, "batch_size": 8, "maps": [1, 9], "progress": False}
 
 
+def as_it_is(output):
+    return output
+
+
 class Pictures(Dataset):
     """Pictures with names and labels; one cannot be read while `broken`."""
 
@@ -34,6 +38,14 @@ class Pictures(Dataset):
             raise OSError("bad sector")
         x = self.x[index]
         return (x if self.transform is None else self.transform(x)), index % 3
+
+
+class Described(Pictures):
+    """Samples that are dicts with a further column."""
+
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return {"image": x, "label": label, "site": "AB"[index % 2]}
 
 
 def trained_further():
@@ -106,7 +118,14 @@ CHANGED = {
     "dtype": "bfloat16",
     "backend": "reference",
     "shard": (0, 2),
+    "thumbnails": True,
+    "conditions": {"noise": fastconv.perturb.noise(0.1)},
+    "outcomes": True,
+    "output": as_it_is,
+    "columns": ["site"],
 }
+# what an option needs besides
+BESIDE = {"outcomes": {"output": as_it_is}, "output": {"outcomes": True}}
 
 
 def refused(begun, folder, what, model=network, data=Pictures, **options):
@@ -134,7 +153,9 @@ def test_other_data(begun, tmp_path, case):
 
 @pytest.mark.parametrize("option", CHANGED)
 def test_other_options(begun, tmp_path, option):
-    refused(begun, tmp_path, f"{option} was", **{option: CHANGED[option]})
+    given = {option: CHANGED[option], **BESIDE.get(option, {})}
+    data = Described if option == "columns" else Pictures
+    refused(begun, tmp_path, f"{option}.* was", data=data, **given)
 
 
 def test_every_option_that_decides_the_result_is_tried():
