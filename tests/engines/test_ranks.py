@@ -52,6 +52,17 @@ def start(out, number, total, *more):
     return subprocess.Popen(command, env=environment(**ranks), stderr=subprocess.PIPE, text=True)
 
 
+def test_one_process_that_was_killed_goes_on_where_it_was(tmp_path, whole):
+    """Outcomes and conditions as well."""
+    command = [sys.executable, SCRIPT, tmp_path / "run.h5", "9", tmp_path / "died"]
+    killed = subprocess.run(command, env=environment(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    parts = list(tmp_path.glob("run.h5.parts/u*.h5"))
+    assert len(parts) == 9 and not (tmp_path / "run.h5").exists()
+    subprocess.run(command, env=environment(), check=True)
+    same(tmp_path / "run.h5", whole)
+
+
 @pytest.mark.slow
 def test_torchrun_restarts_a_rank_that_was_killed(tmp_path, whole):
     torchrun = shutil.which("torchrun", path=str(Path(sys.executable).parent))

@@ -23,13 +23,13 @@ class DiesOnce:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         if os.getpid() != self.driver and index == 60:
             save_often()
             if not Path(self.marker).exists():
                 Path(self.marker).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        return self.x[index]
+        return self.x[index], index % 4
 
 
 if __name__ == "__main__":

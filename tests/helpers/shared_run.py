@@ -11,13 +11,26 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.utils.data import TensorDataset
 
 import fastconv
 from fastconv.run import recording, save_clock
 from helpers.networks import images, network
 
-OPTIONS = {"batch_size": 4, "samples": True, "maps": [3, 77], "hits_per_sample": 2, "topk": 5}
+OPTIONS = {
+    "batch_size": 4,
+    "samples": True,
+    "maps": [3, 77],
+    "hits_per_sample": 2,
+    "topk": 5,
+    "outcomes": True,
+    "conditions": {"noise": fastconv.perturb.noise(0.1), "fgsm": fastconv.perturb.fgsm(0.01)},
+}
 COUNT = 121
+
+
+def data() -> TensorDataset:
+    return TensorDataset(images(COUNT), torch.arange(COUNT) % 4)
 
 
 def die_after(units: int, marker: Path) -> None:
@@ -46,4 +59,4 @@ if __name__ == "__main__":
     save_often()
     if len(sys.argv) > 2:
         die_after(int(sys.argv[2]), Path(sys.argv[3]))
-    fastconv.extract(network(), images(COUNT), sys.argv[1], progress=False, **OPTIONS)
+    fastconv.extract(network(), data(), sys.argv[1], progress=False, **OPTIONS)
