@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from cases import SMOKE
 from torch import nn
 
 from fastconv.data import open_data
@@ -68,7 +69,8 @@ def assemble(count: int, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--parts", type=int, nargs="+", default=[1000, 10_000])
+    counts = [10, 20] if SMOKE else [1000, 10_000]
+    parser.add_argument("--parts", type=int, nargs="+", default=counts)
     for count in parser.parse_args().parts:
         with tempfile.TemporaryDirectory() as folder:
             for step in (make_parts, assemble):
