@@ -1,3 +1,4 @@
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def bare_file(tmp_path):
     return tmp_path / "bare.h5"
 
 
+# imported once: a package that is imported anew has lost the modules in it
+INSIGHT = (
+    importlib.import_module("fastconv.insight") if importlib.util.find_spec("pandas") else None
+)
+
+
 @pytest.fixture(autouse=True)
 def no_insight(monkeypatch):
     """As where the extra is not installed; the same tables on every machine else."""
@@ -66,7 +73,7 @@ def no_insight(monkeypatch):
 def installed_insight(monkeypatch, no_insight):
     """The tables as they are."""
     pytest.importorskip("pandas")
-    monkeypatch.delitem(sys.modules, "fastconv.insight")
+    monkeypatch.setitem(sys.modules, "fastconv.insight", INSIGHT)
 
 
 @pytest.fixture
