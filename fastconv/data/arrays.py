@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class ArraySamples(Samples):
     def __len__(self) -> int:
         return int(self.data.shape[0])
 
-    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+    def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
         del num_workers  # slicing needs none
         for unit in units:
             check_unit(unit, len(self))

@@ -9,7 +9,6 @@ from fastconv.run.fingerprint import require_equal
 from fastconv.run.job import Job
 from fastconv.run.loop import refuse_skipped
 from fastconv.run.recording import Recording
-from fastconv.run.thumbnails import thumbnails
 from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
@@ -42,6 +41,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
     if manifest is not None and resume:
         remedy = "run the same call as before, or start anew (resume=False, --no-resume)"
         require_equal(manifest, wanted, str(folder.path), remedy)
+        job.units.learn_end(folder)
         return
     folder.clear()
     folder.write_manifest(wanted)
@@ -49,8 +49,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
-    table = recording.sample_table(job.source.keys())
-    table.thumbnails = thumbnails(job, recording.hit_samples())
+    table = recording.sample_table()
     write_run(
         out,
         job.config(),
