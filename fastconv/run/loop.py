@@ -65,7 +65,6 @@ def _measure_units(
             bar.update(len(unit))
             if interrupted():
                 raise KeyboardInterrupt
-    recording.check_end()
 
 
 def _announce(folder: Path, words: str, needed: float, *, progress: bool) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastconv.capture.batch import rows_of
-from fastconv.errors import DataError, FastconvError, FileFormatError
+from fastconv.errors import FastconvError, FileFormatError
 from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
 from fastconv.run.outcomes import MISSING
@@ -53,20 +53,6 @@ class Recording:
             done.update(units)
             self._recorder.resume(part)
         return Undone(done) if self._own is None else [u for u in self._own if u not in done]
-
-    def check_end(self) -> None:
-        """Compare the parts with the end of a stream, once that is known.
-
-        Raises:
-            DataError: it came before samples that are in parts.
-        """
-        total = self._job.units.total
-        late = [part for part in self._parts if total is not None and part.last >= total]
-        if late:
-            raise DataError(
-                f"the stream has changed: it ended after {self._job.source.length} samples, but "
-                f"{late[-1].path.name} holds later ones; start anew (resume=False, --no-resume)"
-            )
 
     def maps_size(self) -> tuple[str, float]:
         """The maps of this run in words, and the bytes that the disk needs until it is done.

@@ -47,7 +47,6 @@ def measure_shared(
                 seen = units.samples_done(folder)
                 bar.update(seen - shown)
                 shown = seen
-            recording.check_end()
     except torch.OutOfMemoryError as error:
         raise FastconvError(
             f"{job.options.batch_size} samples are too many for the memory of {job.device}; "

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fastconv.data.samples import Samples
+from fastconv.errors import DataError
 from fastconv.run.options import Options
 from fastconv.store.parts import PartsFolder
 
@@ -64,11 +65,21 @@ class Units:
         told = self.source.length is not None
         batches = self.source.batches(_Ranges(self, numbers), num_workers)
         for number, (inputs, labels) in zip(numbers, batches, strict=told):
-            if not told and self.source.length is not None:
-                folder.write_end(self.source.length)
+            if not told:
+                self._note_end(folder)
             yield number, self[number], inputs, labels
-        if not told and self.source.length is not None:
-            folder.write_end(self.source.length)
+        if not told:
+            self._note_end(folder)
+
+    def _note_end(self, folder: PartsFolder) -> None:
+        if self.total is None or self.source.length is None:
+            return
+        if any(unit >= self.total for unit in folder.done()):
+            raise DataError(
+                f"the stream has changed: it ended after {self.source.length} samples, but "
+                f"{folder.path} holds later ones; start anew (resume=False, --no-resume)"
+            )
+        folder.write_end(self.source.length)
 
 
 class Undone:

@@ -257,11 +257,17 @@ class PartsFolder:
         Raises:
             DataError: another one was noted before.
         """
-        if (before := self.end()) not in (None, length):
+        before = self.end()
+        if before not in (None, length):
             raise DataError(
                 f"the stream has changed: it ended after {length} samples, before after {before}"
             )
-        self._write_json("end.json", {"length": length})
+        try:
+            if before is None:
+                self._write_json("end.json", {"length": length})
+        except OutputError:
+            if not self.out.exists():  # or else another process has finished, meanwhile
+                raise
 
     def end(self) -> int | None:
         """The number of samples that was noted."""
