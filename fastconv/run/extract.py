@@ -242,6 +242,7 @@ def _measure_in_tasks(request: Request, job: Job, folder: PartsFolder, tasks: in
     with Progress(job.source.length, enabled=request.progress) as bar:
 
         def show() -> None:
+            job.units.learn_end(folder)
             bar.update(job.units.samples_done(folder) - bar.done)
 
         run_tasks(work, tasks or None, int(job.device.type == "cuda"), show)

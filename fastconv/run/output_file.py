@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
+    _warn_of_missing_maps(job)
     table = recording.sample_table()
     write_run(
         out,
@@ -59,6 +61,16 @@ def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite:
         overwrite=overwrite,
         times={"start_time": started, "end_time": now()},
     )
+
+
+def _warn_of_missing_maps(job: Job) -> None:
+    """Of a stream, that was not known before its end."""
+    asked, length = job.options.maps, job.source.length
+    if isinstance(asked, tuple) and length is not None and asked[-1] >= length:
+        warnings.warn(
+            f"maps: the stream ended after {length} samples; there is no sample {asked[-1]}",
+            stacklevel=2,
+        )
 
 
 def now() -> str:

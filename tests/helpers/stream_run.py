@@ -1,4 +1,4 @@
-"""One process of a run over a stream of unknown length: `stream_run.py OUT [DIE_AFTER MARKER]`."""
+"""One process of a run over a stream of unknown length: `stream_run.py OUT [ray | DIE_AFTER MARKER]`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Stream(IterableDataset):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     save_often()
-    if len(sys.argv) > 2:
+    engine = "ray:3" if sys.argv[2:] == ["ray"] else None
+    if len(sys.argv) > 3:
         die_after(int(sys.argv[2]), Path(sys.argv[3]))
-    fastconv.extract(network(), Stream(), sys.argv[1], **EVERYTHING)
+    fastconv.extract(network(), Stream(), sys.argv[1], engine=engine, **EVERYTHING)
