@@ -73,6 +73,8 @@ class Job:
         self.source, self.options, self.device = source, options, device
         self.conditions, self._output = list(conditions), output
         source.keep_columns(options.columns)
+        if options.outcomes:
+            source.require_labels()
         first, label = next(iter(source.batches([[source.first()]])))
         self.input_size = tuple(picture(first).shape[2:])
         dtype = _weight_dtype(model)

@@ -107,7 +107,7 @@ class Recorder:
         """The unit is complete: settle the one before, which a device has computed by now.
 
         Returns:
-            The outcomes of its samples, [n] each, where they are kept.
+            The outcomes of its samples, [n] or [n, K] each, where they are kept.
         """
         self.settle()
         for group in self._groups:
@@ -119,7 +119,8 @@ class Recorder:
             group.batches = []
         if not self._job.options.outcomes:
             return {}
-        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, 2), labels)
+        count = 2 if labels is None or labels.ndim == 1 else labels.shape[1]
+        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, count), labels)
         return {name: values.numpy() for name, values in found.items()}
 
     def settle(self) -> None:
