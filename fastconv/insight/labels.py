@@ -37,7 +37,9 @@ def comparisons(run: Any, labels: Any = None) -> list[Comparison]:
         present = np.unique(codes)
         if len(present) < 2:
             raise InputError(_ONE_CLASS)
-        return [Comparison(used, codes == present[:, None], named(found.names, run.classes)[present])]
+        return [
+            Comparison(used, codes == present[:, None], named(found.names, run.classes)[present])
+        ]
     known = (given >= 0) & kept[:, None]
     names = names_of_vectors(run, given.shape[1], labels)
     varied = [k for k in range(given.shape[1]) if len(np.unique(given[known[:, k], k])) > 1]
