@@ -60,8 +60,8 @@ class OutcomeCheck:
     def _note(self, kind: str, bad: np.ndarray, samples: np.ndarray) -> None:
         """Samples [n] where something is wrong, or where it is for some of their classes [n, K]."""
         if bad.any():
-            bad = bad.reshape(len(bad), -1).any(1)
-            self._wrong.setdefault(kind, []).extend(samples[bad].tolist())
+            rows = np.unique(np.nonzero(bad)[0])
+            self._wrong.setdefault(kind, []).extend(samples[rows].tolist())
 
     def verdict(self) -> Check:
         if self._wrong:

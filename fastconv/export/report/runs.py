@@ -12,7 +12,7 @@ from fastconv.export.report.classes import class_names, classes
 from fastconv.export.report.embedding import embedding
 from fastconv.export.report.insight import Insight, gather
 from fastconv.export.report.layers import entry
-from fastconv.export.report.samples import labels_of, samples
+from fastconv.export.report.samples import labels_of, members, samples
 from fastconv.store.reader import Run
 
 _MISFIRES = 500
@@ -49,7 +49,8 @@ def run_entry(
     mapped = [np.array(found_["maps"]["samples"]) for found_ in layers if found_.get("maps")]
     also = [np.asarray(s, np.int64) for s in (shown, *mapped, _class_samples(labels, names))]
     missing = insight.missing | ({} if scatter else {"embedding": why})
-    table = samples(run, [h[:, : budget.ranks] for h in hits], np.concatenate(also), chunks)
+    shown_hits = [found_[:, : budget.ranks] for found_ in hits]
+    table = samples(run, names, shown_hits, np.concatenate(also), chunks)
     return {
         "file": file_name(run),
         "facts": _facts(run, table["count"]),
@@ -82,7 +83,7 @@ def _class_samples(labels: np.ndarray | None, names: list[str]) -> np.ndarray:
     """Some samples of each class, so that their names and pictures are known."""
     if labels is None:
         return np.zeros(0, np.int64)
-    few = [np.flatnonzero(labels == number)[:24] for number in range(min(len(names), 200))]
+    few = [np.flatnonzero(members(labels, n))[:24] for n in range(min(len(names), 200))]
     return np.concatenate([np.zeros(0, np.int64), *few])
 
 
@@ -119,7 +120,7 @@ def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None
         {
             "layer": number[row["layer"]],
             "filter": int(row["filter"]),
-            "class": str(row.get("class", "")),
+            "class": str(row.get("class", "")) + " (missed)" * (row.get("outcome") == "FN"),
             **{key: _number(row[key]) for key in ("rate", "lift", "q") if key in row},
         }
         for row in frame.head(_MISFIRES).to_dict("records")
