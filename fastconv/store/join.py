@@ -87,6 +87,6 @@ def _check_indices(values: pandas.Series, on: str, count: int) -> None:
     wrong = values[(values < 0) | (values >= count) | (values % 1 != 0)]
     if len(wrong):
         raise InputError(
-            f"the table has {on} {wrong.iloc[0]:g}, which the run lacks: it has samples 0 ... "
+            f"the table has {on} {wrong.iloc[0]:.15g}, which the run lacks: it has samples 0 ... "
             f"{count - 1}"
         )

@@ -59,8 +59,8 @@ def _write_table(
     output: Output,
 ) -> h5g.GroupID:
     for column, values in columns.items():
-        by_class = name == "outcomes" or column == "label"
-        if values.shape[:1] != (samples.count,) or values.ndim > 1 + by_class:
+        several = columns["label"].shape[1:2] if name == "outcomes" or column == "label" else ()
+        if values.shape != (samples.count, *several):  # the labels of a multi-label model
             raise InputError(
                 f"{name}/{column} must have one value for each of {samples.count} samples, got an "
                 f"array of shape {list(values.shape)}"
