@@ -119,7 +119,7 @@ def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
 
 def _options(run: Run) -> Options:
     stored = run.config["fingerprint"]
-    return Options.from_stored(stored, stored["data"]["length"])
+    return Options.from_stored(stored)
 
 
 def _joined_rows(parts: list[Rows | None]) -> Rows | None:
