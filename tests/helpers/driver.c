@@ -82,10 +82,8 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
                                 const cuuint32_t* box, const cuuint32_t* step,
                                 CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                 CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
-  const int bytes = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 ||
-                            type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                        ? 2
-                        : 4;
+  const int bytes =
+      type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16 ? 2 : 4;
   const uint64_t row = (uint64_t)box[0] * bytes;
   const int widest = swizzle == CU_TENSOR_MAP_SWIZZLE_128B  ? 128
                      : swizzle == CU_TENSOR_MAP_SWIZZLE_64B ? 64

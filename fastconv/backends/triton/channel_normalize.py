@@ -36,5 +36,6 @@ def run(x: Tensor, mode: str, scale: Tensor | None, shift: Tensor | None, eps: f
         launch(measured_kernel, (samples, blocks_c), x.device, warps=4, stages=1, **options)
     elif x.numel():
         options = {**shared, "scale": scale, "shift": shift, "BLOCKS": blocks_p}
-        launch(affine_kernel, (samples * blocks_p, blocks_c), x.device, warps=4, stages=1, **options)
+        grid = (samples * blocks_p, blocks_c)
+        launch(affine_kernel, grid, x.device, warps=4, stages=1, **options)
     return out if dense is x else torch.empty_like(x).copy_(out)
