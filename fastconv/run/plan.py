@@ -45,6 +45,8 @@ def plan_kernels(
     """Choose which layers run fused."""
     usable = [b for b in dispatch.backends(place)["conv_reduce"] if b in COMPLETE]
     able = options.dtype is None and any(options.backend in ("auto", b) for b in usable)
+    if options.many_hits and len(options.hit_sets) > 1:
+        able = False  # each needs candidate lists of its own, and a kernel makes one
     pays = _pays if place.type == "cpu" else partial(_pays_on_gpu, device=_name(place))
     # A map, or several hits of a sample, are taken from the value that is written.
     if options.maps is not None or options.many_hits:

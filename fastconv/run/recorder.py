@@ -74,8 +74,12 @@ class Recorder:
 
     def hit_samples(self) -> set[int]:
         """The samples that a hit of the unchanged data is of."""
-        samples = [sink.state.hits.samples.flatten() for sink in self._plain.sinks]
-        return set(torch.cat(samples).unique().tolist()) - {-1}
+        samples = [
+            hits.samples.flatten()
+            for sink in self._plain.sinks
+            for hits in sink.state.hits.values()
+        ]
+        return set(torch.cat(samples).unique().tolist()) - {-1} if samples else set()
 
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""

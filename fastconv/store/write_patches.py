@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5g
 
 from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
-from fastconv.format.result import LayerResult
+from fastconv.format.result import HIT_SETS, LayerResult
 from fastconv.store import schema
 from fastconv.store.distinct import DistinctHits, distinct_hits
 from fastconv.store.low_level import new_group, set_attribute
@@ -116,27 +116,28 @@ class PatchWriter:
         self._inputs: dict[str, ReducedInputs] = {}
         self._names: dict[tuple[object, ...], str] = {}
 
-    def write(self, group: h5g.GroupID, result: LayerResult, condition: str | None) -> None:
-        """Write the pictures of a layer into its group."""
-        assert result.patches is not None
-        plan = result.patch_plan
-        hits = distinct_hits(result.topk, plan)
-        pictures = np.asarray(result.patches[hits.filter, hits.rank])
+    def write(
+        self, layer: h5g.GroupID, result: LayerResult, name: str, condition: str | None
+    ) -> None:
+        """Write the pictures of the hits `name` of a layer into its group."""
+        plan, kept = result.patch_plan, getattr(result, HIT_SETS[name])
+        hits = distinct_hits(getattr(result, name), plan)
+        pictures = np.asarray(kept[hits.filter, hits.rank])
         row, shared, images = hits.row, None, pictures.dtype == np.uint8
         if plan is not None and len(pictures):
             channels = 3 if images else pictures.shape[1]
             key = (plan.factor, plan.extent, images, channels, condition)
-            name = self._names.setdefault(key, str(len(self._names)))
-            inputs = self._inputs.setdefault(name, ReducedInputs(plan, pictures))
+            owner = self._names.setdefault(key, str(len(self._names)))
+            inputs = self._inputs.setdefault(owner, ReducedInputs(plan, pictures))
             room = BUDGET - sum(held.nbytes for held in self._inputs.values())
             if inputs.pays(hits, pictures.nbytes, room) and inputs.take(hits, pictures, plan.size):
-                shared = name
+                shared = owner
                 of_picture = np.array([*inputs.rows(hits.sample), -1], np.int32)
                 row = of_picture[row]  # the last one: of none
         values: dict[str, Any] = {"row": row}
         if shared is None:
             values["picture"] = pictures
-        made = self._group(group, "patches", len(result.info.fields), values, images=images)
+        made = self._group(layer, HIT_SETS[name], len(result.info.fields), values, images=images)
         if plan is not None:
             set_attribute(made, "plan", schema.plan_to_json(plan))
         if shared is not None:
