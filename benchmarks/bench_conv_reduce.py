@@ -24,6 +24,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +146,7 @@ def measure(
     problem.check()
     kinds = ("alone", "fused", "packed", "chain", *(["compiled"] if compiled else []))
     runs: dict[str, Run] = {
-        f"{kind} {layout}": lambda run=getattr(problem, kind), at=layout: run(at)
+        f"{kind} {layout}": partial(getattr(problem, kind), layout)
         for kind in kinds
         for layout in problem.layouts
     }
@@ -193,9 +194,7 @@ def cases_of(
 ) -> list[ConvCase]:
     """Those whose name has `part` in it; in bfloat16 those that AMX multiplies."""
     return [
-        case
-        for case in cases
-        if part in case.name and (dtype == torch.float32 or case.groups == 1)
+        case for case in cases if part in case.name and (dtype == torch.float32 or case.groups == 1)
     ]
 
 

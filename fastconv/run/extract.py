@@ -78,10 +78,11 @@ def extract(
         layers: names, globs, module types or a mix; default every convolution.
         stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
             normalisation, or the activation, that follows it).
-        topk: hits kept per filter; 0 keeps none.
+        topk: hits kept per filter (of "both" orders, in each); 0 keeps none.
         hits_per_sample: hits that one sample may contribute; no two of them start nearer than half
             a receptive field.
-        order: "largest" or "smallest" values first.
+        order: of the hits: "largest" values first, "smallest", or "both": `layer.topk` holds the
+            largest, and `layer.bottomk` as many of the smallest.
         stats: count, mean, variance, extrema, share of positive values, non-finite values.
         quantiles: histograms, from which any quantile follows with a stated error.
         patches: the picture of every hit.

@@ -75,6 +75,8 @@ def _can(target: CaptureTarget, options: Options) -> bool:
     """Whether a kernel of more than plain torch runs this convolution and reduces it."""
     if options.dtype is not None or target.fusion is None or target.weight is None:
         return False
+    if options.many_hits and len(options.hit_sets) > 1:
+        return False  # each needs candidate lists of its own, and a kernel makes one
     weight, module = target.weight, cast(Convolution, target.module)
     x = weight.new_empty((0, module.in_channels, *(1,) * (weight.ndim - 2)))
     try:

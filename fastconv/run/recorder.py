@@ -86,7 +86,13 @@ class Recorder:
         return [sample for sample, hit in zip(samples, rows.tolist(), strict=True) if hit]
 
     def _hits(self) -> Tensor:
-        return torch.cat([sink.state.hits.samples.flatten() for sink in self._plain.sinks])
+        """The samples of all hits of the unchanged data, -1 where a place is empty."""
+        found = [
+            hits.samples.flatten()
+            for sink in self._plain.sinks
+            for hits in sink.state.hits.values()
+        ]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
