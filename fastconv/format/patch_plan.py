@@ -51,7 +51,9 @@ class PatchPlan:
 Window = tuple[slice, ...]
 
 
-def window(start: Sequence[int], size: Sequence[int], extent: Sequence[int]) -> tuple[Window, Window]:
+def window(
+    start: Sequence[int], size: Sequence[int], extent: Sequence[int]
+) -> tuple[Window, Window]:
     """Slices of a picture that starts at [D]: its part inside the reduced input, and its place."""
     inside, there = [], []
     for first, points, end in zip(start, size, extent, strict=True):
