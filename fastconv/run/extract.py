@@ -99,7 +99,8 @@ def extract(
         conditions: by name, changes of the input batch, such as those of `fastconv.perturb`: the
             same samples are measured changed, too, in the same pass. Any `change(batch, samples)`
             does that gives a batch of the same shape; the file knows it by its name.
-        outcomes: keep label, prediction, confidence and correctness of every sample.
+        outcomes: keep label, prediction, confidence and correctness of every sample; for each class
+            where labels are vectors of 0 and 1 (docs/data.md).
         output: where the class scores [n, K] are in the model's output: a name or index in a dict
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
