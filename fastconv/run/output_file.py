@@ -50,7 +50,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
     table = recording.sample_table(job.source.keys())
-    table.thumbnails = thumbnails(job, recording.hit_samples())
+    table.thumbnails = thumbnails(job, recording.shown_samples())
     write_run(
         out,
         job.config(),

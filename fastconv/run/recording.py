@@ -164,9 +164,13 @@ class Recording:
     def _joined(self, name: str) -> np.ndarray | None:
         return self._rows.joined(name, self._parts, self._units.start)
 
-    def hit_samples(self) -> set[int]:
-        """The samples that a hit of the unchanged data is of, so far."""
-        return self._recorder.hit_samples()
+    def shown_samples(self) -> Iterator[int]:
+        """The samples that a hit of the unchanged data, or a map, is of; some twice."""
+        yield from self._recorder.hit_samples()
+        own, skipped = self._own_samples(), set(self.skipped())
+        for sample in self._job.options.map_samples(len(self._job.source)):
+            if sample in own and sample not in skipped:
+                yield sample
 
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""

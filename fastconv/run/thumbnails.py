@@ -1,4 +1,4 @@
-"""Whole pictures of the samples that have a hit, reduced, so that its box can be drawn in one."""
+"""Whole pictures, reduced, of samples with a hit, whose box is drawn there, or with maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def thumbnails(job: Job, samples: Iterable[int]) -> dict[int, np.ndarray]:
     """Read these samples again: uint8 [h, w, 3] each; nothing where samples are not images."""
     if job.display is None or not are_kept(job.options, len(job.source), job.input_size):
         return {}
-    wanted = sorted(samples)
+    wanted = sorted(set(samples))
     batches = job.source.batches([[sample] for sample in wanted])
     factor = _factor(job.input_size)
     return {
