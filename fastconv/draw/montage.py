@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -95,17 +98,30 @@ def _arrange(tiles: np.ndarray, kernels: np.ndarray | None, ranks: int) -> np.nd
 
 
 def _numbered(picture: np.ndarray, places: list[tuple[int, int]]) -> np.ndarray:
-    """Write 0, 1, 2, ... so that each ends at its place."""
-    image = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(LABEL_SIZE)
-    for number, place in enumerate(places):
-        draw.text(place, str(number), LABEL, font, anchor="rm")
+    """Write 0, 1, 2, ... so that each ends at its place (x, y)."""
+    for number, (x, y) in enumerate(places):
+        label = _label(number)
+        _paste(picture, label, y - LABEL_SIZE // 2, x - label.shape[1])
+    return picture
+
+
+@cache
+def _label(number: int) -> np.ndarray:
+    """A number on the background, uint8 [h, w, 3]."""
+    font = ImageFont.load_default(LABEL_SIZE)
+    width = math.ceil(font.getlength(str(number)))
+    image = Image.new("RGB", (width, LABEL_SIZE + 2), BACKGROUND)
+    ImageDraw.Draw(image).text((width, LABEL_SIZE // 2), str(number), LABEL, font, anchor="rm")
     return np.array(image)
 
 
 def _canvas(height: int, width: int) -> np.ndarray:
     """Background for a picture of this size, and a margin around it."""
-    return np.full((height + 2 * MARGIN, width + 2 * MARGIN, 3), BACKGROUND, np.uint8)
+    picture = np.empty((height + 2 * MARGIN, width + 2 * MARGIN, 3), np.uint8)
+    picture[...] = np.broadcast_to(
+        np.array(BACKGROUND, np.uint8), picture.shape[1:]
+    ).copy()  # row by row
+    return picture
 
 
 def _paste(picture: np.ndarray, tile: np.ndarray, y: int, x: int) -> None:

@@ -97,10 +97,10 @@ class SampleTable:
 
     count: int
     keys: Sequence[str] | None = None  # file names and the like
-    labels: np.ndarray | None = None  # [N] integers
+    labels: np.ndarray | None = None  # [N] integers; or [N, K] of 0, 1 and -1 (missing)
     skipped: Sequence[int] = ()  # samples that could not be read, with skipping allowed
-    # label and prediction int64, confidence float32, correct uint8, each [N]; label, prediction and
-    # correct -1, -1 and 0, confidence NaN where a sample was skipped
+    # label and prediction int64, confidence float32, correct uint8, each [N], or [N, K] of a
+    # multi-label model; -1, -1, NaN and 0 where a sample was skipped
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
     columns: Mapping[str, np.ndarray | Sequence[str]] = field(default_factory=dict)  # numbers, text
     classes: Sequence[str] | None = None  # the name of each label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from fastconv.measure.layer_state import LayerState, Measures
 from fastconv.measure.peaks import Peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.conv_reduce import Convolution, kernel_of_module
 from fastconv.reduction import Reduction
 from fastconv.run.batch import MeasuredBatch
 from fastconv.run.fused import run_fused
@@ -79,7 +80,7 @@ class LayerSink:
         target, backend = self._target, self._options.backend
         assert target.fusion is not None and target.weight is not None
         check_shape(self.info, _output_shape(self.info, x), len(batch.rows))
-        kernel = dispatch.kernel("conv_reduce", backend, x.device, x, target.weight)
+        kernel = kernel_of_module(x, cast(Convolution, target.module), backend)
         peaks = self._peaks_from(batch, kernel)
         reduce = partial(
             run_fused,

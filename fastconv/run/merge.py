@@ -119,7 +119,7 @@ def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
 
 def _options(run: Run) -> Options:
     stored = run.config["fingerprint"]
-    return Options.from_stored(stored, stored["data"]["length"])
+    return Options.from_stored(stored)
 
 
 def _joined_rows(parts: list[Rows | None]) -> Rows | None:
@@ -169,7 +169,8 @@ def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
     length, size = config["fingerprint"]["data"]["length"], config["input_size"]
     if not size or not are_kept(options, length, size):
         return {}
-    best = set(options.map_samples(length))
+    mapped, all_samples = options.maps, range(length)
+    best = set(mapped if isinstance(mapped, tuple) else all_samples if mapped else ())
     for name in runs[0].layers:
         state: LayerState | None = None
         for run in runs:

@@ -20,6 +20,7 @@ from fastconv.store import schema
 from fastconv.store.codec import checksum, chunks_checksum
 from fastconv.store.guard import Guard
 from fastconv.store.open_file import OpenFile
+from fastconv.store.outcomes import Outcomes
 from fastconv.store.read_layer import Layer
 from fastconv.store.read_samples import read_samples
 
@@ -119,9 +120,9 @@ class Run:
         return read_samples(self._file)
 
     @property
-    def outcomes(self) -> Mapping[str, np.ndarray]:
-        """label, prediction int64, confidence float32, correct uint8, [N] each; empty if none."""
-        return {} if self.samples is None else self.samples.outcomes
+    def outcomes(self) -> Outcomes:
+        """label, prediction, confidence and correct of every sample, by name; empty if not kept."""
+        return Outcomes(SampleTable(0) if self.samples is None else self.samples)
 
     @property
     def columns(self) -> Mapping[str, np.ndarray]:

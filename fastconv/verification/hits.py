@@ -78,11 +78,11 @@ class HitChecker:
         return [layer for group in self._groups for layer in group.layers]
 
     def _check_units(self) -> None:
-        units = self._job.options.units(len(self._job.source))
+        units = self._job.units
         size = self._job.options.batch_size
         needed = set().union(*(layer.units(size) for layer in self._layers()))
         if self._outcomes and (self._hits is None or not needed):
-            needed = set(range(len(units)))
+            needed = set(range(units.total or 0))
         order = sorted(needed)
         with _inputs_kept(self._layers()):
             batches = self._job.source.batches([units[u] for u in order])

@@ -101,7 +101,9 @@ def verify(
     with open_run(path) as run, freed_memory_kept(), on_device(model, device) as where:
         stored = run.config["fingerprint"]
         source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
-        options = Options.from_stored(stored, len(source))
+        if source.length is None:
+            source.expect(stored["data"]["length"])
+        options = Options.from_stored(stored)
         job = Job(
             model,
             source,

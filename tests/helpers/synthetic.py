@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
 from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows, SampleTable
 from fastconv.geometry import FieldMap
 from fastconv.histogram import BINS
@@ -116,7 +116,7 @@ def cut_patches(plan, topk, inputs):
     outside = np.array([9, 99, 0], np.uint8) if images else None
     inputs, shown = (channels_first(array, images=images) for array in (inputs, patches))
     for f, rank in np.argwhere(topk["sample"] >= 0):
-        [(inside, there)] = windows(start[f, rank][None], plan.size, plan.extent)
+        inside, there = window(start[f, rank], plan.size, plan.extent)
         part = inputs[topk["sample"][f, rank]][(slice(None), *there)]
         shown[f, rank] = framed(part, inside, plan.size, outside)
     return patches

@@ -12,7 +12,7 @@ from fastconv.export.report.classes import class_names, classes
 from fastconv.export.report.embedding import embedding
 from fastconv.export.report.insight import Insight, gather
 from fastconv.export.report.layers import entry
-from fastconv.export.report.samples import labels_of, samples
+from fastconv.export.report.samples import labels_of, members, samples
 from fastconv.format.result import HIT_SETS
 from fastconv.store.reader import Run
 
@@ -52,7 +52,7 @@ def run_entry(
     also = [np.asarray(s, np.int64) for s in (shown, *mapped, _class_samples(labels, names))]
     missing = insight.missing | ({} if scatter else {"embedding": why})
     named = [h[:, : budget.ranks] for h in (*hits, *weakest)]
-    table = samples(run, named, np.concatenate(also), chunks)
+    table = samples(run, names, named, np.concatenate(also), chunks)
     return {
         "file": file_name(run),
         "facts": _facts(run, table["count"]),
@@ -86,7 +86,7 @@ def _class_samples(labels: np.ndarray | None, names: list[str]) -> np.ndarray:
     """Some samples of each class, so that their names and pictures are known."""
     if labels is None:
         return np.zeros(0, np.int64)
-    few = [np.flatnonzero(labels == number)[:24] for number in range(min(len(names), 200))]
+    few = [np.flatnonzero(members(labels, n))[:24] for n in range(min(len(names), 200))]
     return np.concatenate([np.zeros(0, np.int64), *few])
 
 
@@ -119,7 +119,7 @@ def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None
         {
             "layer": number[row["layer"]],
             "filter": int(row["filter"]),
-            "class": str(row.get("class", "")),
+            "class": str(row.get("class", "")) + " (missed)" * (row.get("outcome") == "FN"),
             **{key: _number(row[key]) for key in ("rate", "lift", "q") if key in row},
         }
         for row in frame.head(_MISFIRES).to_dict("records")
