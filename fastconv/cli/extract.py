@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--thumbnails",
         action=argparse.BooleanOptionalAction,
-        help="reduced whole pictures of samples with hits (default: of small data sets)",
+        help="reduced whole pictures of samples with hits or maps (default: of small data sets)",
     )
     what.add_argument("--no-patches", action="store_true", help="no pictures of the hits")
     how = parser.add_argument_group("how it runs")

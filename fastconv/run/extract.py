@@ -105,8 +105,8 @@ def extract(
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
-        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
-            where those of all samples have at most 32 MiB. These samples are read once more.
+        thumbnails: keep a reduced picture of every sample that has a hit or maps (images alone);
+            default where those of all samples have at most 32 MiB. They are read once more.
         forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of

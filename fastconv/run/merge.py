@@ -164,12 +164,13 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
 
 
 def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
-    """Pictures of the samples that are still among the best."""
+    """Pictures of the samples that are still among the best, or have maps."""
     config, options = runs[0].config, _options(runs[0])
     length, size = config["fingerprint"]["data"]["length"], config["input_size"]
     if not size or not are_kept(options, length, size):
         return {}
-    best: set[int] = set()
+    mapped, all_samples = options.maps, range(length)
+    best = set(mapped if isinstance(mapped, tuple) else all_samples if mapped else ())
     for name in runs[0].layers:
         state: LayerState | None = None
         for run in runs:
