@@ -1,4 +1,4 @@
-"""What only a GPU can show: graphs, streams, waits, several devices. Left out where there is none."""
+"""What only a GPU can show: graphs, streams, waits, several devices."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 GEOMETRY = ([1, 1], [1, 1, 1, 1], [1, 1])
+LARGEST = True
 
 
 @pytest.fixture(params=["cuda", "triton"])
@@ -50,7 +51,7 @@ def work(backend, x):
         given = (weight, None, *GEOMETRY, channels, affine, affine, "relu", counts, True)
         fused = backend["conv_reduce"].run(x, *given)
         new = hook[3].T.contiguous(), *(hook[4].T.contiguous(),) * 2
-        top = backend["topk_merge"].run(*old, *new, True)
+        top = backend["topk_merge"].run(*old, *new, LARGEST)
         patches = backend["gather_patches"].run(x, index, start, (5, 5))
         return [*hook, *fused, *top, patches, counts, lists.counts]
 
