@@ -150,12 +150,15 @@ void pack(const ConvReduceParams& p, const ConvPlan& plan, float* panels) {
 }
 
 // The weight as the kernels of the instruction set in use read it, for any input.
-Tensor pack_weight(Tensor weight, bool weight_channels_last, int64_t groups) {
+Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t> stride,
+                   std::vector<int64_t> dilation, int64_t groups) {
   ConvReduceParams p = params_of(weight, weight_channels_last, groups);
   p.n = 1;
+  spread(stride, 1, p.stride);
+  spread(dilation, 1, p.dilation);
   for (int d = 0; d < 3; ++d) {
-    p.in_size[d] = p.kernel[d];
-    p.out_size[d] = p.stride[d] = p.dilation[d] = 1;
+    p.in_size[d] = p.dilation[d] * (p.kernel[d] - 1) + 1;
+    p.out_size[d] = 1;
   }
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
@@ -255,7 +258,9 @@ Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
-  m.def("pack_weight(Tensor weight, bool weight_channels_last, int groups) -> Tensor");
+  m.def(
+      "pack_weight(Tensor weight, bool weight_channels_last, int[] stride, int[] dilation,"
+      " int groups) -> Tensor");
   m.def(
       "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, Tensor? packed,"
       " Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, Tensor? scale,"
