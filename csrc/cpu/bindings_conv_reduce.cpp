@@ -34,9 +34,9 @@ Tensor empty(const std::vector<int64_t>& size, const std::vector<int64_t>& strid
              ScalarType dtype) {
   AtenTensorHandle made;
   const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()),
-                                                         size.data(), stride.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &made));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(),
+                                                  stride.data(), code, aoti_torch_device_type_cpu(),
+                                                  0, &made));
   return Tensor(made);
 }
 

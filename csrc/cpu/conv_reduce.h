@@ -189,37 +189,61 @@ struct BandJob {
 
   void multiply_tile_at(int64_t from, int64_t to, const Taps& taps, bool add, float* tile) const {
     const TileInput in{
-        slab,  plan.offset + from,
-        panel, taps,
-        add,   add ? Ahead{}.spread(0, 1, panel) : ahead.spread(to - from, plan.gemm_k, panel)};
+        slab,
+        plan.offset + from,
+        panel,
+        taps,
+        add,
+        measured_early() ? &measured.affine : nullptr,
+        add ? Ahead{}.spread(0, 1, panel) : ahead.spread(to - from, plan.gemm_k, panel)};
     if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
       multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);
     else
       multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, in, tile);
   }
 
+  // Reduces a tile, and writes it where that is wanted.
   void finish_tile(int rows, int64_t position, float* tile, BlockState& state) const {
-    measured(rows, tile);
-    for (int first = 0; first < channels; first += kLanes) {
-      Block block{.values = tile + first,
-                  .stride = kChannelBlock,
-                  .steps = rows,
-                  .lanes = channels - first < kLanes ? channels - first : kLanes};
+    if (!measured_early()) measured(rows, tile);
+    constexpr int kBlocks = kWidth == kLanes ? kStateVectors : 1;
+    for (int first = 0; first < channels; first += kBlocks * kLanes) {
+      Block block{.values = tile + first, .stride = kChannelBlock, .steps = rows};
       if (plan.by_rows && p.stride[2] == 1) {  // few products: they leave no time to fetch
         const Stretches due = ahead.spread(rows, rows, tile);
         block.ahead = due.next;
         block.ahead_step = due.step;
       }
-      BlockExtrema extrema;
-      reduce_block<false, BlockCounts>(block, position, state.part[first / kLanes],
-                                       counts == nullptr ? nullptr : counts + first, extrema);
-      if (p.candidates.threshold != nullptr)
-        list_block(p.candidates, channel + first, block, sample * p.positions() + position,
-                   extrema);
+      if (channels - first > kLanes)
+        reduce_lanes<kBlocks>(block, first, position, state);
+      else
+        reduce_lanes<1>(block, first, position, state);
     }
     if (p.written == nullptr) return;
     if (post_ops != nullptr) (*post_ops)(rows, tile);
     write_tile(p, sample, channel, channels, position, rows, tile);
+  }
+
+  // Channels [first, first + 16 kBlocks) of a tile, side by side.
+  template <int kBlocks>
+  void reduce_lanes(const Block& blocks, int first, int64_t position, BlockState& state) const {
+    LaneState* states = state.part + first / kLanes;
+    BlockExtrema extrema[kBlocks];
+    const bool finite = add_blocks<kBlocks>(blocks, states, extrema);
+    for (int b = 0; b < kBlocks; ++b, first += kLanes) {
+      Block block = blocks;
+      block.values += b * kLanes;
+      block.lanes = channels - first < kLanes ? channels - first : kLanes;
+      complete_block<false, BlockCounts>(block, position, finite, states[b],
+                                         counts == nullptr ? nullptr : counts + first, extrema[b]);
+      if (p.candidates.threshold != nullptr)
+        list_block(p.candidates, channel + first, block, sample * p.positions() + position,
+                   extrema[b]);
+    }
+  }
+
+  // Whether tiles are transformed where their products are added up.
+  bool measured_early() const {
+    return measured.clamps && !plan.amx && !plan.depthwise && !plan.skips[2];
   }
 };
 
@@ -267,7 +291,6 @@ struct ConvUnit {
   const float* panels;
   const ConvScratch& scratch;
   ConvCounts& counts;
-  TransformTile measured, post_ops;
   int64_t group;
   Range samples, blocks;
 
@@ -355,9 +378,10 @@ struct ConvUnit {
     const int64_t channel = group * plan.c_out + in_group;
     const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
     const bool has_post_ops = p.post_scale != nullptr;
-    const TileTransform of_value(p.scale + channel, p.shift + channel, channels, measured);
+    const TileTransform of_value(p.scale + channel, p.shift + channel, channels, p.activation);
     const TileTransform post((has_post_ops ? p.post_scale : p.scale) + channel,
-                             (has_post_ops ? p.post_shift : p.shift) + channel, channels, post_ops);
+                             (has_post_ops ? p.post_shift : p.shift) + channel, channels,
+                             p.post_activation);
     BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       if (band == 0) state.clear();
@@ -400,8 +424,6 @@ void conv_reduce_units(const ConvReduceParams& p, const ConvPlan& plan, const fl
         .panels = panels,
         .scratch = scratch,
         .counts = counts,
-        .measured = transform_for(p.activation),
-        .post_ops = transform_for(p.post_activation),
         .group = unit / plan.block_units % plan.groups,
         .samples = {sample, ConvUnit::smaller(sample + plan.unit_samples, p.n)},
         .blocks = {block, ConvUnit::smaller(block + plan.unit_blocks, plan.blocks)}};

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,17 +51,16 @@ class PatchPlan:
 Window = tuple[slice, ...]
 
 
-def windows(
-    starts: np.ndarray, size: Sequence[int], extent: Sequence[int]
-) -> list[tuple[Window, Window]]:
-    """Slices of pictures starting at [m, D]: their part inside the reduced input, and its place."""
-    low = np.clip(starts, 0, extent)
-    high = np.clip(starts + np.asarray(size), 0, extent)
-    ends = (low - starts, high - starts, low, high)
-    return [
-        (tuple(map(slice, a, b)), tuple(map(slice, c, d)))
-        for a, b, c, d in zip(*(end.tolist() for end in ends), strict=True)
-    ]
+def window(
+    start: Iterable[int], size: Sequence[int], extent: Sequence[int]
+) -> tuple[Window, Window]:
+    """Slices of a picture that starts at [D]: its part inside the reduced input, and its place."""
+    inside, there = [], []
+    for first, points, end in zip(start, size, extent, strict=True):
+        low, high = (min(max(int(at), 0), end) for at in (first, first + points))
+        inside.append(slice(low - int(first), high - int(first)))
+        there.append(slice(low, high))
+    return tuple(inside), tuple(there)
 
 
 def channels_first(pictures: np.ndarray, *, images: bool) -> np.ndarray:

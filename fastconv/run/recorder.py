@@ -45,7 +45,7 @@ class Recorder:
 
     def __init__(self, job: Job, part: Callable[[], PartWriter]):
         self._job, self._part = job, part
-        self.maps = KeptMaps(job.options, len(job.source), job.affines, part)
+        self.maps = KeptMaps(job.options, job.affines, part)
         self._packed: dict[nn.Module, Tensor] = {}
         self._plain = self._group(0, None)
         self._conditions = [self._group(i, c) for i, c in enumerate(job.conditions, 1)]
@@ -74,8 +74,25 @@ class Recorder:
 
     def hit_samples(self) -> set[int]:
         """The samples that a hit of the unchanged data is of."""
-        samples = [sink.state.hits.samples.flatten() for sink in self._plain.sinks]
-        return set(torch.cat(samples).unique().tolist()) - {-1}
+        return set(self._hits().unique().tolist()) - {-1}
+
+    def with_hits(self, samples: list[int]) -> list[int]:
+        """Those samples of the last unit that have a hit of the unchanged data, or may have."""
+        short = (flag for batch in self._plain.unsettled for flag in batch.overflowed.values())
+        if any(short):
+            return samples
+        hits = self._hits()
+        rows = torch.isin(torch.tensor(samples, device=hits.device), hits)
+        return [sample for sample, hit in zip(samples, rows.tolist(), strict=True) if hit]
+
+    def _hits(self) -> Tensor:
+        """The samples of all hits of the unchanged data, -1 where a place is empty."""
+        found = [
+            hits.samples.flatten()
+            for sink in self._plain.sinks
+            for hits in sink.state.hits.values()
+        ]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
@@ -107,7 +124,7 @@ class Recorder:
         """The unit is complete: settle the one before, which a device has computed by now.
 
         Returns:
-            The outcomes of its samples, [n] each, where they are kept.
+            The outcomes of its samples, [n] or [n, K] each, where they are kept.
         """
         self.settle()
         for group in self._groups:
@@ -119,7 +136,8 @@ class Recorder:
             group.batches = []
         if not self._job.options.outcomes:
             return {}
-        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, 2), labels)
+        count = 2 if labels is None or labels.ndim == 1 else labels.shape[1]
+        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, count), labels)
         return {name: values.numpy() for name, values in found.items()}
 
     def settle(self) -> None:

@@ -141,27 +141,26 @@ def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.rint((flat - low[..., None]) / step).astype(np.uint8).reshape(x.shape), scale, low
 
 
+Chunk = tuple[tuple[int, ...], np.ndarray]  # where it starts, and its values
 Stored = tuple[Any, int]  # the bytes of a chunk, and the mask of the filters it did not go through
 
 
 class Compressor:
     """Compresses chunks in threads; the caller's thread writes them, so one thread owns HDF5.
 
-    At most `QUEUE` chunks wait: when the disk is slower than the work, `submit` waits too.
+    At most `QUEUE` jobs wait: when the disk is slower than the work, `submit` waits too.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
-        self._pending: deque[tuple[ChunkWriter, tuple[int, ...], Future[Stored]]] = deque()
+        self._pending: deque[tuple[ChunkWriter, Future[list[Stored]], list[Chunk]]] = deque()
 
-    def submit(
-        self, writer: ChunkWriter, offset: tuple[int, ...], part: np.ndarray, keepbits: int
-    ) -> None:
-        """Queue one chunk, which must not change any more, and write those that are ready."""
-        while self._pending and (len(self._pending) >= QUEUE or self._pending[0][2].done()):
+    def submit(self, writer: ChunkWriter, chunks: list[Chunk], keepbits: int) -> None:
+        """Queue some chunks, which must not change any more, and write those that are ready."""
+        while self._pending and (len(self._pending) >= QUEUE or self._pending[0][1].done()):
             self._write_one()
-        job = self._pool.submit(_compress, part, writer.chunk, keepbits)
-        self._pending.append((writer, offset, job))
+        job = self._pool.submit(_compress_all, chunks, writer.chunk, keepbits)
+        self._pending.append((writer, job, chunks))
 
     def drain(self) -> None:
         """Write everything that is queued; before a file is closed."""
@@ -170,7 +169,7 @@ class Compressor:
 
     def drop(self) -> None:
         """Forget what is queued."""
-        for _, _, job in self._pending:
+        for _, job, _ in self._pending:
             job.cancel()
         self._pending.clear()
 
@@ -180,8 +179,9 @@ class Compressor:
         self._pool.shutdown()
 
     def _write_one(self) -> None:
-        writer, offset, job = self._pending.popleft()
-        writer.store(offset, *job.result())
+        writer, job, chunks = self._pending.popleft()
+        for (offset, _), stored in zip(chunks, job.result(), strict=True):
+            writer.store(offset, *stored)
 
     def __enter__(self) -> Compressor:
         return self
@@ -198,9 +198,11 @@ class ChunkWriter:
     ) -> None:
         self._dataset, self._compressor, self._keepbits = dataset, compressor, keepbits
         self.chunk, self._shape = dataset.chunks, dataset.shape
+        self._chunk_bytes = math.prod(self.chunk) * dataset.dtype.itemsize
         self._row = 0  # rows submitted
-        self._buffer = np.zeros((self.chunk[0], *self._shape[1:]), dataset.dtype)
+        self._buffer: np.ndarray | None = None  # of less than a row of chunks
         self._filled = 0
+        self._waiting: list[Chunk] = []  # to be compressed together
         self._checksums = np.zeros([len(r) for r in _ranges(self._shape, self.chunk)], "<u4")
 
     def append(self, block: Any) -> None:
@@ -212,17 +214,20 @@ class ChunkWriter:
             if take == rows:
                 self._submit(np.asarray(block[done : done + rows], self._dataset.dtype))
             else:
+                if self._buffer is None:
+                    self._buffer = np.empty((rows, *self._shape[1:]), self._dataset.dtype)
                 self._buffer[self._filled : self._filled + take] = block[done : done + take]
                 self._filled += take
                 if self._filled == rows:
-                    self._submit(self._buffer.copy())
-                    self._filled = 0
+                    self._flush()
             done += take
 
     def close(self) -> None:
         """Submit what is left; the rows must be complete by now."""
         if self._filled:
-            self._submit(self._buffer[: self._filled].copy())
+            self._flush()
+        if self._waiting:
+            self._send()
         if self._row != self._shape[0]:
             raise ValueError(f"{self._dataset.name} got {self._row} of {self._shape[0]} rows")
 
@@ -236,13 +241,24 @@ class ChunkWriter:
         """The value of `chunks_checksum` for the dataset, once everything is stored."""
         return deflate.crc32(self._checksums)
 
+    def _flush(self) -> None:
+        """Queue the rows that were collected."""
+        assert self._buffer is not None
+        self._submit(self._buffer[: self._filled])
+        self._buffer, self._filled = None, 0
+
     def _submit(self, rows: np.ndarray) -> None:
         """Queue the chunks of one row of chunks."""
         for at in _grid((rows.shape[0], *self._shape[1:]), self.chunk):
             part = rows[tuple(slice(a, a + c) for a, c in zip(at, self.chunk, strict=True))]
-            offset = (self._row, *at[1:])
-            self._compressor.submit(self, offset, part, self._keepbits)
+            self._waiting.append(((self._row, *at[1:]), part))
+            if len(self._waiting) * self._chunk_bytes >= CHUNK_BYTES:
+                self._send()
         self._row += rows.shape[0]
+
+    def _send(self) -> None:
+        self._compressor.submit(self, self._waiting, self._keepbits)
+        self._waiting = []
 
     def _copy_chunks(self, source: h5py.Dataset) -> int:
         """Copy compressed chunks of the same grid; returns the rows done."""
@@ -261,6 +277,10 @@ class ChunkWriter:
             self.store((self._row + at[0], *at[1:]), data, mask)
         self._row += whole
         return whole
+
+
+def _compress_all(chunks: list[Chunk], chunk: tuple[int, ...], keepbits: int) -> list[Stored]:
+    return [_compress(part, chunk, keepbits) for _, part in chunks]
 
 
 def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> Stored:

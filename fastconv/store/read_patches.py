@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
 from fastconv.format.result import LayerInfo
 from fastconv.store import schema
 from fastconv.store.open_file import OpenFile
@@ -26,11 +26,10 @@ def open_patches(
     """The pictures of a layer, and where they lie in its inputs if the file says so.
 
     Args:
-        file, path: the layer in the file.
+        file, path: their group in the file.
         info: what is known of the layer.
         boxes: gives the boxes of the hits, [C, k, D, 2].
     """
-    path = (*path, "patches")
     group, guard = ArrayGroup(file, path, {}, info).group, file.guard
     with file.reading():
         if "patch" in group:  # format 1
@@ -156,7 +155,7 @@ class CutPatches(Patches):
     def _read(self, source: Any, key: Sequence[int], picture: np.ndarray) -> None:
         row, *start = key
         extent = source.shape[1:-1] if self._images else source.shape[2:]
-        [(inside, there)] = windows(np.array([start]), self._size, extent)
+        inside, there = window(start, self._size, extent)
         before = () if self._images else (slice(None),)
         shown = channels_first(source[(row, *before, *there)], images=self._images)
         found = framed(shown, inside, self._size, self._outside)

@@ -16,7 +16,7 @@ from fastconv.format.patch_plan import MAX_POINTS, PatchPlan
 from fastconv.format.result import STATUS, LayerInfo
 from fastconv.geometry import FieldMap
 
-FORMAT_VERSION = "2.0"
+FORMAT_VERSION = "2.1"
 SPATIAL = {0: (), 1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 QUANTILE_ERROR = 1 / 65  # of histogram bins that cut an octave into 32
 MAX_NAME = 200  # bytes of an escaped name: it also names a file
@@ -66,12 +66,7 @@ HISTOGRAM = {
 }
 SAMPLES = {"max": Field("<f4", ("sample", "filter")), "mean": Field("<f4", ("sample", "filter"))}
 OVERVIEW = {"montage": Field("|u1", ("y", "x", "color"))}
-OUTCOMES = {
-    "label": Field("<i8", ("sample",)),
-    "prediction": Field("<i8", ("sample",)),
-    "confidence": Field("<f4", ("sample",)),
-    "correct": Field("|u1", ("sample",)),
-}
+OUTCOMES = {"label": "<i8", "prediction": "<i8", "confidence": "<f4", "correct": "|u1"}
 THUMBNAILS = {  # padded to the largest; `size` is that of the picture itself
     "picture": Field("|u1", ("thumbnail", "y", "x", "color")),
     "sample": Field("<i8", ("thumbnail",)),
@@ -95,6 +90,11 @@ UNITS = {
 
 
 PATCH_ROW = Field("<i4", PER_HIT)  # the picture of each hit, -1 of none
+
+
+def sample_field(dtype: str | np.dtype, dimensions: int) -> Field:
+    """One value a sample, or with two dimensions one for each of its classes."""
+    return Field(dtype, ("sample", "class") if dimensions > 1 else ("sample",))
 
 
 def picture_field(images: bool, rank: int) -> Field:  # noqa: FBT001

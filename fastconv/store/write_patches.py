@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from h5py import h5g
 
-from fastconv.format.patch_plan import PatchPlan, channels_first, framed, windows
-from fastconv.format.result import LayerResult
+from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
+from fastconv.format.result import HIT_SETS, LayerResult
 from fastconv.store import schema
 from fastconv.store.distinct import DistinctHits, distinct_hits
 from fastconv.store.low_level import new_group, set_attribute
@@ -52,8 +52,10 @@ class ReducedInputs:
     def samples(self) -> np.ndarray:
         return np.fromiter(self._rows, np.int64, len(self._rows))
 
-    def rows(self, samples: np.ndarray) -> list[int]:
-        return [self._rows[sample] for sample in samples.tolist()]
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        """The rows [m] of samples [m] that were taken."""
+        distinct, which = np.unique(samples, return_inverse=True)
+        return np.array([self._rows[sample] for sample in distinct.tolist()], np.int32)[which]
 
     def pays(self, hits: DistinctHits, nbytes: int, room: int) -> bool:
         """Whether to take these pictures in: when what they took by themselves is as much.
@@ -61,7 +63,7 @@ class ReducedInputs:
         Pictures are kept by themselves until they have taken as many bytes as the inputs would, so
         that the file is never twice as large as it could be.
         """
-        missing = len(set(hits.sample.tolist()) - self._rows.keys())
+        missing = len(set(np.unique(hits.sample).tolist()) - self._rows.keys())
         cost = missing * self._pictures.itemsize * math.prod(self._pictures.shape[1:])
         if cost > room or self._spent + nbytes < cost:
             self._spent += nbytes
@@ -70,7 +72,8 @@ class ReducedInputs:
 
     def take(self, hits: DistinctHits, pictures: np.ndarray, size: Sequence[int]) -> bool:
         """Fill in what these pictures show; false where that is not what others show there."""
-        for sample in hits.sample.tolist():
+        distinct, first = np.unique(hits.sample, return_index=True)
+        for sample in distinct[np.argsort(first)].tolist():
             self._rows.setdefault(sample, len(self._rows))
         if len(self._rows) > len(self._pictures):
             self._pictures = _longer(self._pictures, 2 * len(self._rows))
@@ -78,24 +81,27 @@ class ReducedInputs:
         inputs = channels_first(self._pictures, images=self._images)
         shown = channels_first(pictures, images=self._images)
         rows = self.rows(hits.sample)
-        where = windows(hits.start, size, self._extent)
-        flat = self._known.reshape(len(self._known), -1)
-        done = np.logical_and.reduce(flat, axis=1)  # shown as a whole before
-        for picture, row, (inside, there) in zip(shown, rows, where, strict=True):
-            if not done[row]:  # what others have shown stays as it is
+        whole = np.logical_and.reduce(self._known, axis=tuple(range(1, self._known.ndim)))
+        for i in np.flatnonzero(~whole[rows]).tolist():
+            row = int(rows[i])
+            if not whole[row]:  # what others have shown stays as it is
+                inside, there = window(hits.start[i], size, self._extent)
                 known = self._known[row][there]
-                part = picture[(slice(None), *inside)]
+                if known.all():
+                    continue
+                part = shown[i][(slice(None), *inside)]
                 np.copyto(inputs[row][(slice(None), *there)], part, where=~known)
                 known[...] = True
+                whole[row] = known.size == self._known[row].size
         beyond = ((hits.start < 0) | (hits.start + size > self._extent)).any(axis=1)
         if self.outside is None and beyond.any():
-            first = int(beyond.argmax())
+            at = int(beyond.argmax())
             point = np.ones(size, bool)
-            point[where[first][0]] = False
-            self.outside = shown[first][:, point][:, 0]
+            point[window(hits.start[at], size, self._extent)[0]] = False
+            self.outside = shown[at][:, point][:, 0]
         probes = np.unique(np.linspace(0, len(shown) - 1, PROBES).round().astype(int))
         for i in probes.tolist():
-            inside, there = where[i]
+            inside, there = window(hits.start[i], size, self._extent)
             seen = inputs[rows[i]][(slice(None), *there)]
             if framed(seen, inside, size, self.outside).tobytes() != shown[i].tobytes():
                 return False
@@ -116,27 +122,28 @@ class PatchWriter:
         self._inputs: dict[str, ReducedInputs] = {}
         self._names: dict[tuple[object, ...], str] = {}
 
-    def write(self, group: h5g.GroupID, result: LayerResult, condition: str | None) -> None:
-        """Write the pictures of a layer into its group."""
-        assert result.patches is not None
-        plan = result.patch_plan
-        hits = distinct_hits(result.topk, plan)
-        pictures = np.asarray(result.patches[hits.filter, hits.rank])
+    def write(
+        self, layer: h5g.GroupID, result: LayerResult, name: str, condition: str | None
+    ) -> None:
+        """Write the pictures of the hits `name` of a layer into its group."""
+        plan, kept = result.patch_plan, getattr(result, HIT_SETS[name])
+        hits = distinct_hits(getattr(result, name), plan)
+        pictures = np.asarray(kept[hits.filter, hits.rank])
         row, shared, images = hits.row, None, pictures.dtype == np.uint8
         if plan is not None and len(pictures):
             channels = 3 if images else pictures.shape[1]
             key = (plan.factor, plan.extent, images, channels, condition)
-            name = self._names.setdefault(key, str(len(self._names)))
-            inputs = self._inputs.setdefault(name, ReducedInputs(plan, pictures))
+            owner = self._names.setdefault(key, str(len(self._names)))
+            inputs = self._inputs.setdefault(owner, ReducedInputs(plan, pictures))
             room = BUDGET - sum(held.nbytes for held in self._inputs.values())
             if inputs.pays(hits, pictures.nbytes, room) and inputs.take(hits, pictures, plan.size):
-                shared = name
-                of_picture = np.array([*inputs.rows(hits.sample), -1], np.int32)
+                shared = owner
+                of_picture = np.append(inputs.rows(hits.sample), np.int32(-1))
                 row = of_picture[row]  # the last one: of none
         values: dict[str, Any] = {"row": row}
         if shared is None:
             values["picture"] = pictures
-        made = self._group(group, "patches", len(result.info.fields), values, images=images)
+        made = self._group(layer, HIT_SETS[name], len(result.info.fields), values, images=images)
         if plan is not None:
             set_attribute(made, "plan", schema.plan_to_json(plan))
         if shared is not None:

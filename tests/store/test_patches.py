@@ -8,7 +8,7 @@ from helpers.read_all import read_all
 
 import fastconv
 from fastconv.errors import FileFormatError
-from fastconv.format.patch_plan import PatchPlan, windows
+from fastconv.format.patch_plan import PatchPlan, window
 from fastconv.format.result import Pictures
 from fastconv.store import write_patches
 from fastconv.store.distinct import distinct_hits
@@ -122,7 +122,7 @@ def test_distinct_hits_come_in_the_order_in_which_they_are_seen():
 @pytest.mark.parametrize("start", [-9, -3, -1, 0, 2, 4, 9])
 def test_windows_are_the_part_inside(start):
     source = np.arange(5)
-    [(inside, there)] = windows(np.array([[start]]), (3,), (5,))
+    inside, there = window([start], (3,), (5,))
     picture = np.full(3, -1)
     picture[inside] = source[there]
     assert picture.tolist() == [i if 0 <= i < 5 else -1 for i in range(start, start + 3)]

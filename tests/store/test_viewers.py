@@ -101,7 +101,8 @@ def _is_plot(node):
 
 def test_pictures_are_marked_as_such_for_hdfview_and_pytables(run_file):
     with h5py.File(run_file) as file:
-        for path in ("overview/montage", "patches/picture", "weights_picture/montage"):
+        names = ("overview/montage", "patches/picture", "bottomk_patches/picture")
+        for path in (*names, "weights_picture/montage"):
             attributes = file[f"run/layers/conv1/{path}"].attrs
             assert attributes["CLASS"] == b"IMAGE"
             assert attributes.get_id("CLASS").dtype.kind == "S"
