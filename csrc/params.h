@@ -133,6 +133,11 @@ struct ChannelReduceParams {
   int64_t* histogram;  // [C, kBins], added into, or null
   ReductionOut out;
   CandidateLists candidates;
+  // x, to be overwritten by post_activation(post_scale * value + post_shift), or null.
+  float* written;
+  const float* post_scale;  // [C], and post_shift; or null
+  const float* post_shift;
+  Activation post_activation;
 };
 
 // Running top-k of C channels and M candidates each; every tensor contiguous.

@@ -1,6 +1,3 @@
-#include <cstring>
-#include <memory>
-#include <new>
 #include <tuple>
 #include <vector>
 
@@ -9,6 +6,7 @@
 
 #include "bindings.h"
 #include "conv_plan.h"
+#include "scratch.h"
 
 namespace fastconv {
 namespace {
@@ -16,27 +14,6 @@ namespace {
 using torch::headeronly::ScalarType;
 
 constexpr int64_t kPackedAlone = 1 << 16;  // weights that are not worth another thread
-
-// Grows and stays: allocating megabytes anew in every call costs page faults. Zero at first.
-class Scratch {
- public:
-  void* get(int64_t bytes) {
-    if (bytes > size_) {
-      memory_.reset();
-      memory_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
-      std::memset(memory_.get(), 0, bytes);
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<char, Free> memory_;
-  int64_t size_ = 0;
-};
 
 // Depth, height, width of a geometry of any rank; the one dimension of a 1-D one is the height.
 void spread(const std::vector<int64_t>& from, int64_t missing, int64_t* to) {
