@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import fastconv
 
@@ -29,7 +30,9 @@ def example(tmp_path_factory):
     torch.manual_seed(0)
     model = nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 6, 3)))
     path = tmp_path_factory.mktemp("example") / "run.h5"
-    fastconv.extract(model, torch.rand(8, 3, 9, 9), path, topk=4, progress=False).close()
+    data = TensorDataset(torch.rand(8, 3, 9, 9), torch.arange(8) % 3)
+    scores = {"outcomes": True, "output": lambda found: found.amax((2, 3))}
+    fastconv.extract(model, data, path, topk=4, progress=False, **scores).close()
     return path
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastconv.data.labels import class_indices, truths
 from fastconv.data.samples import Batch, Samples, Unit, check_not_random, check_unit
-from fastconv.data.tensors import as_tensor, batch_labels, one_line
+from fastconv.data.tensors import as_tensor, one_line
 from fastconv.errors import DataError
 
 
@@ -28,7 +29,8 @@ class ArraySamples(Samples):
         if data.shape[0] == 0:
             raise DataError("the data set is empty")
         self.data = data.detach() if isinstance(data, Tensor) else data
-        self.labels = None if labels is None else batch_labels(labels, len(self))
+        self._given = labels
+        self.labels = None if labels is None else class_indices(labels, len(self))
         self.sample_shape = tuple(int(n) for n in data.shape[1:])
         self.input_dtype = str(data.dtype).removeprefix("torch.")
         first = self.first()
@@ -36,6 +38,13 @@ class ArraySamples(Samples):
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
+
+    def require_labels(self) -> None:
+        if self.labels is None:
+            try:
+                self.labels = truths(self._given, len(self))
+            except DataError as error:
+                raise DataError(f"a label {error}") from error
 
     def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
         del num_workers  # slicing needs none

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastconv.capture.batch import first_tensor, map_tensors, tensors_in
-from fastconv.data.input_and_label import column_of, input_and_label, integer
+from fastconv.data.input_and_label import column_of, input_and_label
+from fastconv.data.labels import class_index, class_indices, truth, truths
 from fastconv.data.samples import Batch
 from fastconv.data.tensors import (
     Inputs,
     as_inputs,
-    batch_labels,
     is_input,
     one_line,
     stacked,
@@ -35,21 +35,29 @@ class Collator:
 
     Attributes:
         columns: names of what else is kept of every sample.
+        truths: take 0 and 1, alone or in vectors, for labels too, and refuse other numbers.
     """
 
     columns: tuple[str, ...] = ()
+    truths: bool = False
 
     def __init__(self, collate: Callable | None, *, skip: bool, one_size: bool = True):
         self.collate, self.skip, self.one_size = collate, skip, one_size
         self._nothing: Batch | None = None  # a batch of no rows, like all others
-        self._labelled: bool | None = None
+        self._label_shape: tuple[int, ...] | None = None  # of one sample
+        self._unlabelled = False
 
     def like(self, x: Inputs, label: Tensor | None) -> tuple[tuple[int, ...], str]:
         """Expect samples as those of a batch; returns shape and dtype of its first input."""
-        self._labelled = label is not None
+        self._label_shape = None if label is None else tuple(label.shape[1:])
+        self._unlabelled = label is None
         self._nothing = map_tensors(x, lambda t: t[:0]), None if label is None else label[:0]
         first = first_tensor(x)
         return tuple(first.shape[1:]), str(first.dtype).removeprefix("torch.")
+
+    def require_labels(self) -> None:
+        """Take `truths`; what samples are like must be told anew."""
+        self.truths, self._label_shape, self._unlabelled = True, None, False
 
     def batch(self, samples: dict[int, Any], failed: dict[int, str]) -> Read:
         """The batch of samples by index; `failed` says why others are missing, and is added to."""
@@ -80,12 +88,13 @@ class Collator:
                 raise DataError(f"column {name!r} of sample {index} {error}") from error
         return found
 
-    def _stacked(self, samples: list[tuple[Inputs, int | None]]) -> Batch:
+    def _stacked(self, samples: list[tuple[Inputs, Tensor | None]]) -> Batch:
         if not samples:
             return self._nothing or _UNREAD
-        labels = [label for _, label in samples]
-        unlabelled = None in labels or self._labelled is False
-        return stacked([x for x, _ in samples]), None if unlabelled else torch.tensor(labels)
+        x, labels = stacked([x for x, _ in samples]), [label for _, label in samples]
+        known = [label for label in labels if label is not None]
+        labelled = len(known) == len(labels) and not self._unlabelled
+        return x, torch.stack(known) if labelled else None
 
     def note(self, error: DataError, index: int, failed: dict[int, str]) -> None:
         """Raise the error of a sample, or note it where samples may be skipped."""
@@ -93,17 +102,32 @@ class Collator:
             raise error
         failed[index] = str(error)
 
-    def _split(self, sample: Any, index: int) -> tuple[Inputs, int | None]:
+    def _split(self, sample: Any, index: int) -> tuple[Inputs, Tensor | None]:
         try:
             value, label = input_and_label(sample)
             x = as_inputs(value)
         except DataError as error:
             raise DataError(f"the input of sample {index} {error}") from error
         self._check_like(map_tensors(x, lambda t: t[None]), index)
-        label = integer(label)
-        if self._labelled and label is None:
+        return x, self._label(label, index)
+
+    def _label(self, value: Any, index: int) -> Tensor | None:
+        number = class_index(value)
+        label = None if number is None else torch.tensor(number)
+        if label is None and self.truths:
+            try:
+                label = truth(value)
+            except DataError as error:
+                raise DataError(f"the label of sample {index} {error}") from error
+        expected = self._label_shape
+        if expected is not None and label is None:
             raise DataError(f"sample {index} has no integer label, but sample 0 has one")
-        return x, label
+        if expected is not None and label is not None and tuple(label.shape) != expected:
+            raise DataError(
+                f"the label of sample {index} is {_values(label.shape)}, that of sample 0 "
+                f"{_values(expected)}; all must be alike"
+            )
+        return label
 
     def _check_like(self, x: Inputs, index: int) -> None:
         """Compare a batch with that of the first sample, but for the number of its rows."""
@@ -163,8 +187,20 @@ class Collator:
             self._check_like(x, unit[0])
         except DataError as error:
             raise DataError(f"collate_fn: {error}") from error
-        labels = batch_labels(label, len(unit))
-        return x, None if self._labelled is False else labels
+        return x, None if self._unlabelled else self._labels(label, len(unit), where)
+
+    def _labels(self, value: Any, count: int, where: str) -> Tensor | None:
+        labels = class_indices(value, count)
+        if labels is not None or not self.truths:
+            return labels
+        try:
+            return truths(value, count)
+        except DataError as error:
+            raise DataError(f"collate_fn: a label of {where} {error}") from error
+
+
+def _values(shape: Sequence[int]) -> str:
+    return f"{shape[0]} values" if len(shape) else "one number"
 
 
 def _form(x: Inputs) -> Any:

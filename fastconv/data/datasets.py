@@ -40,9 +40,13 @@ class DatasetSamples(Samples):
             if len(dataset) == 0:
                 raise DataError(f"the data set is empty ({self.kind})")
             first = self.first()
+        self._expect_like(first)
+        check_not_random(f"sample {first}", lambda: self.reader.read([first])[0])
+
+    def _expect_like(self, first: int) -> None:
+        with random_state_kept():
             x, label = self.reader.read([first])[:2]
         self.sample_shape, self.input_dtype = self.reader.like(x, label)
-        check_not_random(f"sample {first}", lambda: self.reader.read([first])[0])
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -79,6 +83,11 @@ class DatasetSamples(Samples):
         self.reader.columns = tuple(names)
         if names:
             self.first()  # they are there
+
+    def require_labels(self) -> None:
+        if not self.reader.truths:
+            self.reader.require_labels()
+            self._expect_like(self.first())
 
     def classes(self) -> list[str] | None:
         return classes_of(self.dataset)

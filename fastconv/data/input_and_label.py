@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastconv.data.tensors import batch_labels, is_array, is_input
+from fastconv.data.tensors import is_array, is_input
 from fastconv.errors import DataError
 
 INPUT_NAMES = (
@@ -76,11 +76,3 @@ def column_of(sample: Any, name: str) -> int | float | str | None:
     if value is None or isinstance(value, int | float | str):
         return value
     raise DataError(f"is a {type(value).__name__}; it must be one number or text")
-
-
-def integer(value: Any) -> int | None:
-    """A label as int, or None for anything else."""
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        labels = batch_labels(value.reshape(-1), 1)
-        return None if labels is None else int(labels)
-    return int(value) if isinstance(value, int) else None

@@ -32,7 +32,8 @@ def open_data(data: Any, *, skip: bool = False, one_size: bool = True) -> Sample
             A sample is `x` (an array, or a tuple or dict of arrays for a model of several inputs),
             `(x, y, ...)` or a dict: its input is under "x", "image", "input", "data",
             "pixel_values", "audio" or the like, else it is the array of most dimensions; its label
-            is under "y", "label" or "target". Labels that are not integers are left out.
+            is under "y", "label" or "target". Labels that are not integers are left out, unless
+            `require_labels` asks for them.
         one_size: all samples must be of one shape, as batches of several need; otherwise only of as
             many channels and dimensions.
         skip: leave out samples that are None or cannot be read, instead of raising.

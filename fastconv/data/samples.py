@@ -66,7 +66,7 @@ class Samples(ABC):
 
     @abstractmethod
     def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
-        """Yield (input [n, ...], label int64 [n] or None), one batch per unit, in their order.
+        """Yield (input [n, ...], labels int64 [n] or None), one batch per unit, in their order.
 
         Several inputs are a tuple or a dict of tensors [n, ...].
 
@@ -105,6 +105,16 @@ class Samples(ABC):
                 f"columns={list(names)!r}: the samples of {self.kind} have none; give a data set "
                 "whose samples are dicts"
             )
+
+    @abstractmethod
+    def require_labels(self) -> None:
+        """From now on, take 0 and 1 for labels too, as numbers of any kind or in vectors [K].
+
+        Batches then have labels int64 [n] or [n, K], -1 where missing (-1 or NaN).
+
+        Raises:
+            DataError: other numbers, now or when they are read.
+        """
 
     def classes(self) -> list[str] | None:
         """The name of every label, where the data set has them."""

@@ -128,6 +128,11 @@ class StreamSamples(Samples):
         if names:
             self._find_first()  # they are there
 
+    def require_labels(self) -> None:
+        if not self._collator.truths:
+            self._collator.require_labels()
+            self._collator.like(*self._find_first()[1][:2])
+
     def _find_first(self) -> tuple[int, Read]:
         index = -1
         with random_state_kept():

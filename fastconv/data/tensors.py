@@ -96,24 +96,6 @@ def _no_array(value: Any) -> str:
     return f"is a {kind}, not a tensor [C, ...]; give the data set a transform that makes one"
 
 
-def batch_labels(value: Any, n: int) -> Tensor | None:
-    """Integer labels int64 [n], or None for anything else."""
-    if isinstance(value, list | tuple) and value and all(isinstance(v, int) for v in value):
-        value = torch.tensor(value)
-    if not isinstance(value, Tensor | np.ndarray):
-        return None
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "iub":
-        return None
-    labels = as_tensor(value)
-    if (
-        labels.is_floating_point()
-        or labels.is_complex()
-        or tuple(labels.shape) not in {(n,), (n, 1)}
-    ):
-        return None
-    return labels.reshape(n).long().cpu()
-
-
 def prepared(x: Inputs) -> Inputs:
     """As the model reads it: integers and booleans as float32."""
     return map_tensors(x, lambda t: t if t.is_floating_point() or t.is_complex() else t.float())

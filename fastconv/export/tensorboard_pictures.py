@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -94,8 +95,10 @@ def sample_facts(run: Run, samples: np.ndarray) -> tuple[list[str], list[list[st
     return header, _rows(columns)
 
 
-def _class(run: Run, label: np.integer) -> str:
-    """The name of a class where it is known, else its number."""
+def _class(run: Run, label: Any) -> str:
+    """The name of a class where it is known, else its number; of labels [K] those that hold."""
+    if np.ndim(label):
+        return ", ".join(_class(run, k) for k in np.flatnonzero(label == 1)) or "none"
     names = run.classes
     return _plain(names[label]) if names is not None and 0 <= label < len(names) else str(label)
 

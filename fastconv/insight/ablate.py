@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,14 +51,16 @@ def ablate(
     see docs/insight-structure.md. The model is left as it was found.
 
     Args:
-        model: a classifier that returns scores [N, classes], or [N, 1] for two classes.
+        model: a classifier that returns scores [N, classes], or [N, 1] for two classes; of several
+            labels a sample one logit for each class.
         data: as `fastconv.extract` takes it.
         filters: the filters of each layer, {"conv1": [0, 3]}. A layer is any module call whose
             output is [N, C, *spatial]; that output is changed, so name the activation
             ("relu1") to remove what the network reads after a normalisation.
         value: what a filter gives instead: "zero", or its "mean" over all samples and positions
             (one more pass).
-        labels: [N] integers; default those of the data set.
+        labels: [N] integers, or [N, classes] of 0 and 1 (-1 or NaN: missing); default those of the
+            data set.
         together: replace all filters at once, instead of one at a time.
         batch_size, num_workers, device, forward, output: as for `fastconv.extract`.
 
@@ -67,7 +70,8 @@ def ablate(
         - layer, filter, class. Together: layers joined by " + ", and "conv1: 0, 3" as filter.
         - accuracy: of the model over all samples, the same for every class; precision and recall
           of the class, 0 where nothing is predicted as it; confidence: mean probability of the
-          prediction over the samples of the class. All as the model is.
+          prediction over the samples of the class. All as the model is. Of several labels a sample
+          accuracy is that of the class too, and confidence the mean probability of the class.
         - accuracy_without, precision_without, ...: the same with the filter replaced.
         - accuracy_change, accuracy_low, accuracy_high, ...: without minus with, and its 95 %
           interval for these pairs of answers; formulas in docs/insight-structure.md.
@@ -88,6 +92,8 @@ def ablate(
         raise InputError(f"filters must be a mapping such as {{'conv1': [0, 3]}}, got {filters!r}")
     options: Any = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
     with passing(model, data, list(filters), forward=forward, **options) as reading:
+        if labels is None:
+            reading.source.require_labels()
         given = None if labels is None else check_labels(labels, len(reading.source))
         modules_only(reading.targets)
         chosen = _check_filters(reading.targets, filters)
@@ -97,10 +103,11 @@ def ablate(
         counts = np.zeros(2, int)
         for rows, x, found in reading.batches():
             recording = Recording(reading.network, reading.targets, x)
-            whole.add(class_scores(recording.output, output), _of_batch(given, found, rows))
+            label = _of_batch(given, found, rows)
+            whole.add(class_scores(recording.output, output), label)
             for ablation, answers in zip(ablations, without, strict=True):
                 found_without = recording.replay(_changes(ablation, instead))
-                answers.add(class_scores(found_without, output), None)
+                answers.add(class_scores(found_without, output), label)
             counts += recording.replayed, recording.rerun
     tables = [
         pd.DataFrame({"layer": a.layer, "filter": a.filter, **changes(whole, answers)})
@@ -126,7 +133,13 @@ def _check_filters(
     found = {}
     for target in targets:
         name, channels = target.info.name, target.info.channels
-        found[name] = [int(filter) for filter in filters[name]]
+        try:
+            found[name] = [operator.index(filter) for filter in filters[name]]
+        except TypeError:
+            raise InputError(
+                f"the filters of {name} must be integers in a list such as [0, 3], got "
+                f"{filters[name]!r}"
+            ) from None
         wrong = [filter for filter in found[name] if not 0 <= filter < channels]
         if wrong:
             raise InputError(f"{name} has filters 0 to {channels - 1}, got {wrong[0]}")

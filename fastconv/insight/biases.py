@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.errors import InputError
-from fastconv.insight.reading import (
-    Table,
-    blocks,
-    encode,
-    in_order,
-    kept_samples,
-    labels_of,
-    sample_count,
-    summary,
-)
+from fastconv.insight.labels import encode, strata
+from fastconv.insight.reading import Table, blocks, in_order, sample_count, summary
 from fastconv.insight.statistics import benjamini_hochberg, effect, rank_test
 
 if TYPE_CHECKING:
@@ -38,7 +30,8 @@ def biases(
         run: with samples=True and labels.
         group: [N], one a sample, or the name of a column of the run. Missing ones (None, NaN) are
             left out.
-        labels: [N], the classes; default those of the data set.
+        labels: [N], the classes; or [N, K], 0 or 1 for each class: then only samples that agree
+            in all of them (missing ones, too) are compared. Default those of the data set.
         of: what a response is: the "max" over the positions of a sample, or their "mean".
         intervals: add `low` and `high`, the 95 % interval of the effect.
 
@@ -53,16 +46,16 @@ def biases(
     """
     count = sample_count(run)
     found = encode(_column(run, group), count, "group")
-    classes = labels_of(run, labels)
-    used = kept_samples(run, count) & (found.codes >= 0) & (classes.codes >= 0)
-    codes, strata = found.codes[used], classes.codes[used]
+    classes = strata(run, labels)
+    used = (found.codes >= 0) & (classes >= 0)
+    codes, classes = found.codes[used], classes[used]
     present = np.unique(codes)
     names = found.names[present]
-    _require_groups(codes, strata, present)
+    _require_groups(codes, classes, present)
     table = Table(*COLUMNS[:-1], "p")
     for name in run.layers:
         for block in blocks(summary(run[name], of)[used]):
-            members, own = codes[block.samples] == present[:, None], strata[block.samples]
+            members, own = codes[block.samples] == present[:, None], classes[block.samples]
             test, size = rank_test(block.values, members, own), effect(block.values, members, own)
             columns = {
                 "effect": size.size,
@@ -95,16 +88,16 @@ def _column(run: Any, group: Any) -> Any:
     return columns[group]
 
 
-def _require_groups(codes: np.ndarray, strata: np.ndarray, present: np.ndarray) -> None:
+def _require_groups(codes: np.ndarray, classes: np.ndarray, present: np.ndarray) -> None:
     if len(present) < 2:
         raise InputError("a group of one value only; biases needs two or more")
     if len(present) > _GROUPS:
         raise InputError(
             f"the group has {len(present)} values; bin it into at most {_GROUPS} (pandas.cut)"
         )
-    mixed = [s for s in np.unique(strata) if len(np.unique(codes[strata == s])) > 1]
-    if not mixed:
+    pairs = np.unique(np.stack((classes, codes)), axis=1)
+    if len(np.unique(pairs[0])) == pairs.shape[1]:
         raise InputError(
             "the group follows the class: no class has samples of two groups, so they cannot be "
-            "told apart; add such samples"
+            "told apart; add such samples (of many labels a sample, give labels= of one class)"
         )

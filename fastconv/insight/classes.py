@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv.insight.reading import Table, blocks, in_order, kept_samples, labels_of, summary
+from fastconv.insight.labels import comparisons
+from fastconv.insight.reading import Table, blocks, in_order, summary
 from fastconv.insight.statistics import benjamini_hochberg, effect, rank_test
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ def classes(
 
     Args:
         run: with samples=True.
-        labels: [N], one a sample; default those of the data set. Missing ones are left out.
+        labels: [N], one a sample; or [N, K], 0 or 1 for each of K classes. Default those of the
+            data set. Missing ones (None, NaN; in [N, K] -1 or NaN) are left out.
         of: what a response is: the "max" over the positions of a sample, or their "mean".
         intervals: add `low` and `high`, the 95 % interval of the effect.
 
@@ -34,16 +37,11 @@ def classes(
     Raises:
         InputError: no labels, or of one class only; no samples kept.
     """
-    found = labels_of(run, labels)
-    used = kept_samples(run, len(found.codes)) & (found.codes >= 0)
-    codes = found.codes[used]
-    present = np.unique(codes)
-    names = found.names[present]
     table = Table(*COLUMNS[:-1], "p")
-    for name in run.layers:
-        for block in blocks(summary(run[name], of)[used]):
-            own = codes[block.samples]
-            members = own == present[:, None]
+    compared = comparisons(run, labels)
+    for name, one in itertools.product(run.layers, compared):
+        for block in blocks(summary(run[name], of)[one.samples]):
+            members, names = one.members[:, block.samples], one.names
             counts = members.sum(1, keepdims=True)
             test, size = rank_test(block.values, members), effect(block.values, members)
             with np.errstate(invalid="ignore"):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.errors import InputError
-from fastconv.insight.reading import (
-    Table,
-    blocks,
-    kept_samples,
-    named,
-    require_outcomes,
-    require_wrong,
-    summary,
-)
+from fastconv.insight.judgements import Judgement, judgements
+from fastconv.insight.labels import named
+from fastconv.insight.reading import Table, blocks, summary
 from fastconv.insight.statistics import RankSums, benjamini_hochberg, risk_ratio
 
 if TYPE_CHECKING:
@@ -42,35 +37,43 @@ def misfires(run: Any, *, quantile: float = 0.9, of: str = "max") -> pd.DataFram
         these mistakes on which the filter fires; `lift`, this rate over that among the correct
         samples (Mantel-Haenszel; inf where it fires on none of them, 1 where on nothing); `q` of
         the one-sided van Elteren test, which needs no threshold. Sorted by its p-value, then by
-        lift. Classes that nothing was mistaken for are left out.
+        lift. Classes that nothing was mistaken for are left out. Of a multi-label model a row a
+        (layer, filter, class, outcome), with `outcome` FP where the class was wrongly said, against
+        samples that rightly lack it, and FN where it was missed, against those rightly found.
 
     Raises:
         InputError: no outcomes, no samples, fewer than two wrong outcomes, or none correct.
     """
     if not 0 < quantile < 1:
         raise InputError(f"quantile must be between 0 and 1, got {quantile}")
-    found = require_outcomes(run)
-    used = kept_samples(run, len(found["label"])) & (found["label"] >= 0)
-    label, said = found["label"][used], found["prediction"][used]
-    right = found["correct"][used] != 0
-    require_wrong(~right, right)
-    mistaken_for = np.unique(said[~right])
-    names = named(mistaken_for, run.classes)
     table = Table(*COLUMNS[:-1], "p")
-    for layer in run.layers:
-        for block in blocks(summary(run[layer], of)[used]):
+    found = [(one, _mistakes(one, run)) for one in judgements(run)]
+    for layer, (one, mistakes) in itertools.product(run.layers, found):
+        for block in blocks(summary(run[layer], of)[one.samples]):
             rows = block.samples
-            for value, name in zip(mistaken_for, names, strict=True):
-                wrong = ~right[rows] & (said[rows] == value)
+            right, label = one.right[rows], one.label[rows]
+            for value, keys in mistakes:
+                wrong = ~right & (one.said[rows] == value)
                 if wrong.any():
-                    columns = _against(block.values, wrong, right[rows], label[rows], quantile)
-                    table.add(layer, filter=block.filters, **{"class": name}, **columns)
-    frame = table.frame().dropna()
+                    columns = _against(block.values, wrong, right, label, quantile)
+                    table.add(layer, filter=block.filters, **keys, **columns)
+    by_class = found[0][0].of is not None
+    frame = table.frame("outcome").dropna()
     frame["q"] = benjamini_hochberg(frame["p"].to_numpy())
     frame["place"] = frame["layer"].map({name: i for i, name in enumerate(run.layers)})
     keys = ["p", "lift", "place", "filter"]
     frame = frame.sort_values(keys, ascending=[True, False, True, True], kind="stable")
-    return frame.reset_index(drop=True)[list(COLUMNS)]
+    names = COLUMNS[:3] + ("outcome",) * by_class + COLUMNS[3:]
+    return frame.reset_index(drop=True)[list(names)]
+
+
+def _mistakes(found: Judgement, run: Any) -> list[tuple[int, dict[str, Any]]]:
+    """What was wrongly said, and how the table names it."""
+    values = np.unique(found.said[~found.right])
+    if found.of is None:
+        names = named(values, run.classes)
+        return [(v, {"class": n, "outcome": ""}) for v, n in zip(values, names, strict=True)]
+    return [(v, {"class": found.of, "outcome": "FP" if v else "FN"}) for v in values]
 
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:

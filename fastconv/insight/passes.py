@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastconv.capture import CaptureTarget, Forward, capture_forward, probe
 from fastconv.data import Samples, open_data
 from fastconv.errors import InputError
+from fastconv.insight.labels import vectors
 from fastconv.insight.replay import KeptOutput
 from fastconv.run.transfer import Transfer, on_device
 
@@ -89,12 +90,14 @@ def modules_only(targets: Sequence[CaptureTarget]) -> None:
 
 
 def check_labels(labels: Any, count: int) -> np.ndarray:
-    """Labels [N] int64.
+    """Labels [N], or of several a sample [N, K], int64.
 
     Raises:
-        InputError: not one integer a sample.
+        InputError: not one integer a sample, or not 0 and 1 for each class.
     """
     found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if found.ndim == 2 and len(found) == count and found.shape[1] > 1:
+        return vectors(found)
     if found.shape != (count,):
         raise InputError(f"labels must be [{count}], one a sample, got {list(found.shape)}")
     if found.dtype.kind not in "iub":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.run.outcomes import class_probabilities
+from fastconv.run.outcomes import class_probabilities, require_a_label_each
 
 DRAWS = 2000  # of the bootstrap
 LEVEL = 0.95
@@ -21,23 +23,21 @@ class Answers:
         self._prediction: list[np.ndarray] = []
         self._confidence: list[np.ndarray] = []
 
-    def add(self, scores: Tensor, labels: np.ndarray | None) -> None:
-        """Take scores [n, classes], or [n, 1] of two classes, and labels [n].
+    def add(self, scores: Tensor, labels: np.ndarray) -> None:
+        """Take scores [n, classes], or [n, 1] of two classes, and labels [n] or [n, classes].
 
         Raises:
             InputError: labels that are no class of the model.
         """
-        probability = class_probabilities(scores)
-        confidence, prediction = probability.max(1)
-        if labels is not None:
-            classes = probability.shape[1]
-            wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-            if len(wrong):
-                raise InputError(
-                    f"label {labels[wrong[0]]} is out of range: the model tells {classes} classes "
-                    f"apart, 0 to {classes - 1}"
-                )
-            self._label.append(labels)
+        if labels.ndim == 1:
+            probability = class_probabilities(scores)
+            _check_range(labels, probability.shape[1])
+            confidence, prediction = probability.max(1)
+        else:
+            require_a_label_each(scores, labels.shape[1])
+            logit = scores.detach().double().cpu()
+            confidence, prediction = logit.sigmoid(), logit > 0
+        self._label.append(labels)
         self._prediction.append(prediction.numpy().astype(np.int32))
         self._confidence.append(confidence.numpy())
 
@@ -54,21 +54,49 @@ class Answers:
         return np.concatenate(self._confidence)
 
 
+def _check_range(labels: np.ndarray, classes: int) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise InputError(
+            f"label {labels[wrong[0]]} is out of range: the model tells {classes} classes "
+            f"apart, 0 to {classes - 1}"
+        )
+
+
 def changes(whole: Answers, without: Answers) -> dict[str, np.ndarray]:
-    """Accuracy, precision, recall and confidence of every class, with and without; columns [K]."""
+    """Accuracy, precision, recall and confidence of every class, with and without; columns [K].
+
+    Of several labels a sample: of every class that some sample has, over the samples whose label of
+    it is known.
+    """
+    given = [whole.label, whole.prediction, without.prediction]
+    given += [whole.confidence, without.confidence]
     label = whole.label
-    classes = np.unique(label)
+    if label.ndim == 1:
+        return _changes(given, np.unique(label))
+    found = []
+    for number in np.flatnonzero((label == 1).any(0)):
+        known = label[:, number] >= 0
+        columns = _changes([values[known, number] for values in given], np.ones(1, int))
+        found.append(columns | {"class": np.array([number])})
+    if not found:
+        raise InputError("no sample has any of the classes: all labels are 0 or missing")
+    return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+
+
+def _changes(given: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns [K] of some classes, from labels, predictions and confidences [N]."""
+    label, before, after, sure_before, sure_after = given
     columns: dict[str, np.ndarray] = {"class": classes}
-    rates = _rates(label, whole.prediction, without.prediction, classes)
     pairs = {
-        **rates,
-        "confidence": _confidences(label, whole.confidence, without.confidence, classes),
+        **_rates(label, before, after, classes),
+        "confidence": _confidences(label, sure_before, sure_after, classes),
     }
-    for name, (before, after, low, high) in pairs.items():
+    for name, (first, second, low, high) in pairs.items():
         columns |= {
-            name: before,
-            f"{name}_without": after,
-            f"{name}_change": after - before,
+            name: first,
+            f"{name}_without": second,
+            f"{name}_change": second - first,
             f"{name}_low": low,
             f"{name}_high": high,
         }

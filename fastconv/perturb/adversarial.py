@@ -123,14 +123,19 @@ def _within_pixels(moved: Tensor, batch: Tensor, mean: Scale, std: Scale) -> Ten
 
 
 def _classes(batch: Tensor, against: str, model: Model, labels: Tensor | None) -> Tensor:
-    """The class of every sample whose loss is raised: int64 [n]."""
+    """The class of every sample whose loss is raised: int64 [n]; of a multi-label model [n, K]."""
     with torch.no_grad():
         output = _logits(model(batch))
     count = max(2, output.shape[1])
+    if labels is not None and labels.ndim == 2:  # 0, 1 and -1 of every class, missing
+        return (output > 0).long() if against == "prediction" else labels.to(output.device)
     if against == "prediction":
         return output.argmax(1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
     if labels is None:
-        raise InputError('the data set has no labels to attack; use against="prediction"')
+        raise InputError(
+            'the data set has no labels to attack; use against="prediction" (vectors of 0 and 1 '
+            "are labels with outcomes=True)"
+        )
     labels = labels.to(output.device).long()
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
         raise InputError(
@@ -157,9 +162,11 @@ def _direction(batch: Tensor, model: Model, classes: Tensor) -> Tensor:
     with torch.inference_mode(mode=False), torch.enable_grad():
         x = batch.detach().clone().requires_grad_()
         output = _logits(model(x))
-        if output.shape[1] == 1:
+        if output.shape[1] == 1 or classes.ndim == 2:
+            truth = classes.reshape(output.shape)
+            known = truth >= 0
             loss = F.binary_cross_entropy_with_logits(
-                output[:, 0], classes.to(output.dtype), reduction="sum"
+                output[known], truth[known].to(output.dtype), reduction="sum"
             )
         else:
             loss = F.cross_entropy(output, classes, reduction="sum")

@@ -78,10 +78,11 @@ def extract(
         layers: names, globs, module types or a mix; default every convolution.
         stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
             normalisation, or the activation, that follows it).
-        topk: hits kept per filter; 0 keeps none.
+        topk: hits kept per filter (of "both" orders, in each); 0 keeps none.
         hits_per_sample: hits that one sample may contribute; no two of them start nearer than half
             a receptive field.
-        order: "largest" or "smallest" values first.
+        order: of the hits: "largest" values first, "smallest", or "both": `layer.topk` holds the
+            largest, and `layer.bottomk` as many of the smallest.
         stats: count, mean, variance, extrema, share of positive values, non-finite values.
         quantiles: histograms, from which any quantile follows with a stated error.
         patches: the picture of every hit.
@@ -98,13 +99,14 @@ def extract(
         conditions: by name, changes of the input batch, such as those of `fastconv.perturb`: the
             same samples are measured changed, too, in the same pass. Any `change(batch, samples)`
             does that gives a batch of the same shape; the file knows it by its name.
-        outcomes: keep label, prediction, confidence and correctness of every sample.
+        outcomes: keep label, prediction, confidence and correctness of every sample; for each class
+            where labels are vectors of 0 and 1 (docs/data.md).
         output: where the class scores [n, K] are in the model's output: a name or index in a dict
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
-        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
-            where those of all samples have at most 32 MiB. These samples are read once more.
+        thumbnails: keep a reduced picture of every sample that has a hit or maps (images alone);
+            default where those of all samples have at most 32 MiB. They are read once more.
         forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of

@@ -15,7 +15,11 @@ from fastconv.ops.channel_normalize import MODES
 from fastconv.store.schema import MAP_DTYPES
 
 STAGES = ("conv", "norm", "act")
-ORDERS = ("largest", "smallest")
+ORDERS = {  # the sets of hits that each keeps: whether of the largest values
+    "largest": {"topk": True},
+    "smallest": {"topk": False},
+    "both": {"topk": True, "bottomk": False},
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Options:
         Raises:
             InputError: an argument out of its range; the message says which and what would do.
         """
-        choices_of = {"stage": STAGES, "order": ORDERS, "maps_dtype": tuple(MAP_DTYPES)}
+        choices_of = {"stage": STAGES, "order": tuple(ORDERS), "maps_dtype": tuple(MAP_DTYPES)}
         for name, choices in choices_of.items():
             if given[name] not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {given[name]!r}")
@@ -108,6 +112,11 @@ class Options:
             values["maps"] = list(self.maps)
         values["shard"] = None if self.shard == (0, 1) else list(self.shard)
         return values
+
+    @property
+    def hit_sets(self) -> dict[str, bool]:
+        """The sets of hits that are kept, by name: whether of the largest values."""
+        return ORDERS[self.order] if self.topk else {}
 
     @property
     def many_hits(self) -> bool:

@@ -1,4 +1,7 @@
-"""What the model said of every sample: label, prediction, confidence, correct."""
+"""What the model said of every sample: label, prediction, confidence, correct.
+
+Labels that are vectors of 0 and 1 make a model multi-label: then all four are there for each class.
+"""
 
 from __future__ import annotations
 
@@ -94,11 +97,16 @@ def class_probabilities(scores: Tensor) -> Tensor:
 
 
 def outcomes_of(scores: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-    """Outcomes [n] of scores [n, K]: softmax, or the logistic function of a single logit.
+    """Outcomes of scores [n, K]: [n], or with labels [n, K] of 0, 1 and -1 (missing) [n, K].
+
+    Of [n] labels the softmax, or the logistic function of a single logit; of [n, K] labels the
+    logistic function of each score, whose prediction is 1 where the score is above 0.
 
     Raises:
-        InputError: a label that the scores have no class for.
+        InputError: a label that the scores have no class for, or not one label a score.
     """
+    if labels is not None and labels.ndim == 2:
+        return _of_each_class(scores, labels)
     probabilities = class_probabilities(scores)
     confidence, prediction = probabilities.max(1)
     count = probabilities.shape[1]
@@ -115,3 +123,28 @@ def outcomes_of(scores: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         "confidence": confidence.float(),
         "correct": (prediction == labels).to(torch.uint8),
     }
+
+
+def _of_each_class(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    require_a_label_each(scores, labels.shape[1])
+    scores = scores.detach().double().cpu()
+    prediction = (scores > 0).long()
+    return {
+        "label": labels,
+        "prediction": prediction,
+        "confidence": scores.sigmoid().float(),
+        "correct": (prediction == labels).to(torch.uint8),
+    }
+
+
+def require_a_label_each(scores: Tensor, labels: int) -> None:
+    """Expect as many scores as labels of 0 and 1.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    if scores.shape[1] != labels:
+        raise InputError(
+            f"a label is a vector of {labels} values, one a class, but the model gives "
+            f"{scores.shape[1]} scores; check the data set, or output="
+        )

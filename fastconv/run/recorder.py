@@ -72,21 +72,30 @@ class Recorder:
         """Bytes of the largest parts of the states."""
         return sum(sink.state.nbytes for sink in self._sinks())
 
-    def hit_samples(self) -> set[int]:
-        """The samples that a hit of the unchanged data is of."""
-        return set(self._hits().unique().tolist()) - {-1}
+    def shown_samples(self, samples: np.ndarray) -> set[int]:
+        """The samples that a hit of the unchanged data is of, and those of `samples` with maps."""
+        mapped = samples[self.maps.rows(samples)]
+        return {*self._hits().unique().tolist(), *mapped.tolist()} - {-1}
 
-    def with_hits(self, samples: list[int]) -> list[int]:
-        """Those samples of the last unit that have a hit of the unchanged data, or may have."""
+    def to_be_shown(self, samples: list[int]) -> list[int]:
+        """Those samples of the last unit that have a hit of the unchanged data, or may, or maps."""
         short = (flag for batch in self._plain.unsettled for flag in batch.overflowed.values())
         if any(short):
             return samples
         hits = self._hits()
         rows = torch.isin(torch.tensor(samples, device=hits.device), hits)
-        return [sample for sample, hit in zip(samples, rows.tolist(), strict=True) if hit]
+        shown = np.asarray(rows.tolist(), bool)
+        shown[self.maps.rows(np.asarray(samples, np.int64))] = True
+        return [sample for sample, keep in zip(samples, shown.tolist(), strict=True) if keep]
 
     def _hits(self) -> Tensor:
-        return torch.cat([sink.state.hits.samples.flatten() for sink in self._plain.sinks])
+        """The samples of all hits of the unchanged data, -1 where a place is empty."""
+        found = [
+            hits.samples.flatten()
+            for sink in self._plain.sinks
+            for hits in sink.state.hits.values()
+        ]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""
@@ -118,7 +127,7 @@ class Recorder:
         """The unit is complete: settle the one before, which a device has computed by now.
 
         Returns:
-            The outcomes of its samples, [n] each, where they are kept.
+            The outcomes of its samples, [n] or [n, K] each, where they are kept.
         """
         self.settle()
         for group in self._groups:
@@ -130,7 +139,8 @@ class Recorder:
             group.batches = []
         if not self._job.options.outcomes:
             return {}
-        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, 2), labels)
+        count = 2 if labels is None or labels.ndim == 1 else labels.shape[1]
+        found = outcomes_of(torch.cat(scores) if scores else torch.zeros(0, count), labels)
         return {name: values.numpy() for name, values in found.items()}
 
     def settle(self) -> None:

@@ -74,9 +74,10 @@ class Part:
                 result.histogram = group["histogram"][()] if "histogram" in group else None
             if not hits:
                 return result
-            result.topk = {name: data[()] for name, data in group.get("topk", {}).items()}
-            if "pictures" in group:
-                result.patches = Pictures(group["pictures"][()], group["picture_of"][()])
+            for name, stored in group.get("hits", {}).items():
+                arrays = {field: data[()] for field, data in stored.items()}
+                pool, row = arrays.pop("pictures", None), arrays.pop("picture_of", None)
+                result.set_hits(name, arrays, None if pool is None else Pictures(pool, row))
             return result
 
     def rows(self, name: str) -> np.ndarray | None:
@@ -152,12 +153,13 @@ class PartWriter:
                 group[f"stats/{name}"] = value
             if result.histogram is not None:
                 self._add_chunks(group, "histogram", result.histogram)
-            for name, value in result.topk.items():
-                group[f"topk/{name}"] = value
-            if result.patches is not None:
-                found = distinct_hits(result.topk, result.patch_plan)
-                group["pictures"] = result.patches[found.filter, found.rank]
-                group["picture_of"] = found.row
+            for name, arrays, pictures in result.hit_sets():
+                for field, value in arrays.items():
+                    group[f"hits/{name}/{field}"] = value
+                if pictures is not None:
+                    found = distinct_hits(arrays, result.patch_plan)
+                    group[f"hits/{name}/pictures"] = pictures[found.filter, found.rank]
+                    group[f"hits/{name}/picture_of"] = found.row
 
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""
@@ -319,7 +321,9 @@ def remove_parts(out: Path) -> None:
 
 
 def _arrays(result: LayerResult) -> list[Any]:
-    found = [*result.stats.values(), *result.topk.values(), result.histogram, result.patches]
+    found = [*result.stats.values(), result.histogram]
+    for _, arrays, pictures in result.hit_sets():
+        found += [*arrays.values(), pictures]
     return [array for array in found if array is not None]
 
 

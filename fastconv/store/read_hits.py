@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastconv.errors import InputError
 from fastconv.format.result import STATUS
 from fastconv.store import schema
+from fastconv.store.join import pandas_needed
 
 if TYPE_CHECKING:
     import pandas
@@ -40,10 +40,7 @@ class Hits(NamedTuple):
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            from pandas import DataFrame
-        except ImportError:
-            raise InputError("pandas is missing: pip install 'fastconv[insight]'") from None
+        pd = pandas_needed()
         filters, ranks = np.nonzero(self.sample >= 0)
         columns: dict[str, Any] = {"filter": filters, "rank": ranks}
         columns |= {"value": self.values[filters, ranks], "sample": self.sample[filters, ranks]}
@@ -53,4 +50,4 @@ class Hits(NamedTuple):
             for side, end in enumerate(("start", "stop")):
                 columns[f"{end}_{name}"] = self.box[filters, ranks, d, side]
         columns["status"] = np.array(STATUS)[self.status[filters, ranks]]
-        return DataFrame(columns)
+        return pd.DataFrame(columns)

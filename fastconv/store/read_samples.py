@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import h5py
 import numpy as np
 
 from fastconv.format.result import SampleTable
@@ -27,17 +28,14 @@ def read_samples(file: OpenFile) -> SampleTable | None:
         if "key" in group:
             table.keys = _texts(file, ("run", "samples"), "key", count).tolist()
         if "label" in group:
-            table.labels = guard.dataset(group, "label", Field("<i8", ("sample",)), sizes)[()]
+            table.labels = _of_samples(file, group, {"label": "<i8"}, sizes)["label"]
         if "skipped" in group:
             field = Field("<i8", ("skipped",))
             table.skipped = guard.dataset(group, "skipped", field, sizes)[()].tolist()
         run = file.group("run")
         if "outcomes" in run:
             held = file.group("run", "outcomes")
-            table.outcomes = {
-                name: guard.dataset(held, name, field, sizes)[()]
-                for name, field in schema.OUTCOMES.items()
-            }
+            table.outcomes = _of_samples(file, held, schema.OUTCOMES, sizes)
         if "columns" in run:
             table.columns = _columns(file, count)
         if "classes" in run:
@@ -45,6 +43,15 @@ def read_samples(file: OpenFile) -> SampleTable | None:
         if "thumbnails" in run:
             table.thumbnails = Thumbnails(file)
         return table
+
+
+def _of_samples(
+    file: OpenFile, group: h5py.Group, dtypes: Mapping[str, str], sizes: dict[str, int]
+) -> dict[str, np.ndarray]:
+    """Datasets [N], or [N, K] of a multi-label model, all alike."""
+    dimensions = file.guard.plain_dataset(group, "label").ndim
+    fields = {name: schema.sample_field(dtype, dimensions) for name, dtype in dtypes.items()}
+    return {name: file.guard.dataset(group, name, fields[name], sizes)[()] for name in dtypes}
 
 
 def _texts(file: OpenFile, owner: tuple[str, ...], name: str, count: int | None) -> np.ndarray:

@@ -20,6 +20,7 @@ from fastconv.store import schema
 from fastconv.store.codec import checksum, chunks_checksum
 from fastconv.store.guard import Guard
 from fastconv.store.open_file import OpenFile
+from fastconv.store.outcomes import Outcomes
 from fastconv.store.read_layer import Layer
 from fastconv.store.read_samples import read_samples
 
@@ -70,15 +71,15 @@ class Run:
         self.path: Any = self._file.place  # Path, or the URL as text
         self._file.check_path()
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """Options, versions and hashes that made the run."""
-        run = self._file.group("run")
-        with self._file.reading():
-            config = json.loads(self._file.guard.text(run, "config_json"))
-            if not isinstance(config, dict):
-                raise self._file.guard.fail("/run/config_json is no JSON object")
-            return config
+        return self._file.config
+
+    @property
+    def order(self) -> str:
+        """Of the hits: "largest", "smallest", or "both"."""
+        return self._file.order
 
     @cached_property
     def _layers(self) -> dict[str, Layer]:
@@ -119,9 +120,9 @@ class Run:
         return read_samples(self._file)
 
     @property
-    def outcomes(self) -> Mapping[str, np.ndarray]:
-        """label, prediction int64, confidence float32, correct uint8, [N] each; empty if none."""
-        return {} if self.samples is None else self.samples.outcomes
+    def outcomes(self) -> Outcomes:
+        """label, prediction, confidence and correct of every sample, by name; empty if not kept."""
+        return Outcomes(SampleTable(0) if self.samples is None else self.samples)
 
     @property
     def columns(self) -> Mapping[str, np.ndarray]:
@@ -151,7 +152,7 @@ class Run:
         return json.loads(self._file.guard.text(run, name)) if name in run else []
 
     def thumbnail(self, sample: int) -> np.ndarray | None:
-        """The reduced picture [h, w, 3] uint8 of a sample with a hit; None if it was not kept."""
+        """The reduced picture [h, w, 3] uint8 of a sample with a hit or maps; None if not kept."""
         thumbnails = {} if self.samples is None else self.samples.thumbnails
         return thumbnails.get(sample)
 

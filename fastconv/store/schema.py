@@ -66,12 +66,7 @@ HISTOGRAM = {
 }
 SAMPLES = {"max": Field("<f4", ("sample", "filter")), "mean": Field("<f4", ("sample", "filter"))}
 OVERVIEW = {"montage": Field("|u1", ("y", "x", "color"))}
-OUTCOMES = {
-    "label": Field("<i8", ("sample",)),
-    "prediction": Field("<i8", ("sample",)),
-    "confidence": Field("<f4", ("sample",)),
-    "correct": Field("|u1", ("sample",)),
-}
+OUTCOMES = {"label": "<i8", "prediction": "<i8", "confidence": "<f4", "correct": "|u1"}
 THUMBNAILS = {  # padded to the largest; `size` is that of the picture itself
     "picture": Field("|u1", ("thumbnail", "y", "x", "color")),
     "sample": Field("<i8", ("thumbnail",)),
@@ -95,6 +90,11 @@ UNITS = {
 
 
 PATCH_ROW = Field("<i4", PER_HIT)  # the picture of each hit, -1 of none
+
+
+def sample_field(dtype: str | np.dtype, dimensions: int) -> Field:
+    """One value a sample, or with two dimensions one for each of its classes."""
+    return Field(dtype, ("sample", "class") if dimensions > 1 else ("sample",))
 
 
 def picture_field(images: bool, rank: int) -> Field:  # noqa: FBT001

@@ -35,8 +35,8 @@ def write_samples(run: h5g.GroupID, samples: SampleTable, output: Output) -> Non
         output.scale(group, "skipped", np.asarray(samples.skipped, "<i8"))
     if samples.outcomes:
         outcomes = {
-            name: np.asarray(samples.outcomes[name], field.dtype)
-            for name, field in schema.OUTCOMES.items()
+            name: np.asarray(samples.outcomes[name], dtype)
+            for name, dtype in schema.OUTCOMES.items()
         }
         _write_table(run, "outcomes", outcomes, samples, output)
     if samples.columns:
@@ -59,12 +59,13 @@ def _write_table(
     output: Output,
 ) -> h5g.GroupID:
     for column, values in columns.items():
-        if values.shape != (samples.count,):
+        several = columns["label"].shape[1:2] if name == "outcomes" or column == "label" else ()
+        if values.shape != (samples.count, *several):  # the labels of a multi-label model
             raise InputError(
                 f"{name}/{column} must have one value for each of {samples.count} samples, got an "
                 f"array of shape {list(values.shape)}"
             )
-    fields = {column: Field(values.dtype, ("sample",)) for column, values in columns.items()}
+    fields = {name: schema.sample_field(v.dtype, v.ndim) for name, v in columns.items()}
     return data_group(run, name, fields, columns, None, output)
 
 

@@ -18,7 +18,8 @@ from fastconv.run.condition import Condition
 from fastconv.run.job import Job
 from fastconv.store.reader import Run
 from fastconv.verification.check import Check
-from fastconv.verification.layer_check import CheckedBatch, LayerCheck
+from fastconv.verification.hit_set_check import CheckedBatch, HitSetCheck
+from fastconv.verification.layer_check import LayerCheck
 from fastconv.verification.outcome_check import OutcomeCheck
 
 
@@ -58,7 +59,9 @@ class HitChecker:
         round by their number.
         """
         while True:
-            checks: list[LayerCheck | OutcomeCheck] = [*self._layers()]
+            checks: list[HitSetCheck | OutcomeCheck] = [
+                found for layer in self._layers() for found in layer.sets
+            ]
             checks += [] if self._outcomes is None else [self._outcomes]
             for check in checks:
                 check.exact = self._exact

@@ -32,6 +32,9 @@ class OutcomeCheck:
         again = {name: v.numpy() for name, v in outcomes_of(scores, labels).items()}
         stored = {name: values[samples] for name, values in self._stored.items()}
         self._checked += len(samples)
+        if stored["label"].shape != again["label"].shape:  # of one label, or of one for each class
+            self._note("label", np.ones(len(samples), bool), samples)
+            return
         slack = 0.0 if self.exact else self._slack
         near = np.abs(stored["confidence"] - again["confidence"]) <= slack
         near |= np.isnan(stored["confidence"]) & np.isnan(again["confidence"])
@@ -45,15 +48,20 @@ class OutcomeCheck:
     def _tied(self, scores: Tensor, prediction: np.ndarray) -> np.ndarray:
         """Where rounding alone may have preferred the stored prediction; never if `exact`."""
         if self.exact:
-            return np.zeros(len(prediction), bool)
+            return np.zeros(prediction.shape, bool)
+        if prediction.ndim == 2:
+            margin = (scores.detach().double().cpu().sigmoid() - 0.5).abs().numpy()
+            return (margin <= self._slack) & np.isin(prediction, (0, 1))
         p = class_probabilities(scores).numpy()
         inside = (prediction >= 0) & (prediction < p.shape[1])
         said = p[np.arange(len(p)), np.where(inside, prediction, 0)]
         return inside & (p.max(1) - said <= self._slack)
 
     def _note(self, kind: str, bad: np.ndarray, samples: np.ndarray) -> None:
+        """Samples [n] where something is wrong, or where it is for some of their classes [n, K]."""
         if bad.any():
-            self._wrong.setdefault(kind, []).extend(samples[bad].tolist())
+            rows = np.unique(np.nonzero(bad)[0])
+            self._wrong.setdefault(kind, []).extend(samples[rows].tolist())
 
     def verdict(self) -> Check:
         if self._wrong:

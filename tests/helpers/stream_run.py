@@ -1,4 +1,7 @@
-"""A run over a stream of unknown length: `stream_run.py OUT [ray | DIE_AFTER MARKER]`."""
+"""One process of a run over a stream of unknown length.
+
+stream_run.py OUT [ray | DIE_AFTER MARKER]
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv.export.report.chunks import Chunks
 from fastconv.export.report.insight import Insight
+from fastconv.export.report.samples import members
 from fastconv.store.reader import Run
 
 _FILTERS = 60  # of a class
@@ -18,6 +19,10 @@ _MOST_CLASSES = 2000
 def class_names(run: Run, labels: np.ndarray | None, insight: Insight) -> list[str]:
     """What each class is called, by its label where it has one."""
     names = run.classes
+    if labels is not None and labels.ndim == 2:
+        if names is None or len(names) != labels.shape[1]:
+            names = [str(number) for number in range(labels.shape[1])]
+        return names[:_MOST_CLASSES]
     if names is None and labels is not None and labels.size:
         names = [str(label) for label in range(min(int(labels.max()) + 1, _MOST_CLASSES))]
     names = [str(name) for name in names or []]
@@ -37,7 +42,7 @@ def classes(
 
     Args:
         names: of the classes; class i is the label i.
-        labels: [N].
+        labels: [N], or [N, K] of a multi-label model.
         layers: their names.
         hits: samples [C, k] of the hits of every layer.
 
@@ -50,7 +55,7 @@ def classes(
     seen = _seen(labels, layers, hits, len(names))
     found = []
     for number, name in enumerate(names):
-        mine = np.zeros(0, int) if labels is None else np.flatnonzero(labels == number)
+        mine = np.zeros(0, int) if labels is None else np.flatnonzero(members(labels, number))
         spread = mine[np.linspace(0, len(mine) - 1, min(len(mine), _SAMPLES)).round().astype(int)]
         chunk = {
             "told": told.get(name, []),
@@ -86,10 +91,11 @@ def _seen(
     found: dict[int, list[list[Any]]] = {}
     for layer, samples in enumerate(hits):
         held = (samples >= 0) & (samples < len(labels))
-        label = np.where(held, np.asarray(labels)[np.where(held, samples, 0)], -1)
+        of_hits = labels[np.where(held, samples, 0).ravel()]
         total = held.sum(axis=1)
         for number in range(count):
-            share = (label == number).sum(axis=1) / np.maximum(total, 1)
+            mine = members(of_hits, number).reshape(held.shape) & held
+            share = mine.sum(axis=1) / np.maximum(total, 1)
             for filter_ in np.flatnonzero((share >= 0.5) & (total > 1)):
                 found.setdefault(number, []).append([layer, int(filter_), _short(share[filter_])])
     return {n: sorted(rows, key=lambda row: -row[2])[:_FILTERS] for n, rows in found.items()}

@@ -51,6 +51,7 @@ KNOWN = {
     "saturated": ("saturated", "nearly all values at the end of its range", "flag"),
     "near_constant": ("near-constant", "hardly varies over the data", "flag"),
     "auroc_error": ("tells errors", "AUROC of its response for wrong outcomes", "number"),
+    "error_class": ("errors of", "the class whose errors it tells best", "text"),
     "r_confidence": ("r confidence", "correlation with the confidence", "number"),
     "r_correct": ("r correct", "correlation with right outcomes", "number"),
     "precision": ("precision", "of errors, at its threshold", "number"),

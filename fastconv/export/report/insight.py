@@ -32,6 +32,9 @@ class Insight:
         found: dict[str, np.ndarray] = {}
         for table in ("kernels", "redundancy", "outcomes"):
             rows = self.rows(table, layer)
+            if rows is not None and "class" in rows:  # of a multi-label model: its clearest errors
+                rows = rows.sort_values("q", kind="stable").drop_duplicates("filter")
+                rows = rows.rename(columns={"class": "error_class"})
             for name in [] if rows is None else rows.columns.difference(_KEYS, sort=False):
                 label = f"{table}_{name}" if name == "q" else name
                 found[label] = _spread(rows["filter"], rows[name], filters)

@@ -15,10 +15,13 @@ from fastconv.store.reader import Run
 _SIDE = 128
 
 
-def samples(run: Run, hits: list[np.ndarray], also: np.ndarray, chunks: Chunks) -> dict[str, Any]:
+def samples(
+    run: Run, names: list[str], hits: list[np.ndarray], also: np.ndarray, chunks: Chunks
+) -> dict[str, Any]:
     """Add what is known of the samples that the page names.
 
     Args:
+        names: of the classes.
         hits: samples [C, k] of the hits of every layer; negative where there is none.
         also: further samples [n], of maps and of the embedding.
     """
@@ -27,14 +30,14 @@ def samples(run: Run, hits: list[np.ndarray], also: np.ndarray, chunks: Chunks) 
     wanted = np.unique(np.concatenate([ranked[:NAMED_SAMPLES], also]).astype(np.int64))
     if table is not None:
         wanted = wanted[(wanted >= 0) & (wanted < table.count)]
-    arrays: dict[str, np.ndarray] = {"sample": wanted}
-    known = run.outcomes
-    labels = known.get("label", None if table is None else table.labels)
-    if labels is not None:
-        arrays["label"] = np.asarray(labels)[wanted]
-    for name in ("prediction", "confidence", "correct"):
-        if name in known:
-            arrays[name] = known[name][wanted]
+    labels = labels_of(run)
+    facts = {} if labels is None else {"label": labels}
+    facts |= {n: run.outcomes[n] for n in ("prediction", "confidence", "correct") if run.outcomes}
+    facts = {name: values[wanted] for name, values in facts.items()}
+    sets = None
+    if labels is not None and labels.ndim == 2:
+        facts, sets = _as_sets(facts, names)
+    arrays: dict[str, np.ndarray] = {"sample": wanted, **facts}
     pictures, numbers = _thumbnails(run, ranked, chunks)
     arrays["picture"] = np.array([pictures.get(int(s), -1) for s in wanted], np.int32)
     keys = None if table is None or table.keys is None else table.keys
@@ -45,14 +48,38 @@ def samples(run: Run, hits: list[np.ndarray], also: np.ndarray, chunks: Chunks) 
         "keys": None if keys is None else chunks.text([keys[int(s)] for s in wanted]),
         "pictures": numbers,
         "labelled": labels is not None,
+        "sets": sets,
     }
 
 
 def labels_of(run: Run) -> np.ndarray | None:
-    """[N] labels, of the outcomes or of the data set."""
+    """Labels [N], or [N, K] of a multi-label model, of the outcomes or of the data set."""
     known, table = run.outcomes, run.samples
     found = known.get("label", None if table is None else table.labels)
     return None if found is None else np.asarray(found)
+
+
+def members(labels: np.ndarray, number: int) -> np.ndarray:
+    """[N] bool: the samples of a class."""
+    return labels == number if labels.ndim == 1 else labels[:, number] == 1
+
+
+def _as_sets(
+    facts: dict[str, np.ndarray], names: list[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Labels and predictions [n, K] as numbers [n] of sets of classes, and what each is called.
+
+    A sample is right where it is in every class whose label is known.
+    """
+    kinds = [name for name in ("label", "prediction") if name in facts]
+    rows = np.concatenate([facts[kind] for kind in kinds])
+    sets, codes = np.unique(rows == 1, axis=0, return_inverse=True)
+    codes = np.where((rows < 0).all(1), -1, codes.reshape(-1))  # skipped, or without a label
+    found: dict[str, Any] = dict(zip(kinds, np.split(codes, len(kinds)), strict=True))
+    if "correct" in facts:
+        found["correct"] = ((facts["correct"] == 1) | (facts["label"] < 0)).all(1)
+    titles = [f"class {name}" if name.isdigit() else name for name in names]
+    return found, [", ".join(titles[k] for k in np.flatnonzero(one)) or "no class" for one in sets]
 
 
 def _by_rank(hits: list[np.ndarray]) -> np.ndarray:

@@ -26,6 +26,7 @@ export async function sampleLookup(run) {
 /** The name of a class. */
 export function className(run, label) {
   if (label === undefined || label < 0) return null;
+  if (run.samples.sets) return run.samples.sets[label]; // of a multi-label model: its classes
   return classTitle(run.classes[label]?.name ?? String(label));
 }
 
