@@ -7,14 +7,17 @@ import io
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fastconv.errors import FileFormatError, InputError, OutputError
 from fastconv.store.schema import maps_folder
 
-BLOCK = 2**15  # bytes: the small arrays of a layer lie side by side
-MAX_BLOCKS = 2048  # that are kept
+BLOCK = 2**12  # bytes
+MAX_BLOCKS = 2**14  # that are kept
+SMALL, AROUND = 2**12, 7  # bytes of a read that is of metadata; blocks that are fetched with it
+GAP = 2**15  # bytes between two ranges that are fetched at once
 
 
 def is_url(place: str) -> bool:
@@ -133,7 +136,7 @@ class RemoteFile(io.RawIOBase):
         if start >= stop:
             return 0
         wanted = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-        self._fetch([block for block in wanted if block not in self._blocks])
+        self._fetch(self._around(wanted) if stop - start <= SMALL else wanted)
         found = b"".join(self._blocks[block] for block in wanted)
         first = wanted.start * BLOCK
         buffer[: stop - start] = found[start - first : stop - first]
@@ -144,8 +147,31 @@ class RemoteFile(io.RawIOBase):
         self._at = stop
         return stop - start
 
-    def _fetch(self, blocks: list[int]) -> None:
-        for run in _runs(blocks):
+    def _around(self, blocks: range) -> range:
+        """These blocks of metadata and their neighbours: what is needed next lies near them."""
+        first, stop = blocks.start // AROUND, -(-blocks.stop // AROUND)
+        have = {group: group * AROUND in self._blocks for group in range(first - 2, stop + 2)}
+        if not any(block not in self._blocks for block in blocks):
+            return blocks
+        first -= have[first - 2] and not have[first - 1]  # a hole between them is filled
+        stop += (have[stop + 1] and not have[stop]) or first == 0  # the names of layers are there
+        return range(first * AROUND, stop * AROUND)
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch (start, stop) of the file beforehand; neighbours in one request."""
+        joined: list[list[int]] = []
+        for start, stop in sorted(ranges):
+            if joined and start - joined[-1][1] <= GAP:
+                joined[-1][1] = max(stop, joined[-1][1])
+            else:
+                joined.append([max(start, 0), stop])
+        for start, stop in joined:
+            self._fetch(range(start // BLOCK, -(-stop // BLOCK)))
+
+    def _fetch(self, blocks: range) -> None:
+        """Fetch those of the blocks that are in the file and not here."""
+        last = -(-self.size // BLOCK)
+        for run in _runs([b for b in blocks if b < last and b not in self._blocks]):
             first, last = run.start * BLOCK, min(run.stop * BLOCK, self.size)
             fetched = self._system.cat_file(self._path, start=first, end=last)
             if len(fetched) != last - first:

@@ -233,11 +233,27 @@ def test_one_filter_of_a_large_run_needs_few_requests_and_bytes(tmp_path, reads)
     assert len(set(reads)) == len(reads)  # nothing twice
 
 
+def test_metadata_are_fetched_with_their_neighbours(tmp_path, reads, monkeypatch):
+    (tmp_path / "x").write_bytes(bytes(10_000))
+    monkeypatch.setattr(remote, "BLOCK", 100)
+    monkeypatch.setattr(remote, "AROUND", 4)
+    monkeypatch.setattr(remote, "SMALL", 50)
+    file = remote.open_url(f"counted://{tmp_path / 'x'}")
+    for start, size in ((2_010, 10), (2_110, 10), (2_810, 10), (2_410, 10), (9_990, 10)):
+        file.seek(start)
+        file.read(size)
+    assert reads == [(2_000, 2_400), (2_400, 3_200), (9_600, 10_000)]  # the hole is filled
+    reads.clear()
+    file.fetch([(500, 600), (700, 750), (60_000, 61_000)])  # the last one is beyond the end
+    assert reads == [(500, 800)]
+
+
 def test_few_blocks_are_kept_and_neighbours_come_at_once(tmp_path, reads, monkeypatch):
     content = np.random.default_rng(0).bytes(10_000)
     (tmp_path / "x").write_bytes(content)
     monkeypatch.setattr(remote, "BLOCK", 100)
     monkeypatch.setattr(remote, "MAX_BLOCKS", 5)
+    monkeypatch.setattr(remote, "SMALL", 0)
     file = remote.open_url(f"counted://{tmp_path / 'x'}")
     for start, size in ((0, 1), (250, 300), (50, 1), (9_990, 99), (0, 10_000), (20_000, 5)):
         file.seek(start)
