@@ -50,6 +50,10 @@ def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
 
     For a URL that is a folder of `$FASTCONV_SCRATCH`, by default of `~/.cache/fastconv`, the same
     one in every call, so that an interrupted run goes on there.
+
+    Raises:
+        InputError: the URL is of no known kind, or names no file.
+        OutputError: there is no such bucket.
     """
     url = os.fspath(out)
     if not is_url(url):
@@ -59,11 +63,27 @@ def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
     name = url.rpartition("/")[2]
     if not name:
         raise InputError(f"{url} is a folder; give the name of a file")
+    _require_bucket(url)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     scratch = Path(os.environ.get("FASTCONV_SCRATCH") or Path(cache) / "fastconv")
     folder = scratch / hashlib.sha256(url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder / name, url
+
+
+def _require_bucket(url: str) -> None:
+    """Refuse an object store's bucket that does not exist, before there is work to lose."""
+    system, path = _file_system(url)
+    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    if protocols.isdisjoint(("s3", "gs", "gcs")):
+        return
+    bucket = path.split("/")[0]
+    try:
+        system.info(bucket)
+    except FileNotFoundError as error:
+        raise OutputError(f"cannot write {url}: there is no bucket {bucket}") from error
+    except Exception:  # noqa: BLE001 - who may write need not be allowed to look
+        return
 
 
 def exists(url: str) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,9 +153,9 @@ def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
         fastconv.extract(model, data, part, shard=(i, 2), **OPTIONS).close()
     with pytest.raises(InputError, match=r"each once; got 0/2$"):
         fastconv.merge(parts[:1], "s3://runs/merged.h5")
-    with pytest.raises(OutputError, match=r"nowhere/merged\.h5: .*the finished file is kept"):
-        fastconv.merge(parts, "s3://nowhere/merged.h5")
-    (kept,) = scratch.rglob("merged.h5")
+    for call in (fastconv.merge, lambda *a: fastconv.extract(model, data, a[1], **OPTIONS)):
+        with pytest.raises(OutputError, match=r"nowhere/x\.h5: there is no bucket nowhere"):
+            call(parts, "s3://nowhere/x.h5")
     plain = bucket.put_file
 
     def cut(local, target, **options):
@@ -173,7 +172,6 @@ def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
     assert cli(["merge", *parts, "-o", "s3://runs/merged.h5"]) == 2  # it is there
     with fastconv.merge(parts, "s3://runs/merged.h5", overwrite=True) as merged:
         assert merged.path == "s3://runs/merged.h5" and merged.digest() == here.digest()
-    shutil.rmtree(kept.parents[1])
     assert not any(scratch.iterdir())
     here.close()
 
