@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LINES = 15.0
 _BAR_WITHOUT_END = "{n_fmt}{unit}, {rate_fmt}, {elapsed}"
@@ -86,6 +90,14 @@ class Progress:
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+def counted(items: Sequence[Item], unit: str, *, enabled: bool = True) -> Iterator[Item]:
+    """The items, each counted once it is done with."""
+    with Progress(len(items), enabled=enabled, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.update(1)
 
 
 def clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ from fastconv.export.plots.kernels import kernels
 from fastconv.export.plots.maps import maps, surfaces
 from fastconv.export.plots.statistics import filter_statistics, network_statistics
 from fastconv.export.plots.tables import class_selectivity, condition_responses
-from fastconv.run.progress import Progress
+from fastconv.run.progress import counted
 from fastconv.store.reader import Layer, Run
 from fastconv.store.schema import escape
 
@@ -41,12 +41,11 @@ def write_figures(
         written.append(path)
 
     classes, responses = _table("classes", run), _table("responses", run)
-    with style(), Progress(len(layers), enabled=progress, unit="layers") as done:
+    with style():
         save(network_statistics(layers), "network")
-        for layer in layers:
+        for layer in counted(layers, "layers", enabled=progress):
             for name, figure in _figures_of(layer, run, classes, responses):
                 save(figure, "layers", escape(layer.name), name)
-            done.update(1)
     return written
 
 
