@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ Window = tuple[slice, ...]
 
 
 def window(
-    start: Sequence[int], size: Sequence[int], extent: Sequence[int]
+    start: Iterable[int], size: Sequence[int], extent: Sequence[int]
 ) -> tuple[Window, Window]:
     """Slices of a picture that starts at [D]: its part inside the reduced input, and its place."""
     inside, there = [], []
