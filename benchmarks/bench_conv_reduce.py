@@ -2,17 +2,17 @@
 
     python benchmarks/bench_conv_reduce.py [--threads 1 2] [--rounds 7] [--compile] [--case NAME]
 
-Each round runs, one after the other: torch's convolution alone, contiguous and channels last;
-`conv_reduce` (affine map, ReLU, all reductions), both layouts; and the eager chain (convolution,
-batch norm, ReLU, max with index, var_mean, amin, count of positives), channels last. A ratio is the
-median over the rounds of the ratio in one round, with the faster layout of either side. Beside it
-the same kernel with a weight packed before, as an extraction runs it ("packed"). With one
-thread times are those of the thread, so that other work on the machine counts less; with more they
-are those of the clock. The peak is what a large matrix product reaches.
+Each round runs, one after the other: torch's convolution alone; `conv_reduce` (affine map, ReLU,
+all reductions); and the eager chain (convolution, batch norm, ReLU, max with index, var_mean, amin,
+count of positives), each contiguous and channels last. A ratio is the median over the rounds of
+the ratio in one round, with the faster layout of either side. Beside it the same kernel with a
+weight packed before, as an extraction runs it ("packed"). With one thread times are those of the
+thread, so that other work on the machine counts less; with more they are those of the clock.
 
-Every case runs in a process of its own: whether the C library maps torch's output anew in every
-call, and its pages are touched for the first time, depends on what a process did before. "kept" is
-the ratio where it never does, as freed memory is kept (fastconv/run/allocator.py).
+Every case runs in a process of its own, in which the C library keeps freed memory: else torch's
+output, mapped anew in every call, would cost page faults that are no merit of a fused kernel.
+The floor is the longer of the products at the rate of a large matrix product and of reading input
+and weight once at the rate of a streaming read.
 """
 
 from __future__ import annotations
@@ -20,22 +20,26 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from cases import CONV_CASES, SMOKE, ConvCase
+from cases import CONV_CASES, SMOKE, ConvCase, random_cases
 from results import save
 
 import fastconv
 from fastconv.backends import cpu
 from fastconv.backends.cpu.conv_reduce import pack_weight
-from fastconv.run.allocator import freed_memory_kept
 
 Run = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Of glibc, for new processes; it ignores a larger threshold of mapping, and never maps with 0 maps.
+FREED_MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+SETS = {"public": CONV_CASES, "random": random_cases()}
 
 
 class Problem:
@@ -47,6 +51,7 @@ class Problem:
         self.case = case
         self.conv = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
         self.where = {"stride": case.stride, "padding": case.padding, "groups": case.groups}
+        self.where["dilation"] = case.dilation
         x = torch.randn(case.batch, case.c_in, *case.size, generator=generator).to(dtype)
         shape = (case.c_out, case.c_in // case.groups, *case.kernel)
         weight = (torch.randn(shape, generator=generator) / math.prod(shape[1:]) ** 0.5).to(dtype)
@@ -75,12 +80,14 @@ class Problem:
     def packed(self, layout: str) -> object:
         """Without packing the weight, which a call of `conv_reduce` does."""
         x, weight = self.layouts[layout]
+        dilation = [self.case.dilation] * len(self.case.size)
         if layout not in self.panels:
-            self.panels[layout] = pack_weight(weight, self.case.groups)
-        ones = [1] * len(self.case.size)
+            self.panels[layout] = pack_weight(
+                weight, self.case.stride, dilation, self.case.groups
+            )
         pads = [p for p in self.case.padding for _ in range(2)]
         return cpu.KERNELS["conv_reduce"].run(
-            x, weight, None, self.case.stride, pads, ones, self.case.groups, self.scale,
+            x, weight, None, self.case.stride, pads, dilation, self.case.groups, self.scale,
             self.offset, "relu", None, return_activation=False, packed=self.panels[layout],
         )  # fmt: skip
 
@@ -110,11 +117,13 @@ class Problem:
             torch.testing.assert_close(got.sum[:1], y.sum(-1), rtol=1e-4, atol=1e-4 * y.shape[-1])
 
 
-def seconds(run: Run) -> float:
+def seconds(run: Run, calls: int = 1) -> float:
+    """Of a call; short ones need several."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
-    run()
-    return clock() - start
+    for _ in range(calls):
+        run()
+    return (clock() - start) / calls
 
 
 def measure_apart(
@@ -124,6 +133,7 @@ def measure_apart(
     given = (case, dtype, rounds, torch.get_num_threads())
     if SMOKE:
         return measure(*given, compiled=compiled)
+    os.environ |= FREED_MEMORY_KEPT
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, given, {"compiled": compiled})
 
@@ -136,62 +146,63 @@ def measure(
     torch.set_num_threads(threads)
     problem = Problem(case, dtype)
     problem.check()
-    runs: dict[str, Run] = {}
-    for layout in problem.layouts:
-        runs[f"alone {layout}"] = lambda at=layout: problem.alone(at)
-        runs[f"fused {layout}"] = lambda at=layout: problem.fused(at)
-        runs[f"packed {layout}"] = lambda at=layout: problem.packed(at)
-    best = list(problem.layouts)[-1]
-    runs["chain"] = lambda: problem.chain(best)
-    if compiled:
-        runs["compiled chain"] = lambda: problem.compiled(best)
+    kinds = ("alone", "fused", "packed", "chain", *(["compiled"] if compiled else []))
+    runs: dict[str, Run] = {
+        f"{kind} {layout}": partial(getattr(problem, kind), layout)
+        for kind in kinds
+        for layout in problem.layouts
+    }
     for run in runs.values():
         run()
-    rows = [{name: seconds(run) for name, run in runs.items()} for _ in range(rounds)]
-    shown = [best] if dtype == torch.bfloat16 else list(problem.layouts)
-    pair = {
-        n: r
-        for n, r in runs.items()
-        if n in {f"{k} {at}" for k in ("alone", "fused") for at in shown}
-    }
-    with freed_memory_kept():
-        for run in pair.values():
-            run()
-        kept = [{name: seconds(run) for name, run in pair.items()} for _ in range(rounds)]
+    shortest = min(seconds(run) for run in runs.values())
+    calls = 1 if SMOKE else max(1, round(2e-3 / shortest))
+    rows = [{name: seconds(run, calls) for name, run in runs.items()} for _ in range(rounds)]
 
-    def fastest(row: dict[str, float], kind: str) -> float:
-        return min(t for name, t in row.items() if name.startswith(kind))
+    def fastest(kind: str) -> list[float]:
+        return [min(t for name, t in row.items() if name.startswith(kind)) for row in rows]
 
     def ratio(over: str, under: str) -> float:
-        return statistics.median(fastest(row, over) / fastest(row, under) for row in rows)
+        pairs = zip(fastest(over), fastest(under), strict=True)
+        return statistics.median(a / b for a, b in pairs)
 
+    took = statistics.median(fastest("fused"))
+    floors = floors_of(problem)
     result = {f"{name} ms": statistics.median(row[name] for row in rows) * 1e3 for name in runs}
-    result["GFLOP/s"] = case.flops / statistics.median(fastest(r, "fused") for r in rows) / 1e9
+    result |= {"fused ms": took * 1e3, "GFLOP/s": case.flops / took / 1e9}
+    result |= {f"floor, {name}, ms": value * 1e3 for name, value in floors.items()}
+    result["share of floor"] = max(floors.values()) / took
     result["fused / alone"] = ratio("fused", "alone")
     result["packed / alone"] = ratio("packed", "alone")
     result["chain / fused"] = ratio("chain", "fused")
-    if dtype == torch.bfloat16:
-        result["fused / alone, channels last"] = ratio(f"fused {best}", f"alone {best}")
-    result["kept: fused / alone"] = statistics.median(
-        fastest(row, "fused") / fastest(row, "alone") for row in kept
-    )
     if compiled:
-        result["compiled chain / fused"] = ratio("compiled chain", "fused")
+        result["compiled chain / fused"] = ratio("compiled", "fused")
     return result
 
 
-def cases_of(dtype: torch.dtype, part: str = "") -> list[ConvCase]:
+def floors_of(problem: Problem) -> dict[str, float]:
+    """Seconds at least, of the products and of the bytes, at rates measured beside."""
+    x, weight = problem.layouts["contiguous"]
+    size = x.numel() * x.element_size()
+    raw = torch.zeros(max(size, 1 << 20) // 4)
+    torch.ops.fastconv_cpu.stream_read(raw)
+    read = min(seconds(lambda: torch.ops.fastconv_cpu.stream_read(raw)) for _ in range(5))
+    total = size + weight.numel() * weight.element_size()
+    products = problem.case.flops / peak(x.dtype) / 1e9
+    return {"products": products, "bytes": total / (raw.numel() * 4) * read}
+
+
+def cases_of(
+    dtype: torch.dtype, cases: list[ConvCase] = CONV_CASES, part: str = ""
+) -> list[ConvCase]:
     """Those whose name has `part` in it; in bfloat16 those that AMX multiplies."""
     return [
-        case
-        for case in CONV_CASES
-        if part in case.name and (dtype == torch.float32 or case.groups == 1)
+        case for case in cases if part in case.name and (dtype == torch.float32 or case.groups == 1)
     ]
 
 
 def peak(dtype: torch.dtype) -> float:
     """GFLOP/s of a large matrix product, the best of some."""
-    a = torch.randn(256 if SMOKE else 2048, 256 if SMOKE else 2048).to(dtype)
+    a = torch.randn(256 if SMOKE else 1024, 256 if SMOKE else 1024).to(dtype)
     a @ a
     return 2 * a.shape[0] ** 3 / min(seconds(lambda: a @ a) for _ in range(9)) / 1e9
 
@@ -199,41 +210,47 @@ def peak(dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="bfloat16 by default with AMX")
     parser.add_argument("--rounds", type=int, default=3 if SMOKE else 7)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--case", default="", help="only the cases whose name has this in it")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the chain")
     options = parser.parse_args()
     if (reason := cpu.unavailable()) is not None:
         raise SystemExit(reason)
+    dtypes = options.dtypes or (list(DTYPES) if SMOKE or cpu.isa() == "amx" else ["float32"])
     result = []
     for threads in options.threads:
         torch.set_num_threads(threads)
-        for name in options.dtypes:
-            with torch.inference_mode():
-                rows = run_cases(cases_of(DTYPES[name], options.case), DTYPES[name], options)
-            result.append({"threads": threads, "dtype": name, **rows})
+        for name in dtypes:
+            for kind in options.sets:
+                cases = cases_of(DTYPES[name], SETS[kind], options.case)
+                rows = run_cases(cases, DTYPES[name], options)
+                result.append({"threads": threads, "dtype": name, "set": kind, **rows})
     path = None if options.case else save("conv_reduce", {"isa": cpu.isa(), "runs": result})
     print(f"wrote {path}" if path else "nothing kept")
 
 
 def run_cases(cases, dtype, options) -> dict[str, object]:
-    top = peak(dtype)
-    print(f"{torch.get_num_threads()} threads, {dtype}, peak {top:.0f} GFLOP/s")
+    print(f"{torch.get_num_threads()} threads, {dtype}")
     rows = []
     for case in cases:
         row = measure_apart(case, dtype, options.rounds, compiled=options.compile)
-        rows.append({"case": case.name, "share of peak": row["GFLOP/s"] / top, **row})
+        rows.append({"case": case.name, **row})
         print(
-            f"{case.name:32s} fused / alone {row['fused / alone']:.2f}, "
-            f"kept {row['kept: fused / alone']:.2f}, "
-            f"chain / fused {row['chain / fused']:5.2f}, {row['GFLOP/s']:5.0f} GFLOP/s",
+            f"{case.name:48s} {row['fused ms']:7.2f} ms, fused / alone {row['fused / alone']:.2f}, "
+            f"packed {row['packed / alone']:.2f}, chain / fused {row['chain / fused']:5.2f}, "
+            f"{row['GFLOP/s']:4.0f} GFLOP/s, {row['share of floor']:.0%} of the floor",
             flush=True,
         )
+    if not rows:
+        return {"cases": []}
     keys = [key for key in rows[0] if "/" in key and key != "GFLOP/s"]
     means = {key: statistics.geometric_mean(row[key] for row in rows) for key in keys}
-    print("geometric means: " + ", ".join(f"{k} {v:.2f}" for k, v in means.items()), flush=True)
-    return {"peak GFLOP/s": top, "geometric means": means, "cases": rows}
+    worst = {key: (max if key.endswith("alone") else min)(row[key] for row in rows) for key in keys}
+    print("geometric means: " + ", ".join(f"{k} {v:.2f}" for k, v in means.items()))
+    print("worst: " + ", ".join(f"{k} {v:.2f}" for k, v in worst.items()), flush=True)
+    return {"geometric means": means, "worst": worst, "cases": rows}
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ struct ConvPlan {
   bool depthwise;       // one input and one output channel in every group
   bool amx;             // bfloat16, slab and panels
   bool copies_windows;  // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
+  bool winograd;        // 16 products for a tile of 2x2 outputs, in place of 36
   bool direct;          // the slab is the input tensor itself
   bool by_rows;         // depthwise: row by row of the output, no padding read
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
@@ -111,6 +112,8 @@ struct ConvPlan {
   int64_t unit_samples, unit_blocks;
   int64_t unit_slabs;  // of one sample
   int64_t sample_units, block_units, units;
+  int64_t tile_columns,
+      unit_tiles;  // Winograd: of a row of tiles; of a band, all samples of a unit
 };
 
 struct Range {
@@ -130,6 +133,11 @@ struct ChannelReduceParams {
   int64_t* histogram;  // [C, kBins], added into, or null
   ReductionOut out;
   CandidateLists candidates;
+  // x, to be overwritten by post_activation(post_scale * value + post_shift), or null.
+  float* written;
+  const float* post_scale;  // [C], and post_shift; or null
+  const float* post_shift;
+  Activation post_activation;
 };
 
 // Running top-k of C channels and M candidates each; every tensor contiguous.

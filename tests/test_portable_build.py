@@ -124,3 +124,10 @@ def test_one_architecture_is_quicker_to_build(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;12.0+PTX")
     wanted = ["arch=compute_90a,code=sm_90a", "arch=compute_120,code=sm_120"]
     assert names["chosen_architectures"]() == wanted
+
+
+def test_the_bindings_use_no_macro_that_an_older_torch_lacks():
+    """torch 2.10 and 2.13 have STABLE_TORCH_ERROR_CODE_CHECK, 2.11 has not."""
+    bindings = sorted((ROOT / "csrc").rglob("bindings*.cpp"))
+    assert len(bindings) > 2
+    assert not [p.name for p in bindings if "STABLE_TORCH_ERROR_CODE_CHECK" in p.read_text()]

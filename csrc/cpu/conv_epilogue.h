@@ -58,11 +58,16 @@ struct TileTransform {
   alignas(64) float shift[kChannelBlock] = {};
   int channels;
   TransformTile transform;
+  ClampedAffine affine;  // the same where `clamps`
+  bool clamps;
 
   // scale and shift: of the first channel.
   TileTransform(const float* first_scale, const float* first_shift, int channels,
-                TransformTile transform)
-      : channels(channels), transform(transform) {
+                Activation activation)
+      : channels(channels),
+        transform(transform_for(activation)),
+        affine{scale, shift, activation == Activation::kRelu ? 0.0f : -kInfinity},
+        clamps(activation == Activation::kNone || activation == Activation::kRelu) {
     for (int c = 0; c < channels; ++c) {
       scale[c] = first_scale[c];
       shift[c] = first_shift[c];

@@ -15,16 +15,6 @@ constexpr int kChannelBlock = 16, kTileRows = 2;
 #endif
 constexpr int kPanelAhead = 64;  // rows to fetch: hardware stops at every page of a panel in L3
 
-inline Float multiply_add(Float a, Float b, Float c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
-#elif defined(__AVX2__)
-  return _mm256_fmadd_ps(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
 // Bytes to fetch, some at each step of other work.
 struct Stretches {
   const char* next;
@@ -76,6 +66,13 @@ struct Taps {
   Range plane, row, column;
 };
 
+// max(floor, scale * x + shift), channel by channel.
+struct ClampedAffine {
+  const float* scale;
+  const float* shift;
+  float floor;
+};
+
 // One tile: windows at slab + offset[row], runs of a panel [gemm_k, kChannelBlock], and bytes that
 // later work will read, a stretch for every row of the panel.
 struct TileInput {
@@ -83,17 +80,19 @@ struct TileInput {
   const int64_t* offset;
   const float* panel;
   Taps taps;
-  bool add;  // to what the tile holds
+  bool add;                        // to what the tile holds
+  const ClampedAffine* transform;  // of the sums, or null
   Stretches ahead;
 };
 
 template <int kRows, int kVectors>
 void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
-  Float acc[kRows][kVectors] = {};
-  if (in.add)
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < kVectors; ++v)
-        acc[i][v] = load<Float>(tile + i * kChannelBlock + v * kWidth);
+  Float acc[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v)
+      acc[i][v] = in.add ? load<Float>(tile + i * kChannelBlock + v * kWidth) : Float{};
   const float* x[kRows];
   for (int i = 0; i < kRows; ++i) x[i] = in.slab + in.offset[i];
   Stretches ahead = in.ahead;
@@ -113,8 +112,10 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
       }
       ahead.fetch();
       windows.fetch<3>();
+#pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
         const Float value = splat(x[i][c]);
+#pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) acc[i][v] = multiply_add(value, w[v], acc[i][v]);
       }
     }
@@ -123,7 +124,18 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
     for (int64_t b = in.taps.row.begin; b < in.taps.row.end; ++b)
       for (int64_t c = in.taps.column.begin; c < in.taps.column.end; ++c)
         multiply_run((a * plan.taps[1] + b) * plan.taps[2] + c);
+  if (in.transform != nullptr)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Float a = load<Float>(in.transform->scale + v * kWidth);
+      const Float b = load<Float>(in.transform->shift + v * kWidth);
+      const Float floor = splat(in.transform->floor);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) acc[i][v] = max(floor, multiply_add(acc[i][v], a, b));
+    }
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) store(tile + i * kChannelBlock + v * kWidth, acc[i][v]);
 }
 

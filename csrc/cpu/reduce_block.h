@@ -89,31 +89,41 @@ struct Accumulator {
   }
 };
 
-// Adds a block to the sums and counts and finds its extrema per lane; false, and the state as it
-// was, if a value is not finite: its square, and only such a square, is not finite in float64.
-inline bool add_block(const Block& block, LaneState& state, BlockExtrema& extrema) {
-  constexpr int kHalf = kWidth / 2;
-  Accumulator parts[kLanes / kWidth];
-  for (int part = 0; part < kLanes / kWidth; ++part) {
-    const int first = part * kWidth;
-    Accumulator a;
-    for (int half = 0; half < 2; ++half) {
-      a.sum[half] = load<Double>(state.sum + first + half * kHalf);
-      a.sumsq[half] = load<Double>(state.sumsq + first + half * kHalf);
-    }
-    const float* p = block.values + first;
+// Adds kBlocks blocks side by side to the sums and counts and finds their extrema per lane; false,
+// and the states as they were, if a value is not finite: its square, and only such a square, is not
+// finite in float64. Vectors take turns where registers allow: an addition takes several cycles.
+template <int kBlocks>
+inline bool add_blocks(const Block& block, LaneState* states, BlockExtrema* extrema) {
+  constexpr int kHalf = kWidth / 2, kVectors = kBlocks * kLanes / kWidth;
+  constexpr int kTogether = kWidth == kLanes ? kVectors : 1;
+  Accumulator parts[kVectors];
+  const float* p = block.values;
+  for (int part = 0; part < kVectors; part += kTogether, p += kTogether * kWidth) {
+    Accumulator a[kTogether];
+    for (int v = 0; v < kTogether; ++v)
+      for (int half = 0; half < 2; ++half) {
+        const int lane = (part + v) * kWidth + half * kHalf;
+        const LaneState& state = states[lane / kLanes];
+        a[v].sum[half] = load<Double>(state.sum + lane % kLanes);
+        a[v].sumsq[half] = load<Double>(state.sumsq + lane % kLanes);
+      }
+    const float* x = p;
     const int full = block.full();
     const char* ahead = block.ahead == nullptr ? reinterpret_cast<const char*>(p) : block.ahead;
-    for (int i = 0; i < full; ++i, p += block.stride, ahead += block.ahead_step) {
+    for (int i = 0; i < full; ++i, x += block.stride, ahead += block.ahead_step) {
       __builtin_prefetch(ahead);
-      a.add(p);
+      for (int v = 0; v < kTogether; ++v) a[v].add(x + v * kWidth);
     }
-    if (block.last < kLanes) a.add_first(p, block.last - first);
-    if (!all_finite(a.sumsq[0] + a.sumsq[1])) return false;
-    parts[part] = a;
+    for (int v = 0; v < kTogether; ++v) {
+      if (block.last < kLanes)
+        a[v].add_first(x + v * kWidth, block.last - (part + v) * kWidth % kLanes);
+      if (!all_finite(a[v].sumsq[0] + a[v].sumsq[1])) return false;
+      parts[part + v] = a[v];
+    }
   }
-  for (int part = 0; part < kLanes / kWidth; ++part) {
-    const int first = part * kWidth;
+  for (int part = 0; part < kVectors; ++part) {
+    LaneState& state = states[part * kWidth / kLanes];
+    const int first = part * kWidth % kLanes;
     const Accumulator& a = parts[part];
     for (int half = 0; half < 2; ++half) {
       store(state.sum + first + half * kHalf, a.sum[half]);
@@ -122,8 +132,8 @@ inline bool add_block(const Block& block, LaneState& state, BlockExtrema& extrem
     alignas(64) int32_t positive[kWidth];
     store(positive, a.positive);
     for (int lane = 0; lane < kWidth; ++lane) state.positive[first + lane] += positive[lane];
-    store(extrema.min + first, a.low);
-    store(extrema.max + first, a.high);
+    store(extrema[part * kWidth / kLanes].min + first, a.low);
+    store(extrema[part * kWidth / kLanes].max + first, a.high);
   }
   return true;
 }
@@ -230,9 +240,9 @@ struct ByChannel {  // [lanes, kBins], as the result has them
   static constexpr int kLane = kBins, kBin = 1;
 };
 
-template <int kChannels>
+template <int kChannels, typename Counter = int32_t>
 struct ByBin {  // [kBins, kChannels]: lanes side by side, as values that occur are few
-  using Count = int32_t;
+  using Count = Counter;
   static constexpr int kLane = 1, kBin = kChannels;
 };
 
@@ -287,11 +297,10 @@ inline void count_block_carefully(const Block& block, typename Layout::Count* co
   }
 }
 
-// One block into the state, and into counts unless null; its extrema are found on the way.
-template <bool kPlanar, typename Layout = ByChannel>
-inline void reduce_block(const Block& block, int64_t start, LaneState& state,
-                         typename Layout::Count* counts, BlockExtrema& extrema) {
-  const bool finite = add_block(block, state, extrema);
+// The rest of a block that add_blocks took, all of it where it found values that are not finite.
+template <bool kPlanar, typename Layout>
+inline void complete_block(const Block& block, int64_t start, bool finite, LaneState& state,
+                           typename Layout::Count* counts, BlockExtrema& extrema) {
   if (!finite) add_block_carefully(block, state, extrema);
   if (kPlanar)
     update_extrema_planar(block, start, extrema, state);
@@ -303,6 +312,14 @@ inline void reduce_block(const Block& block, int64_t start, LaneState& state,
     count_block_planar(block, counts);
   else
     count_block_lanes<Layout>(block, counts);
+}
+
+// One block into the state, and into counts unless null; its extrema are found on the way.
+template <bool kPlanar, typename Layout = ByChannel>
+inline void reduce_block(const Block& block, int64_t start, LaneState& state,
+                         typename Layout::Count* counts, BlockExtrema& extrema) {
+  const bool finite = add_blocks<1>(block, &state, &extrema);
+  complete_block<kPlanar, Layout>(block, start, finite, state, counts, extrema);
 }
 
 }  // namespace

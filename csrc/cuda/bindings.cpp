@@ -41,8 +41,7 @@ class OnDevice {
   explicit OnDevice(const Tensor&) {}
 #else
   explicit OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
   }
 #endif
   void* stream() const { return stream_; }

@@ -104,17 +104,27 @@ def _hits(run: Run, layer: Layer, filter_index: int) -> str:
         raise InputError(
             f"{layer.name} has filters 0 to {layer.info.channels - 1}, got {filter_index}"
         )
-    hits, samples = layer.topk, run.samples
-    keys = None if samples is None else samples.keys
+    keys = None if run.samples is None else run.samples.keys
+    shown = {"hits": layer.topk}
+    if "bottomk" in layer.holds:
+        shown = {"hits of the largest values": layer.topk, "of the smallest": layer.bottomk}
+    parts = [_describe(layer)]
+    for words, hits in shown.items():
+        rows = _hit_rows(hits, filter_index, keys)
+        headings = ["rank", "value", "sample", "position", "box in the input"]
+        text = table(headings if keys is None else [*headings, "name"], rows, left=(3, 4, 5))
+        parts.append(f"filter {filter_index}: {len(rows)} {words}\n\n{text}")
+    return "\n".join(parts[:2]) + "".join(f"\n\n{part}" for part in parts[2:])
+
+
+def _hit_rows(hits: Hits, filter_index: int, keys: Sequence[str] | None) -> list[list[str]]:
     rows = []
     for rank in np.flatnonzero(hits.sample[filter_index] >= 0):
         sample, position = _place(hits, filter_index, int(rank))
         box = ", ".join(f"{a}:{b}" for a, b in hits.box[filter_index, rank]) or NONE
         row = [str(rank), number(hits.values[filter_index, rank]), sample, position, box]
         rows.append(row if keys is None else [*row, shorten(keys[int(sample)], 44)])
-    headings = ["rank", "value", "sample", "position", "box in the input"]
-    text = table(headings if keys is None else [*headings, "name"], rows, left=(3, 4, 5))
-    return f"{_describe(layer)}\nfilter {filter_index}: {len(rows)} hits\n\n{text}"
+    return rows
 
 
 def _describe(layer: Layer) -> str:

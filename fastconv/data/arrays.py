@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class ArraySamples(Samples):
             except DataError as error:
                 raise DataError(f"a label {error}") from error
 
-    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+    def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
         del num_workers  # slicing needs none
         for unit in units:
             check_unit(unit, len(self))

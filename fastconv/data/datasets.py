@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,9 +51,10 @@ class DatasetSamples(Samples):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+    def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
         if num_workers < 0:
             raise InputError(f"num_workers must be at least 0, got {num_workers}")
+        units = list(units)
         for unit in units:
             check_unit(unit, len(self))
         loader = DataLoader(

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastconv.data.collator import Read
 from fastconv.data.reader import Failure
 from fastconv.data.tensors import one_line
 from fastconv.errors import DataError
@@ -30,8 +29,12 @@ def worker_deaths_noticed_in_turn(num_workers: int) -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def next_batch(batches: Iterator[Read | Failure], first: int, last: int) -> Read:
-    """The next batch, while workers read the samples from `first` to `last`."""
+def next_batch(batches: Iterator[Any], first: int, last: int) -> Any:
+    """The next batch, while workers read the samples from `first` to `last`.
+
+    Raises:
+        DataError: a worker died, or hands over a `Failure`.
+    """
     try:
         batch = next(batches)
     except RuntimeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -37,11 +37,16 @@ class Samples(ABC):
         skip: leave samples that cannot be read, or do not fit the others, out of the batches.
         skipped: these samples and why, as their batches were last read.
         column_values: by name, one value for each row of the batch that was last read.
+        unit_keys: names of all samples of the unit that was last read, where `keys` cannot tell
+            them beforehand.
+        by_index: whether any sample can be read without those before it.
     """
 
     skip: bool = False
     skipped: dict[int, str]
     column_values: Mapping[str, list[Any]] = MappingProxyType({})
+    unit_keys: list[str] | None = None
+    by_index: bool = True
     kind: str
     sample_shape: tuple[int, ...]
     input_dtype: str
@@ -50,8 +55,17 @@ class Samples(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    def length(self) -> int | None:
+        """The number of samples; None of a stream whose end has not been seen."""
+        return len(self)
+
+    def expect(self, length: int) -> None:
+        """Take the length of a stream from one who has seen its end."""
+        assert length == self.length
+
     @abstractmethod
-    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+    def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
         """Yield (input [n, ...], labels int64 [n] or None), one batch per unit, in their order.
 
         Several inputs are a tuple or a dict of tensors [n, ...].
@@ -114,17 +128,17 @@ class Samples(ABC):
         """What identifies the data; the same in every process and on every machine.
 
         `contents_sha256` covers inputs and labels of 16 evenly spaced samples, the first and the
-        last included; `keys_sha256` covers every key. Random augmentation would change it from
-        run to run: `open_data` refuses a data set whose first sample differs when read again.
+        last included, and of a stream its first 16; `keys_sha256` covers every key that is known
+        beforehand. Random augmentation would change it from run to run: `open_data` refuses a data
+        set whose first sample differs when read again.
         """
-        n = len(self)
         contents = hashlib.sha256()
         for x, label in self.batches([[i] for i in self.spread(_FINGERPRINTED)]):
             contents.update(bytes_of(prepared(x)) + (b"" if label is None else bytes_of(label)))
         keys = self.keys()
         joined = None if keys is None else "\0".join(keys).encode(errors="surrogateescape")
         return {
-            "length": n,
+            "length": self.length,
             "kind": self.kind,
             "keys_sha256": None if joined is None else hashlib.sha256(joined).hexdigest(),
             "contents_sha256": contents.hexdigest(),
@@ -133,9 +147,10 @@ class Samples(ABC):
         }
 
 
-def check_unit(unit: Unit, n: int) -> None:
-    if len(unit) == 0 or min(unit) < 0 or max(unit) >= n:
-        raise InputError(f"sample indices must be in 0 ... {n - 1} and not empty, got {unit}")
+def check_unit(unit: Unit, length: int | None) -> None:
+    if len(unit) == 0 or min(unit) < 0 or (length is not None and max(unit) >= length):
+        most = "" if length is None else length - 1
+        raise InputError(f"sample indices must be in 0 ... {most} and not empty, got {unit}")
 
 
 def check_not_random(what: str, read: Callable[[], Inputs]) -> None:

@@ -6,9 +6,9 @@ import copy
 import itertools
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -29,10 +29,12 @@ _COMPARED = 16  # samples, to see whether two passes give the same
 class StreamSamples(Samples):
     """A stream, read on or else anew from its start; samples not asked for are passed over.
 
-    Where it does not tell its length, one pass counts its samples, and keeps their names if they
-    are dicts with "__key__", as those of WebDataset are. With workers, one process reads ahead:
-    several would have to share the stream.
+    Its length, where it does not tell that, is known once a pass has come to its end. The names
+    of samples are kept as they are read, of dicts with "__key__", as those of WebDataset are. With
+    workers, one process reads ahead: several would have to share the stream.
     """
+
+    by_index = False
 
     def __init__(
         self, stream: Any, collate: Callable | None, worker_init: Callable | None, **how: bool
@@ -45,6 +47,7 @@ class StreamSamples(Samples):
                 "iterable data set, whose iter() starts anew"
             )
         self._stream, self._worker_init = stream, worker_init
+        self._length = _told_length(stream)
         self._cursor = _Cursor(stream)
         self._collator = Collator(collate, **how)
         self._first, (x, label, *_) = self._find_first()
@@ -52,33 +55,47 @@ class StreamSamples(Samples):
         check_not_random("its beginning", self._beginning)
 
     def __len__(self) -> int:
-        return self._count_and_keys[0]
+        """The number of samples; counted in a pass of its own where it is not known."""
+        if self._length is None:
+            with random_state_kept():
+                self._length = sum(1 for _ in _numbered(self._stream))
+        return self._length
+
+    @property
+    def length(self) -> int | None:
+        return self._length
+
+    def expect(self, length: int) -> None:
+        self._length = length
 
     def first(self) -> int:
         return self._first
 
     def spread(self, count: int) -> list[int]:
         """The first ones: a stream is not read to its end for a few samples."""
-        return list(range(min(count, len(self))))
+        return list(range(min(count, self._beginning_length)))
 
     def classes(self) -> list[str] | None:
         return classes_of(self._stream)
 
     def keys(self) -> list[str] | None:
-        return self._count_and_keys[1]
+        return None  # but `unit_keys`, as they come
 
-    def batches(self, units: Sequence[Unit], num_workers: int = 0) -> Iterator[Batch]:
+    def batches(self, units: Iterable[Unit], num_workers: int = 0) -> Iterator[Batch]:
+        """Yield one batch per unit, as far as the stream goes.
+
+        Where its length is not known, units that are no list may go beyond its end: the last batch
+        then holds what there is, and the length is known once the batches have ended.
+
+        Raises:
+            DataError: also, a stream that has not the length that is known.
+            InputError: a list of units beyond the end.
+        """
         if num_workers < 0:
             raise InputError(f"num_workers must be at least 0, got {num_workers}")
-        before = -1
-        for unit in units:
-            check_unit(unit, len(self))
-            if unit[0] <= before or list(unit) != sorted(set(unit)):
-                raise InputError(f"a stream is read in ascending order, got {unit} after {before}")
-            before = unit[-1]
         cursor = _Cursor(self._stream) if num_workers else self._cursor
         loader = DataLoader(
-            _Units(cursor, self._collator, units, last=len(self) - 1),
+            _Units(cursor, self._collator, units, self._length, keyed=self._keyed),
             batch_size=None,  # whole units
             num_workers=min(num_workers, 1),
             collate_fn=unchanged,
@@ -88,14 +105,23 @@ class StreamSamples(Samples):
         with worker_deaths_noticed_in_turn(num_workers), random_state_kept():
             batches = iter(loader)
         with worker_deaths_noticed_in_turn(num_workers):
-            for unit in units:
+            for unit in _checked(units, self._length):
                 with random_state_kept():
-                    x, label, failed, columns = next_batch(batches, unit[0], unit[-1])
+                    piece = next_batch(batches, unit[0], unit[-1])
+                if piece.end is not None:
+                    self._length = piece.end
+                    if isinstance(units, Sequence):
+                        check_unit(unit, piece.end)
+                if piece.read is None:
+                    return
+                x, label, failed, columns = piece.read
                 for index in unit:
                     self.skipped.pop(index, None)
                 self.skipped.update(failed)
-                self.column_values = columns
+                self.column_values, self.unit_keys = columns, piece.keys
                 yield x, label
+                if piece.end is not None:
+                    return
 
     def keep_columns(self, names: Sequence[str]) -> None:
         self._collator.columns = tuple(names)
@@ -119,23 +145,36 @@ class StreamSamples(Samples):
         raise DataError(f"none of the {index + 1} samples can be read: {read[2][index]}")
 
     def _beginning(self) -> Inputs:
-        head = itertools.islice(_numbered(self._stream), _COMPARED)
+        head = list(itertools.islice(_numbered(self._stream), _COMPARED))
         found = [self._collator.batch({index: sample}, {})[0] for index, sample in head]
+        self._beginning_length = len(head)
+        self._keyed = any(_key_of(sample) is not None for _, sample in head)
         return tuple(tensor for x in found for tensor in tensors_in(x))
 
-    @cached_property
-    def _count_and_keys(self) -> tuple[int, list[str] | None]:
-        try:
-            return len(self._stream), None
-        except TypeError:  # of most streams
-            pass
-        count, keys = 0, []
-        with random_state_kept():
-            for place, sample in _numbered(self._stream):
-                count = place + 1
-                if isinstance(sample, Mapping) and "__key__" in sample:
-                    keys.append(str(sample["__key__"]))
-        return count, keys if len(keys) == count else None
+
+def _told_length(stream: Any) -> int | None:
+    try:
+        return len(stream)
+    except TypeError:  # of most streams
+        return None
+
+
+def _checked(units: Iterable[Unit], length: int | None) -> Iterator[Unit]:
+    before = -1
+    for unit in units:
+        check_unit(unit, length)
+        if unit[0] <= before or list(unit) != sorted(set(unit)):
+            raise InputError(f"a stream is read in ascending order, got {unit} after {before}")
+        before = unit[-1]
+        yield unit
+
+
+class _EndedError(DataError):
+    """The stream ended before a sample that was asked for."""
+
+    def __init__(self, length: int, index: int):
+        super().__init__(f"the stream ended before sample {index}: it has changed")
+        self.length = length
 
 
 class _Cursor:
@@ -143,18 +182,21 @@ class _Cursor:
 
     def __init__(self, stream: Any):
         self._stream = stream
-        self._next: float = 0
-        self._samples = _numbered(stream)
+        self._next: float = math.inf  # not begun
+        self._skipped = 0  # samples that the stream itself has passed over
 
     def __call__(self, index: int) -> Any:
         if index < self._next:
-            self._next, self._samples = 0, _numbered(self._stream)
+            self._skipped = index if _skips(self._stream) else 0
+            self._next, self._samples = self._skipped, _numbered(self._stream, self._skipped)
         for place, sample in self._samples:
             self._next = place + 1
             if place == index:
                 return sample
-        self._next = math.inf  # whoever reads again starts anew
-        raise DataError(f"the stream ended before sample {index}: it has changed")
+        length, self._next = int(self._next), math.inf  # whoever reads again starts anew
+        if length == self._skipped:  # of samples that may not be there
+            length = sum(1 for _ in _numbered(self._stream))
+        raise _EndedError(length, index)
 
     def check_end(self) -> None:
         """Expect nothing more.
@@ -167,31 +209,74 @@ class _Cursor:
             raise DataError(f"the stream goes on after its {after} samples: it has changed")
 
 
+class _Piece(NamedTuple):
+    """The batch of a unit, with the names of its samples; and where the stream has ended."""
+
+    read: Read | None
+    keys: list[str] | None
+    end: int | None
+
+
 class _Units(IterableDataset):
     """Cuts a stream into units, in whichever process."""
 
-    def __init__(self, cursor: _Cursor, collator: Collator, units: Sequence[Unit], last: int):
+    def __init__(
+        self,
+        cursor: _Cursor,
+        collator: Collator,
+        units: Iterable[Unit],
+        length: int | None,
+        *,
+        keyed: bool,
+    ):
         self._cursor, self._collator, self._units = cursor, copy.copy(collator), units
-        self._last = last
+        self._length, self._keyed = length, keyed
 
-    def __iter__(self) -> Iterator[Read | Failure]:
+    def __iter__(self) -> Iterator[_Piece | Failure]:
         try:
             for unit in self._units:
-                samples = {index: self._cursor(index) for index in unit}
-                if unit[-1] == self._last:
-                    self._cursor.check_end()
-                yield self._collator.batch(samples, {})
+                piece = self._piece(unit)
+                yield piece
+                if piece.end is not None:
+                    return
         except DataError as error:
             if get_worker_info() is None:
                 raise
             yield Failure(str(error), traceback.format_exc())
 
+    def _piece(self, unit: Unit) -> _Piece:
+        samples: dict[int, Any] = {}
+        end = None
+        try:
+            for index in unit:
+                samples[index] = self._cursor(index)
+        except _EndedError as ended:
+            if self._length is not None:
+                raise
+            end = ended.length
+        if self._length is not None and unit[-1] == self._length - 1:
+            self._cursor.check_end()
+        if not samples:
+            return _Piece(None, None, end)
+        keys = [_key_of(sample) or "" for sample in samples.values()] if self._keyed else None
+        return _Piece(self._collator.batch(samples, {}), keys, end)
 
-def _numbered(stream: Any) -> Iterator[tuple[int, Any]]:
+
+def _key_of(sample: Any) -> str | None:
+    key = sample.get("__key__") if isinstance(sample, Mapping) else None
+    return None if key is None else str(key)
+
+
+def _skips(stream: Any) -> bool:
+    """Whether it passes over samples without making them, as those of Hugging Face do."""
+    return type(stream).__module__.startswith("datasets.") and hasattr(stream, "skip")
+
+
+def _numbered(stream: Any, start: int = 0) -> Iterator[tuple[int, Any]]:
     """The samples and their places; an error of the stream says where it came."""
     place = -1
     try:
-        for place, sample in enumerate(stream):
+        for place, sample in enumerate(stream.skip(start) if start else stream, start):
             yield place, sample
     except DataError:
         raise

@@ -45,6 +45,7 @@ def measure_and_draw(
         model,
         data,
         file,
+        order="both",
         samples=True,
         outcomes=True,
         maps=slice(_MAPS),

@@ -18,7 +18,7 @@ MAX_KERNELS = 64  # that fill the picture; more are drawn small
 TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it
 AREA = 1e6  # pixels of a picture, as near as tiles between those two sizes get
 LABEL, LABEL_SIZE = (150, 150, 160), 10
-GAP, ROW_GAP, BLOCK_GAP, MARGIN = 2, 4, 24, 8
+GAP, ROW_GAP, SET_GAP, BLOCK_GAP, MARGIN = 2, 4, 10, 24, 8
 
 
 def overview(result: LayerResult) -> np.ndarray | None:
@@ -26,19 +26,22 @@ def overview(result: LayerResult) -> np.ndarray | None:
 
     Returns:
         uint8 [H, W, 3], upright, near 4:3; None when the run kept no patches. Rows run down the
-        first column, then the next; hits run from the strongest to the right. Empty slots are flat.
+        first column, then the next; hits run from the strongest to the right, then, where both
+        orders were kept, from the weakest. Empty slots are flat.
     """
-    if result.patches is None or not result.patches.shape[0] or not result.patches.shape[1]:
+    kept = [pictures for _, _, pictures in result.hit_sets() if pictures is not None]
+    if not kept or not kept[0].shape[0] or not kept[0].shape[1]:
         return None
-    shown = min(MAX_FILTERS, result.patches.shape[0])
-    side = _tile_side(shown * (result.patches.shape[1] + 1))
-    tiles = patch_tiles(result.patches[:shown], side)  # [F, k, h, w, 3]
-    if result.topk:
-        tiles[np.asarray(result.topk["sample"])[:shown] < 0] = EMPTY
+    shown, ranks = min(MAX_FILTERS, kept[0].shape[0]), kept[0].shape[1]
+    side = _tile_side(shown * (len(kept) * ranks + 1))
+    patches = np.concatenate([pictures[:shown] for pictures in kept], axis=1)
+    tiles = patch_tiles(patches, side)  # [F, k, h, w, 3]
+    empty = [np.asarray(hits["sample"])[:shown] < 0 for _, hits, _ in result.hit_sets()]
+    tiles[np.concatenate(empty, axis=1)] = EMPTY
     kernels = None
     if result.weight is not None and _is_picture(result.weight):
         kernels = fit(kernel_pictures(result.weight[:shown]), tiles.shape[2:4])
-    return _arrange(tiles, kernels)
+    return _arrange(tiles, kernels, ranks)
 
 
 def weights_picture(weight: np.ndarray) -> np.ndarray | None:
@@ -67,13 +70,17 @@ def _is_picture(weight: np.ndarray) -> bool:
     return weight.ndim == 4 and weight.shape[1] in (1, 3) and 1 < max(weight.shape[2:]) <= 64
 
 
-def _arrange(tiles: np.ndarray, kernels: np.ndarray | None) -> np.ndarray:
-    """Rows `number, weights, hits ...` in as many columns as make the picture near 4:3."""
+def _arrange(tiles: np.ndarray, kernels: np.ndarray | None, ranks: int) -> np.ndarray:
+    """Rows `number, weights, hits ...` in as many columns as make the picture near 4:3.
+
+    After each `ranks` hits, which are of one order, there is a gap.
+    """
     filters, k, h, w = tiles.shape[:4]
     label = LABEL_SIZE * len(str(filters - 1)) + 4
     extra = 0 if kernels is None else kernels.shape[2] + 4 * GAP
     row_h = max(h, 0 if kernels is None else kernels.shape[1], LABEL_SIZE)
-    row_w = label + extra + k * (w + GAP) - GAP
+    at = [label + extra + i * (w + GAP) + i // ranks * SET_GAP for i in range(k)]
+    row_w = at[-1] + w
     columns = columns_of(filters, row_h + ROW_GAP, row_w + BLOCK_GAP)
     rows = -(-filters // columns)
     picture = _canvas(rows * (row_h + ROW_GAP) - ROW_GAP, columns * (row_w + BLOCK_GAP) - BLOCK_GAP)
@@ -84,8 +91,8 @@ def _arrange(tiles: np.ndarray, kernels: np.ndarray | None) -> np.ndarray:
     for f, (y, x) in enumerate(corners):
         if kernels is not None:
             _paste(picture, kernels[f], y + (row_h - kernels.shape[1]) // 2, x + label)
-        for rank, tile in enumerate(tiles[f]):
-            _paste(picture, tile, y + (row_h - h) // 2, x + label + extra + rank * (w + GAP))
+        for left, tile in zip(at, tiles[f], strict=True):
+            _paste(picture, tile, y + (row_h - h) // 2, x + left)
     places = [(x + label - 4, y + row_h // 2) for y, x in corners]
     return _numbered(picture, places)
 
@@ -111,7 +118,9 @@ def _label(number: int) -> np.ndarray:
 def _canvas(height: int, width: int) -> np.ndarray:
     """Background for a picture of this size, and a margin around it."""
     picture = np.empty((height + 2 * MARGIN, width + 2 * MARGIN, 3), np.uint8)
-    picture[...] = np.broadcast_to(np.uint8(BACKGROUND), picture.shape[1:]).copy()  # row by row
+    picture[...] = np.broadcast_to(
+        np.array(BACKGROUND, np.uint8), picture.shape[1:]
+    ).copy()  # row by row
     return picture
 
 

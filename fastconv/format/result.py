@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fastconv.format.patch_plan import PatchPlan
 
 STATUS = ("exact", "bound", "global")  # stored as its index
+# the hits in one order, and their pictures: fields of a `LayerResult`, and groups of a layer's file
+HIT_SETS = {"topk": "patches", "bottomk": "bottomk_patches"}
 NORMALIZED_ON_READING = ("zscore", "minmax")  # they need statistics of the whole data set
 
 
@@ -121,8 +123,22 @@ class LayerResult:
     # uint8 [C, k, h, w, 3] for images, else float32 [C, k, C_in, *size]; Pictures, or what a reader
     # has: indexed as an array is in its first two dimensions
     patches: Any = None
+    # of runs that keep both orders: the hits of the smallest values, as those of the largest above
+    bottomk: dict[str, np.ndarray] = field(default_factory=dict)
+    bottomk_patches: Any = None
     samples_max: Rows | None = None  # [N, C] float32, NaN where a sample has no finite value
     samples_mean: Rows | None = None
     maps: Maps | None = None
     patch_plan: PatchPlan | None = None  # where patches lie in the inputs, when that is known
     conditions: dict[str, LayerResult] = field(default_factory=dict)  # by name; they have no weight
+
+    def hit_sets(self) -> Iterator[tuple[str, dict[str, np.ndarray], Any]]:
+        """Name, arrays and pictures of each set of hits that is there."""
+        for name, pictures in HIT_SETS.items():
+            if arrays := getattr(self, name):
+                yield name, arrays, getattr(self, pictures)
+
+    def set_hits(self, name: str, arrays: dict[str, np.ndarray], pictures: Any = None) -> None:
+        """Give the set of hits `name` of `HIT_SETS` its arrays and pictures."""
+        setattr(self, name, arrays)
+        setattr(self, HIT_SETS[name], pictures)

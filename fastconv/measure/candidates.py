@@ -11,14 +11,12 @@ from torch import Tensor
 
 from fastconv.format.result import LayerInfo
 from fastconv.measure.hits import Hits
-from fastconv.measure.peaks import listed_peaks, sample_peaks
+from fastconv.measure.peaks import Peaks, listed_peaks, sample_peaks
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.reduction import CandidateLists, Reduction
 
 SHARE, LEAST, MOST = 64, 256, 4096  # a list holds 1/64 of the values of its channel, within limits
 AT_ONCE = 2**22  # values whose transform is computed at once
-
-Peaks = tuple[Tensor, Tensor]  # values and positions [N, C, count], best first; NaN and -1: none
 
 
 def reduce_and_list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastconv.histogram import BINS
 from fastconv.measure import exact_sum
 from fastconv.measure.hits import Hits, boxes
 from fastconv.measure.patches import PatchPlan, PatchSource
+from fastconv.measure.peaks import Peaks
 from fastconv.ops.exact_add import exact_add
 from fastconv.reduction import Reduction
 
@@ -26,8 +28,8 @@ class Measures:
     stats: bool
     quantiles: bool
     topk: int
+    hit_sets: Mapping[str, bool]  # by name (`HIT_SETS`): whether of the largest values
     hits_per_sample: int
-    largest: bool
     patches: bool
 
 
@@ -105,16 +107,19 @@ class Totals:
 class LayerState:
     """The running states of one layer, on the device of its outputs.
 
-    `totals` covers the samples since it was last replaced; `hits` everything seen or merged, so
-    that candidates that cannot be among the best any more cost nothing.
+    `totals` covers the samples since it was last replaced; `hits`, by name, everything seen or
+    merged, so that candidates that cannot be among the best any more cost nothing.
     """
 
     def __init__(self, info: LayerInfo, measures: Measures, input_size: tuple[int, ...]):
         self.info = info
         self._measures = measures
-        plan = PatchPlan.create(info, input_size) if measures.patches and measures.topk else None
+        self._plan = PatchPlan.create(info, input_size) if measures.patches else None
         self.totals = self.new_totals()
-        self.hits = Hits(info, measures.topk, largest=measures.largest, plan=plan)
+        self.hits = {
+            name: Hits(info, measures.topk, largest=largest, plan=self._plan)
+            for name, largest in measures.hit_sets.items()
+        }
 
     def new_totals(self) -> Totals | None:
         m = self._measures
@@ -129,37 +134,37 @@ class LayerState:
     def nbytes(self) -> int:
         """Bytes of the largest parts of the state: histogram and pictures."""
         histogram = self.totals.histogram if self.totals is not None else None
-        plan = self.hits.plan
-        pictures = (
-            0 if plan is None else 3 * self.info.channels * self.hits.k * math.prod(plan.size)
-        )
-        return pictures + (0 if histogram is None else histogram.nbytes)
+        pictures = self.info.channels * sum(hits.k for hits in self.hits.values())
+        each = 0 if self._plan is None else 3 * math.prod(self._plan.size)
+        return pictures * each + (0 if histogram is None else histogram.nbytes)
 
     def tensors(self) -> list[Tensor]:
         """All that batches change, in place."""
         totals = [] if self.totals is None else self.totals.tensors()
-        return totals + (self.hits.tensors() if self._measures.topk else [])
+        return totals + [tensor for hits in self.hits.values() for tensor in hits.tensors()]
 
     def update(
         self,
         r: Reduction,
-        peaks: tuple[Tensor, Tensor] | None,
+        peaks: Mapping[str, Peaks],
         samples: Tensor,
         source: PatchSource,
     ) -> None:
-        """Take a batch: reductions, peaks when several hits of a sample count, and inputs."""
+        """Take a batch: reductions, peaks where several hits of a sample count, and inputs."""
         if self.totals is not None:
             self.totals.update(r)
-        if not self._measures.topk:
-            return
-        if peaks is None:
-            extremes = (r.max, r.argmax) if self._measures.largest else (r.min, r.argmin)
-            peaks = (extremes[0].unsqueeze(-1), extremes[1].unsqueeze(-1))
-        self.take_hits(peaks, samples, source)
+        extremes = {
+            name: (r.max, r.argmax) if hits.largest else (r.min, r.argmin)
+            for name, hits in self.hits.items()
+            if name not in peaks
+        }
+        single = {n: (value[..., None], at[..., None]) for n, (value, at) in extremes.items()}
+        self.take_hits({**single, **peaks}, samples, source)
 
-    def take_hits(self, peaks: tuple[Tensor, Tensor], samples: Tensor, source: PatchSource) -> None:
-        """Take candidates [N, C, R] alone: values and positions."""
-        self.hits.update(peaks[0], samples, peaks[1], source)
+    def take_hits(self, peaks: Mapping[str, Peaks], samples: Tensor, source: PatchSource) -> None:
+        """Take candidates alone, for the hits that they are named after."""
+        for name, (values, positions) in peaks.items():
+            self.hits[name].update(values, samples, positions, source)
 
     def merge(self, part: LayerResult) -> None:
         """Take what a part, or another run, holds of this layer."""
@@ -168,27 +173,24 @@ class LayerState:
         self.merge_hits(part)
 
     def merge_hits(self, part: LayerResult) -> None:
-        if part.topk:
-            filled = part.topk["sample"] >= 0
-            pictures = None
-            if part.patches is not None:
-                pictures = np.asarray(part.patches)[filled]
-            self.hits.merge(
-                torch.from_numpy(part.topk["value"]),
-                torch.from_numpy(part.topk["sample"]),
-                torch.from_numpy(flat_positions(self.info, part.topk["position"])),
-                None if pictures is None else torch.from_numpy(np.ascontiguousarray(pictures)),
+        for name, stored, pictures in part.hit_sets():
+            if pictures is not None:
+                filled = np.asarray(pictures)[stored["sample"] >= 0]
+                pictures = torch.from_numpy(np.ascontiguousarray(filled))
+            self.hits[name].merge(
+                torch.from_numpy(stored["value"]),
+                torch.from_numpy(stored["sample"]),
+                torch.from_numpy(flat_positions(self.info, stored["position"])),
+                pictures,
             )
 
     def part(self, samples: range) -> LayerResult:
         """The totals since the last part, and the hits that are among the best of `samples`."""
         result = self.result(None)
-        if result.topk:
-            other = (result.topk["sample"] < samples.start) | (
-                result.topk["sample"] >= samples.stop
-            )
-            result.topk = {name: value.copy() for name, value in result.topk.items()}
-            result.topk["sample"][other] = -1
+        for name, stored, pictures in result.hit_sets():
+            sample = stored["sample"]
+            here = (sample >= samples.start) & (sample < samples.stop)
+            result.set_hits(name, {**stored, "sample": np.where(here, sample, -1)}, pictures)
         return result
 
     def result(self, weight: np.ndarray | None) -> LayerResult:
@@ -198,13 +200,13 @@ class LayerState:
             result.stats = self.totals.arrays()
             if self.totals.histogram is not None:
                 result.histogram = self.totals.histogram.numpy()
-        if self._measures.topk:
-            result.topk = stored_topk(self.hits)
-            result.patches, result.patch_plan = self.hits.pictures(), self.hits.plan
+        for name, hits in self.hits.items():
+            result.set_hits(name, stored_hits(hits), hits.pictures())
+        result.patch_plan = self._plan
         return result
 
 
-def stored_topk(hits: Hits) -> dict[str, np.ndarray]:
+def stored_hits(hits: Hits) -> dict[str, np.ndarray]:
     """The entries with positions per dimension and boxes; empty slots NaN, -1, -1, 0."""
     info = hits.info
     samples, flat = hits.samples.cpu().numpy(), hits.positions.cpu().numpy()

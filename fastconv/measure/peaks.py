@@ -13,13 +13,13 @@ from fastconv.format.result import LayerInfo
 from fastconv.geometry import FieldMap
 from fastconv.reduction import CandidateLists
 
+Peaks = tuple[Tensor, Tensor]  # values and positions [N, C, count], best first; NaN and -1: none
+
 _LAST = 2**31 - 1  # positions are below it
 _NO_KEY = -(2**63)
 
 
-def sample_peaks(
-    value: Tensor, info: LayerInfo, count: int, *, largest: bool
-) -> tuple[Tensor, Tensor]:
+def sample_peaks(value: Tensor, info: LayerInfo, count: int, *, largest: bool) -> Peaks:
     """The best `count` positions of every (sample, channel), greedily, best first.
 
     A position is out once its box starts less than half a receptive field (in every dimension)
@@ -49,9 +49,7 @@ def sample_peaks(
     return torch.cat(values, -1), torch.cat(positions, -1)
 
 
-def listed_peaks(
-    lists: CandidateLists, samples: int, info: LayerInfo, count: int
-) -> tuple[Tensor, Tensor]:
+def listed_peaks(lists: CandidateLists, samples: int, info: LayerInfo, count: int) -> Peaks:
     """`sample_peaks` from lists of the values that reach a threshold, which are far fewer.
 
     Those of its peaks that reach the threshold, in the same order: a better position is on the

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from fastconv import dispatch
+from fastconv.backends import Kernel
 from fastconv.errors import InputError
 from fastconv.geometry import ConvGeometry
 from fastconv.ops.checks import (
@@ -17,6 +19,8 @@ from fastconv.ops.checks import (
     histogram_buffer,
 )
 from fastconv.reduction import CandidateLists, PostOps, Reduction, empty_fields
+
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 torch.library.define(
     "fastconv::conv_reduce",
@@ -103,9 +107,21 @@ def conv_reduce(
     return _reduction(results, geometry, input, counts, written=return_activation)
 
 
+def kernel_of_module(input: Tensor, module: Convolution, backend: str) -> Kernel:
+    """The kernel that runs a module on inputs like `input` [N, C_in, *spatial], N may be 0.
+
+    Raises:
+        BackendUnavailableError: the named backend cannot run it.
+    """
+    shape, padding = module.weight.shape[2:], module.padding
+    geometry = ConvGeometry.create(shape, module.stride, padding, module.dilation, module.groups)
+    given = _arguments(input, module.weight, module.bias, geometry)
+    return dispatch.kernel("conv_reduce", backend, input.device, *given)
+
+
 def conv_reduce_in_network(
     input: Tensor,
-    module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+    module: Convolution,
     *,
     scale: Tensor | None,
     shift: Tensor | None,
@@ -134,7 +150,9 @@ def conv_reduce_in_network(
     kernel = dispatch.kernel("conv_reduce", backend, input.device, *given, needs=extra.keys())
     if kernel.pack is not None and packed is not None:
         if module not in packed:
-            packed[module] = kernel.pack(weight, geometry.groups)
+            packed[module] = kernel.pack(
+                weight, geometry.stride, geometry.dilation, geometry.groups
+            )
         extra["packed"] = packed[module]
     return _reduction(kernel.run(*given, **extra), geometry, input, counts, written=written)
 

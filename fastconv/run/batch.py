@@ -25,9 +25,9 @@ class MeasuredBatch:
         source: where the pictures of hits are cut from.
         mapped: the rows whose activation maps are kept.
         sample_rows: maximum and mean [n, C] of every sample, by layer, where they are kept.
-        overflowed: layers that made candidate lists, and whether one was too short (a device
-            tells later).
-        redo: in a second forward, the layers whose lists were too short; None in the first.
+        overflowed: (layer, name of its hits) that candidate lists were made for, and whether one
+            was too short (a device tells later).
+        redo: in a second forward, the hits by layer whose lists were too short; None in the first.
         scores: the model's class scores [n, K], where outcomes are kept.
     """
 
@@ -38,8 +38,8 @@ class MeasuredBatch:
         rows = torch.tensor(samples, dtype=torch.int64, pin_memory=device.type == "cuda")
         self.rows = rows.to(device, non_blocking=True)
         self.sample_rows: dict[int, tuple[Tensor, Tensor]] = {}
-        self.overflowed: dict[int, Tensor] = {}
-        self.redo: set[int] | None = None
+        self.overflowed: dict[tuple[int, str], Tensor] = {}
+        self.redo: dict[int, list[str]] | None = None
         self.scores: Tensor | None = None
         self._answer: Callable[[], list[Any]] = list
 
@@ -62,6 +62,8 @@ class MeasuredBatch:
 
     def needs_second_forward(self) -> bool:
         """Wait for the answer; sets `redo`."""
-        answers = zip(self.overflowed, self._answer(), strict=True)
-        self.redo = {layer for layer, overflowed in answers if overflowed}
+        self.redo = {}
+        for (layer, name), overflowed in zip(self.overflowed, self._answer(), strict=True):
+            if overflowed:
+                self.redo.setdefault(layer, []).append(name)
         return bool(self.redo)

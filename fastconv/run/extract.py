@@ -78,10 +78,11 @@ def extract(
         layers: names, globs, module types or a mix; default every convolution.
         stage: "conv" (output of the convolution, bias included), "norm" or "act" (after the
             normalisation, or the activation, that follows it).
-        topk: hits kept per filter; 0 keeps none.
+        topk: hits kept per filter (of "both" orders, in each); 0 keeps none.
         hits_per_sample: hits that one sample may contribute; no two of them start nearer than half
             a receptive field.
-        order: "largest" or "smallest" values first.
+        order: of the hits: "largest" values first, "smallest", or "both": `layer.topk` holds the
+            largest, and `layer.bottomk` as many of the smallest.
         stats: count, mean, variance, extrema, share of positive values, non-finite values.
         quantiles: histograms, from which any quantile follows with a stated error.
         patches: the picture of every hit.
@@ -104,8 +105,8 @@ def extract(
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
-        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
-            where those of all samples have at most 32 MiB. These samples are read once more.
+        thumbnails: keep a reduced picture of every sample that has a hit or maps (images alone);
+            default where those of all samples have at most 32 MiB. They are read once more.
         forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of
@@ -231,8 +232,8 @@ def _in_several(
                 _measure_in_tasks(request, job, folder, tasks)
             with folder.alone("assemble"):
                 if not out.exists():
-                    everything = range(len(job.options.units(len(job.source))))
-                    recording = Recording(job, folder, everything)
+                    job.units.learn_end(folder)
+                    recording = Recording(job, folder, job.units.own)
                     write(out, job, recording, started, overwrite=False)
                     folder.remove()
         return finished(out, job)
@@ -240,10 +241,10 @@ def _in_several(
 
 def _measure_in_tasks(request: Request, job: Job, folder: PartsFolder, tasks: int | None) -> None:
     work = replace(request, progress=False).measure_share
-    size, total = job.options.batch_size, len(job.source)
-    with Progress(total, enabled=request.progress) as bar:
+    with Progress(job.source.length, enabled=request.progress) as bar:
 
         def show() -> None:
-            bar.update(min(len(folder.done()) * size, total) - bar.done)
+            job.units.learn_end(folder)
+            bar.update(job.units.samples_done(folder) - bar.done)
 
         run_tasks(work, tasks or None, int(job.device.type == "cuda"), show)

@@ -17,6 +17,7 @@ from fastconv.backends import cpu
 from fastconv.errors import FingerprintError
 from fastconv.version import __version__
 
+_LENGTH = "data.length"  # None of a stream that has not been seen to end
 MEASURING = ("conv_reduce", "channel_reduce")  # the ops whose kernels decide the bits
 
 
@@ -63,15 +64,17 @@ def made_by(device: torch.device, backend: str) -> dict[str, Any]:
 
 
 def require_equal(stored: dict[str, Any], wanted: dict[str, Any], what: str, remedy: str) -> None:
-    """Compare two fingerprints.
+    """Compare two fingerprints; a length that one does not know yet fits any.
 
     Raises:
         FingerprintError: they differ; the message names each difference.
     """
     before, now = _flat(stored), _flat(wanted)
+    lengths = [values.get(_LENGTH) for values in (before, now) if _LENGTH in values]
+    unknown = {_LENGTH} if None in lengths else set()
     differences = [
         f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted((before.keys() | now.keys()) - unknown)
         if before.get(key) != now.get(key)
     ]
     if differences:

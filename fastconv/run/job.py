@@ -22,6 +22,7 @@ from fastconv.run.options import Options
 from fastconv.run.outcomes import Output, class_scores, outcomes_of
 from fastconv.run.plan import chosen_by, plan_kernels
 from fastconv.run.transfer import Transfer
+from fastconv.run.units import Units
 
 _PROBED = 16  # samples whose values decide how images are displayed
 
@@ -55,6 +56,7 @@ class Job:
         display: how input values become colours; None where pictures are not images.
         affines: scale and shift of the batch norm after every layer, where maps are to have them.
         absent_allowed: whether the model may pass over a layer that it called in the probe.
+        units: the batches of the data set.
         identity: all that the result depends on, but for the software (`made_by`).
     """
 
@@ -71,6 +73,7 @@ class Job:
         forward: Forward | None = None,
     ):
         self.source, self.options, self.device = source, options, device
+        self.units = Units(source, options)
         self.conditions, self._output = list(conditions), output
         source.keep_columns(options.columns)
         if options.outcomes:
@@ -97,7 +100,7 @@ class Job:
             "layers": names,
             "device": device.type,
             "layout": str(found.layout).removeprefix("torch."),
-            "kernels": [layer.info.measured_by for layer in self.layers],
+            "kernels": [layer.kernels for layer in self.layers],
             **options.as_dict(),
         }
         self.absent_allowed = source.skip
@@ -122,10 +125,11 @@ class Job:
         at_a_time = self.samples_at_a_time
         fewer = {"samples_at_a_time": at_a_time} if at_a_time < self.options.batch_size else {}
         display = self.display
+        data = {**self.identity["data"], "length": self.source.length}  # of a stream: by now
         return {
             **fewer,
             **self._cast,
-            "fingerprint": self.identity,
+            "fingerprint": {**self.identity, "data": data},
             "made_by": self.made_by(),
             "kernels_chosen_by": chosen_by(self.device),
             "model": type(self.network.module).__name__,
@@ -194,7 +198,7 @@ class Job:
 
         With `scores` it runs to its end, and its class scores [n, K] are returned.
         """
-        fused = {i for i, layer in enumerate(self.layers) if layer.fused}
+        fused = {i for i, layer in enumerate(self.layers) if layer.replaced}
         with self._autocast():
             output = capture_forward(
                 self.network,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,15 @@ from fastconv.capture import CaptureTarget
 from fastconv.errors import FastconvError
 from fastconv.format.result import LayerInfo
 from fastconv.geometry import ConvGeometry
-from fastconv.measure.candidates import Peaks, reduce_and_list, whole_peaks
+from fastconv.measure.candidates import reduce_and_list, whole_peaks
 from fastconv.measure.layer_state import LayerState, Measures
+from fastconv.measure.peaks import Peaks
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.ops.channel_reduce import channel_reduce
+from fastconv.ops.conv_reduce import Convolution, kernel_of_module
 from fastconv.reduction import Reduction
 from fastconv.run.batch import MeasuredBatch
-from fastconv.run.fused import run_fused
+from fastconv.run.fused import run_fused, run_in_place
 from fastconv.run.maps import KeptMaps
 from fastconv.run.options import Options
 from fastconv.run.plan import PlannedLayer
@@ -48,6 +50,7 @@ class LayerSink:
     ):
         self.index, self.info = index, planned.info
         self._target, self._options, self._maps = planned.target, options, maps
+        self._in_place = planned.in_place
         self._measures = measures(options)
         self.state = LayerState(planned.info, self._measures, input_size)
         self._packed = packed  # weights as the kernel reads them
@@ -66,7 +69,7 @@ class LayerSink:
         self._measure(
             batch,
             partial(channel_reduce, value, **transform),
-            lambda r: self._whole_peaks(value, **transform),
+            lambda _, names: self._whole_peaks(value, names, **transform),
             self._peaks_from(batch, kernel),
         )
         if batch.redo is None and len(batch.mapped):
@@ -78,10 +81,13 @@ class LayerSink:
         target, backend = self._target, self._options.backend
         assert target.fusion is not None and target.weight is not None
         check_shape(self.info, _output_shape(self.info, x), len(batch.rows))
-        kernel = dispatch.kernel("conv_reduce", backend, x.device, x, target.weight)
+        if self._in_place:
+            kernel = dispatch.kernel("channel_reduce", backend, x.device, x)
+        else:
+            kernel = kernel_of_module(x, cast(Convolution, target.module), backend)
         peaks = self._peaks_from(batch, kernel)
         reduce = partial(
-            run_fused,
+            run_in_place if self._in_place else run_fused,
             target,
             x,
             return_activation=target.fusion.read or peaks == WHOLE or len(batch.mapped) > 0,
@@ -90,7 +96,7 @@ class LayerSink:
             backend=backend,
         )
         value = self._measure(
-            batch, reduce, lambda r: self._whole_peaks(r.activation), peaks
+            batch, reduce, lambda r, names: self._whole_peaks(r.activation, names), peaks
         ).activation
         if value is not None and batch.redo is None and len(batch.mapped):
             self._maps.write(self.index, batch.first, value[batch.mapped])
@@ -115,41 +121,59 @@ class LayerSink:
         if not self._options.many_hits or not self.info.size:
             return EXTREMA
         if batch.redo is not None:
-            return WHOLE if self.index in batch.redo else EXTREMA
-        filled = self.state.hits.seen >= self._measures.topk
+            return WHOLE if batch.redo.get(self.index) else EXTREMA
+        filled = all(hits.seen >= hits.k for hits in self.state.hits.values())
         return LISTS if filled and "candidates" in kernel.takes else WHOLE
 
     def _measure(
         self,
         batch: MeasuredBatch,
         reduce: Callable[..., Reduction],
-        whole: Callable[[Reduction], Peaks],
+        whole: Callable[[Reduction, Iterable[str]], dict[str, Peaks]],
         peaks_from: str,
     ) -> Reduction:
         """Reduce a batch and take what comes of it; in a second forward, the hits alone."""
-        state, peaks = self.state, None
+        state = self.state
         if batch.redo is not None:
             reduction = reduce()
             if peaks_from == WHOLE:
-                state.take_hits(whole(reduction), batch.rows, batch.source)
+                peaks = whole(reduction, batch.redo[self.index])
+                state.take_hits(peaks, batch.rows, batch.source)
             return reduction
-        reduce = partial(reduce, histogram=state.histogram(batch.rows.device))
+        counted = partial(reduce, histogram=state.histogram(batch.rows.device))
         if peaks_from == LISTS:
-            reduction, peaks, batch.overflowed[self.index] = reduce_and_list(
-                reduce, state.hits, batch.rows, self._measures.hits_per_sample
-            )
+            reduction, peaks = self._listed(batch, counted, reduce)
         else:
-            reduction = reduce()
-            peaks = whole(reduction) if peaks_from == WHOLE else None
+            reduction = counted()
+            peaks = whole(reduction, state.hits) if peaks_from == WHOLE else {}
         state.update(reduction, peaks, batch.rows, batch.source)
         if self._options.samples:
             batch.sample_rows[self.index] = sample_rows(reduction)
         return reduction
 
-    def _whole_peaks(self, value: Tensor | None, **transform: Any) -> Peaks:
-        m = self._measures
+    def _listed(
+        self, batch: MeasuredBatch, first: Callable[..., Reduction], again: Callable[..., Reduction]
+    ) -> tuple[Reduction, dict[str, Peaks]]:
+        """The first reduction, and peaks: a reduction makes the lists of one set of hits."""
+        reductions: list[Reduction] = []
+        peaks, count = {}, self._measures.hits_per_sample
+        for name, hits in self.state.hits.items():
+            reduce = again if reductions else first
+            reduction, peaks[name], short = reduce_and_list(reduce, hits, batch.rows, count)
+            batch.overflowed[self.index, name] = short
+            reductions.append(reduction)
+        return reductions[0], peaks
+
+    def _whole_peaks(
+        self, value: Tensor | None, names: Iterable[str], **transform: Any
+    ) -> dict[str, Peaks]:
+        """The peaks for each of these sets of hits, from the whole activation."""
         assert value is not None
-        return whole_peaks(value, self.info, m.hits_per_sample, largest=m.largest, **transform)
+        count, hits = self._measures.hits_per_sample, self.state.hits
+        return {
+            name: whole_peaks(value, self.info, count, largest=hits[name].largest, **transform)
+            for name in names
+        }
 
 
 def measures(options: Options) -> Measures:
@@ -158,8 +182,8 @@ def measures(options: Options) -> Measures:
         stats=options.stats,
         quantiles=options.quantiles,
         topk=options.topk,
+        hit_sets=options.hit_sets,
         hits_per_sample=options.hits_per_sample,
-        largest=options.order == "largest",
         patches=options.patches,
     )
 

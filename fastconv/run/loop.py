@@ -22,20 +22,19 @@ from fastconv.store.parts import PartsFolder
 
 def measure(job: Job, folder: PartsFolder, num_workers: int, *, progress: bool) -> Recording:
     """Measure the units that no part holds yet; with fewer samples at a time where memory ends."""
-    own = job.options.own_units(len(job.source))
-    recording = Recording(job, folder, own)
+    recording = Recording(job, folder, job.units.own)
     if not job.source.skip:
         refuse_skipped(recording.skipped(), folder.path)
     if job.options.maps is not None:
         _announce(folder.path, *recording.maps_size(), progress=progress)
     while True:
         try:
-            _measure_units(job, recording, own, num_workers, progress=progress)
+            _measure_units(job, folder, recording, num_workers, progress=progress)
             break
         except torch.OutOfMemoryError as error:
             job.take_fewer(error)
         torch.cuda.empty_cache()  # now that the error holds no tensors any more
-        recording = Recording(job, folder, own)  # a unit was half taken
+        recording = Recording(job, folder, job.units.own)  # a unit was half taken
     if progress and (skipped := recording.skipped()):
         why = job.source.skipped.get(skipped[0], f"sample {skipped[0]}")
         print(f"{len(skipped):,} samples were skipped: {why}", file=sys.stderr, flush=True)
@@ -51,20 +50,19 @@ def refuse_skipped(skipped: Sequence[int], where: Path | str) -> None:
 
 
 def _measure_units(
-    job: Job, recording: Recording, own: range, num_workers: int, *, progress: bool
+    job: Job, folder: PartsFolder, recording: Recording, num_workers: int, *, progress: bool
 ) -> None:
-    units, todo = job.options.units(len(job.source)), recording.todo
-    samples = sum(len(units[u]) for u in own)
-    left = sum(len(units[u]) for u in todo)
-    batches = job.source.batches([units[u] for u in todo], num_workers)
+    own = job.units.own
+    samples = None if own is None else len(job.units.samples(own))
+    batches = job.units.read(recording.todo, folder, num_workers)
     with (
-        Progress(samples, enabled=progress, done=samples - left) as bar,
+        Progress(samples, enabled=progress, done=recording.samples_done) as bar,
         _interruptible() as interrupted,
         recording,
     ):
-        for number, (inputs, labels) in zip(todo, batches, strict=True):
-            recording.take(number, units[number], inputs, labels)
-            bar.update(len(units[number]))
+        for number, unit, inputs, labels in batches:
+            recording.take(number, unit, inputs, labels)
+            bar.update(len(unit))
             if interrupted():
                 raise KeyboardInterrupt
 

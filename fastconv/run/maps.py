@@ -12,7 +12,7 @@ from torch import Tensor
 from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps, Rows
 from fastconv.ops.channel_normalize import channel_normalize
 from fastconv.run.options import Options
-from fastconv.store.codec import to_uint8
+from fastconv.store.codec import MAP_ROWS, to_uint8
 from fastconv.store.parts import Part, PartWriter
 from fastconv.store.schema import MAP_DTYPES
 
@@ -27,22 +27,29 @@ class KeptMaps:
     def __init__(
         self,
         options: Options,
-        length: int,
         affines: Sequence[Affine] | None,
         part: Callable[[], PartWriter],
     ):
         self._part = part  # the part that is being written
-        self.samples = np.asarray(options.map_samples(length), np.int64)
+        self._all = options.maps == "all"
+        self._samples = np.asarray([] if self._all else options.maps or [], np.int64)
         self._mode, self._storage, self._affines = options.normalize, options.maps_dtype, affines
         rounded = 7 if options.dtype == "bfloat16" else 10  # 7 bits hold all of a bfloat16
         self._keepbits = rounded if self._storage == "rounded" else 23
 
     def rows(self, samples: np.ndarray) -> np.ndarray:
         """The rows of a batch whose maps are kept."""
-        return np.flatnonzero(np.isin(samples, self.samples))
+        if self._all:
+            return np.arange(len(samples))
+        return np.flatnonzero(np.isin(samples, self._samples))
 
-    def size(self, infos: Sequence[LayerInfo], samples: np.ndarray) -> tuple[str, float]:
-        """What the maps of `samples` will take, in words, and in bytes on the disk."""
+    def size(self, infos: Sequence[LayerInfo], samples: np.ndarray | None) -> tuple[str, float]:
+        """What the maps of `samples` will take, in words, and in bytes on the disk.
+
+        None stands for those of a stream of unknown length; of "all" a single one is counted then.
+        """
+        if samples is None:
+            samples = np.zeros(1, np.int64) if self._all else self._samples
         count = len(self.rows(samples))
         values = count * sum(info.channels * math.prod(info.size) for info in infos)
         raw = values * np.dtype(MAP_DTYPES[self._storage]).itemsize
@@ -61,7 +68,7 @@ class KeptMaps:
         elif self._storage == "float16":
             with np.errstate(over="ignore"):  # beyond 65504 it is infinite
                 rows = rows.astype(np.float16)
-        total = (len(self.samples), *rows.shape[1:])
+        total = (MAP_ROWS if self._all else len(self._samples), *rows.shape[1:])
         writer.add_maps(layer, first, rows, total, self._keepbits)
 
     def of_layer(

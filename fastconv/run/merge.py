@@ -119,7 +119,7 @@ def _joined(first: Run, parts: Iterable[LayerResult]) -> LayerResult:
 
 def _options(run: Run) -> Options:
     stored = run.config["fingerprint"]
-    return Options.from_stored(stored, stored["data"]["length"])
+    return Options.from_stored(stored)
 
 
 def _joined_rows(parts: list[Rows | None]) -> Rows | None:
@@ -164,27 +164,30 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
 
 
 def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
-    """Pictures of the samples that are still among the best."""
+    """Pictures of the samples that are still among the best, or have maps."""
     config, options = runs[0].config, _options(runs[0])
     length, size = config["fingerprint"]["data"]["length"], config["input_size"]
     if not size or not are_kept(options, length, size):
         return {}
-    best: set[int] = set()
+    mapped, all_samples = options.maps, range(length)
+    best = set(mapped if isinstance(mapped, tuple) else all_samples if mapped else ())
     for name in runs[0].layers:
         state: LayerState | None = None
         for run in runs:
-            topk = run[name].topk
-            kept = {"value": topk.values, "sample": topk.sample, "position": topk.position}
-            fields = {field: array.copy() for field, array in kept.items()}  # read-only in a run
-            hits = LayerResult(run[name].info, None, topk=fields)
+            hits = LayerResult(run[name].info, None)
+            for kept in options.hit_sets:
+                found = getattr(run[name], kept)
+                arrays = {"value": found.values, "sample": found.sample, "position": found.position}
+                hits.set_hits(kept, {f: a.copy() for f, a in arrays.items()})  # theirs: read-only
             if state is None:
                 asked = replace(measures(_options(run)), patches=False)
                 state = LayerState(hits.info, asked, tuple(run.config["input_size"]))
             state.merge_hits(hits)
         assert state is not None
-        best |= set(state.hits.samples.flatten().tolist())
-    found = ((sample, run.thumbnail(sample)) for run in runs for sample in sorted(best - {-1}))
-    return {sample: picture for sample, picture in found if picture is not None}
+        for entries in state.hits.values():
+            best |= set(entries.samples.flatten().tolist())
+    pictures = ((sample, run.thumbnail(sample)) for run in runs for sample in sorted(best - {-1}))
+    return {sample: picture for sample, picture in pictures if picture is not None}
 
 
 def _joined_columns(parts: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,11 @@ from fastconv.ops.channel_normalize import MODES
 from fastconv.store.schema import MAP_DTYPES
 
 STAGES = ("conv", "norm", "act")
-ORDERS = ("largest", "smallest")
+ORDERS = {  # the sets of hits that each keeps: whether of the largest values
+    "largest": {"topk": True},
+    "smallest": {"topk": False},
+    "both": {"topk": True, "bottomk": False},
+}
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,13 @@ class Options:
     thumbnails: bool | None = False  # None: where they are small
 
     @classmethod
-    def create(cls, *, length: int, **given: Any) -> Options:
-        """Check the arguments of `extract` for a data set of `length` samples.
+    def create(cls, *, length: int | None, **given: Any) -> Options:
+        """Check the arguments of `extract` for a data set of `length` samples, None if unknown.
 
         Raises:
             InputError: an argument out of its range; the message says which and what would do.
         """
-        choices_of = {"stage": STAGES, "order": ORDERS, "maps_dtype": tuple(MAP_DTYPES)}
+        choices_of = {"stage": STAGES, "order": tuple(ORDERS), "maps_dtype": tuple(MAP_DTYPES)}
         for name, choices in choices_of.items():
             if given[name] not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {given[name]!r}")
@@ -76,7 +80,7 @@ class Options:
         return options
 
     @classmethod
-    def from_stored(cls, stored: dict[str, Any], length: int) -> Options:
+    def from_stored(cls, stored: dict[str, Any], length: int | None = None) -> Options:
         """Read the options back that a file's fingerprint holds; later ones have their default.
 
         Raises:
@@ -110,40 +114,40 @@ class Options:
         return values
 
     @property
+    def hit_sets(self) -> dict[str, bool]:
+        """The sets of hits that are kept, by name: whether of the largest values."""
+        return ORDERS[self.order] if self.topk else {}
+
+    @property
     def many_hits(self) -> bool:
         """Whether hits are taken from the whole activation: several of a sample may count."""
         return self.topk > 0 and self.hits_per_sample > 1
 
-    def units(self, length: int) -> list[range]:
-        """All batches of a data set of `length` samples, whoever reads them."""
-        size = self.batch_size
-        return [range(a, min(a + size, length)) for a in range(0, length, size)]
 
-    def own_units(self, length: int) -> range:
-        """Numbers of the batches of this shard: consecutive, and as even as can be."""
-        index, count = self.shard
-        total = -(-length // self.batch_size)
-        return range(total * index // count, total * (index + 1) // count)
-
-    def map_samples(self, length: int) -> range | tuple[int, ...]:
-        """The samples whose activation maps are kept, ascending."""
-        if self.maps is None:
-            return ()
-        return range(length) if self.maps == "all" else tuple(self.maps)  # type: ignore[arg-type]
-
-
-def _map_samples(maps: Any, length: int) -> tuple[int, ...] | str | None:
+def _map_samples(maps: Any, length: int | None) -> tuple[int, ...] | str | None:
     if maps is None or maps == "all":
         return maps
     if isinstance(maps, slice):
-        maps = range(length)[maps]
+        maps = _of_slice(maps, length)
     if isinstance(maps, str) or not isinstance(maps, Sequence | torch.Tensor | range):
         raise InputError(f"maps must be sample indices, a slice, 'all' or None, got {maps!r}")
     indices = sorted({int(i) for i in maps})
-    if indices and not 0 <= indices[0] <= indices[-1] < length:
-        wrong = indices[0] if indices[0] < 0 else indices[-1]
-        raise InputError(f"maps: there is no sample {wrong}; the data set has {length}")
+    if indices and indices[0] < 0:
+        raise InputError(f"maps: there is no sample {indices[0]}; they count from 0")
+    if indices and length is not None and indices[-1] >= length:
+        raise InputError(f"maps: there is no sample {indices[-1]}; the data set has {length}")
     return tuple(indices) or None
+
+
+def _of_slice(maps: slice, length: int | None) -> range:
+    if length is not None:
+        return range(length)[maps]
+    if maps.stop is None or min(maps.start or 0, maps.stop) < 0:
+        raise InputError(
+            f"maps={maps}: the stream does not tell its length; give a slice from the front that "
+            "has an end, or 'all'"
+        )
+    return range(maps.stop)[maps]
 
 
 def _columns(columns: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from fastconv.run.fingerprint import require_equal
 from fastconv.run.job import Job
 from fastconv.run.loop import refuse_skipped
 from fastconv.run.recording import Recording
-from fastconv.run.thumbnails import thumbnails
 from fastconv.store.parts import PartsFolder, remove_parts
 from fastconv.store.reader import Run, open_run
 from fastconv.store.writer import write_run
@@ -42,6 +42,7 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
     if manifest is not None and resume:
         remedy = "run the same call as before, or start anew (resume=False, --no-resume)"
         require_equal(manifest, wanted, str(folder.path), remedy)
+        job.units.learn_end(folder)
         return
     folder.clear()
     folder.write_manifest(wanted)
@@ -49,8 +50,8 @@ def begin(folder: PartsFolder, job: Job, *, resume: bool) -> None:
 
 def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite: bool) -> None:
     """Write the finished file."""
-    table = recording.sample_table(job.source.keys())
-    table.thumbnails = thumbnails(job, recording.hit_samples())
+    _warn_of_missing_maps(job)
+    table = recording.sample_table()
     write_run(
         out,
         job.config(),
@@ -60,6 +61,16 @@ def write(out: Path, job: Job, recording: Recording, started: str, *, overwrite:
         overwrite=overwrite,
         times={"start_time": started, "end_time": now()},
     )
+
+
+def _warn_of_missing_maps(job: Job) -> None:
+    """Of a stream, that was not known before its end."""
+    asked, length = job.options.maps, job.source.length
+    if isinstance(asked, tuple) and length is not None and asked[-1] >= length:
+        warnings.warn(
+            f"maps: the stream ended after {length} samples; there is no sample {asked[-1]}",
+            stacklevel=2,
+        )
 
 
 def now() -> str:

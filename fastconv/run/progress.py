@@ -10,6 +10,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 15.0
+_BAR_WITHOUT_END = "{n_fmt} samples, {rate_fmt}, {elapsed}"
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} samples, {rate_fmt}, {remaining} left"
 
 
@@ -17,12 +18,12 @@ class Progress:
     """Counts samples; use it as a context manager.
 
     Args:
-        total: samples in all.
+        total: samples in all; None where that is not known, and no time left can be told.
         enabled: False shows nothing.
         done: samples of `total` that were done before (in an earlier, interrupted run).
     """
 
-    def __init__(self, total: int, *, enabled: bool = True, done: int = 0):
+    def __init__(self, total: int | None, *, enabled: bool = True, done: int = 0):
         self.total, self.enabled, self.before, self.done = total, enabled, done, done
         self.bar: tqdm | None = None
 
@@ -34,14 +35,14 @@ class Progress:
                 total=self.total,
                 initial=self.done,
                 unit=" samples",
-                bar_format=_BAR,
+                bar_format=_BAR_WITHOUT_END if self.total is None else _BAR,
                 file=sys.stderr,
                 smoothing=0.1,
                 ncols=min(100, size.columns),
                 nrows=size.lines,
             )
         elif self.enabled and self.done:
-            self._print(f"{self.done:,} of {self.total:,} samples were done before")
+            self._print(f"{self._count()} were done before")
         return self
 
     def update(self, n: int) -> None:
@@ -65,11 +66,18 @@ class Progress:
 
     def _report(self) -> None:
         self.printed = time.monotonic()
-        rate = (self.done - self.before) / max(self.printed - self.started, 1e-9)
+        elapsed = self.printed - self.started
+        rate = (self.done - self.before) / max(elapsed, 1e-9)
+        if self.total is None:
+            self._print(f"{self._count()}, {rate:,.0f} samples/s, {clock(elapsed)}")
+            return
         share = self.done / max(self.total, 1)
         left = clock((self.total - self.done) / rate) if rate else "?"
-        count = f"{self.done:,} of {self.total:,} samples ({share:.0%})"
-        self._print(f"{count}, {rate:,.0f} samples/s, {left} left")
+        self._print(f"{self._count()} ({share:.0%}), {rate:,.0f} samples/s, {left} left")
+
+    def _count(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.done:,}{of} samples"
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

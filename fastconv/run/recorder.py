@@ -45,7 +45,7 @@ class Recorder:
 
     def __init__(self, job: Job, part: Callable[[], PartWriter]):
         self._job, self._part = job, part
-        self.maps = KeptMaps(job.options, len(job.source), job.affines, part)
+        self.maps = KeptMaps(job.options, job.affines, part)
         self._packed: dict[nn.Module, Tensor] = {}
         self._plain = self._group(0, None)
         self._conditions = [self._group(i, c) for i, c in enumerate(job.conditions, 1)]
@@ -72,10 +72,30 @@ class Recorder:
         """Bytes of the largest parts of the states."""
         return sum(sink.state.nbytes for sink in self._sinks())
 
-    def hit_samples(self) -> set[int]:
-        """The samples that a hit of the unchanged data is of."""
-        samples = [sink.state.hits.samples.flatten() for sink in self._plain.sinks]
-        return set(torch.cat(samples).unique().tolist()) - {-1}
+    def shown_samples(self, samples: np.ndarray) -> set[int]:
+        """The samples that a hit of the unchanged data is of, and those of `samples` with maps."""
+        mapped = samples[self.maps.rows(samples)]
+        return {*self._hits().unique().tolist(), *mapped.tolist()} - {-1}
+
+    def to_be_shown(self, samples: list[int]) -> list[int]:
+        """Those samples of the last unit that have a hit of the unchanged data, or may, or maps."""
+        short = (flag for batch in self._plain.unsettled for flag in batch.overflowed.values())
+        if any(short):
+            return samples
+        hits = self._hits()
+        rows = torch.isin(torch.tensor(samples, device=hits.device), hits)
+        shown = np.asarray(rows.tolist(), bool)
+        shown[self.maps.rows(np.asarray(samples, np.int64))] = True
+        return [sample for sample, keep in zip(samples, shown.tolist(), strict=True) if keep]
+
+    def _hits(self) -> Tensor:
+        """The samples of all hits of the unchanged data, -1 where a place is empty."""
+        found = [
+            hits.samples.flatten()
+            for sink in self._plain.sinks
+            for hits in sink.state.hits.values()
+        ]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
     def take(self, samples: list[int], inputs: Any, labels: Tensor | None) -> None:
         """Measure some samples of a unit; row n of `inputs` and `labels` is samples[n]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,16 @@ from fastconv.run.outcomes import MISSING
 from fastconv.run.recorder import Recorder, scatter_rows
 from fastconv.run.sample_rows import SampleRows, column_array, decoded
 from fastconv.run.save_clock import SaveClock
-from fastconv.store.parts import PartsFolder, PartWriter
+from fastconv.run.thumbnails import ThumbnailRows, read_thumbnails
+from fastconv.run.units import Undone
+from fastconv.store.parts import Part, PartsFolder, PartWriter
 
 
 class Recording:
     """Takes unit after unit and saves parts; left by an error, it saves what is done."""
 
-    def __init__(self, job: Job, folder: PartsFolder, own: range):
+    def __init__(self, job: Job, folder: PartsFolder, own: range | None):
+        """Take over the parts of the units `own`; None: of all, where their number is unknown."""
         self._job, self._folder, self._own = job, folder, own
         self._recorder = Recorder(job, self._open_part)
         self._clock = SaveClock(self._recorder.nbytes)
@@ -33,20 +36,23 @@ class Recording:
         self._units: range = range(0)  # measured since the last part
         self._rows = SampleRows()  # of those units
         self._skipped: list[int] = []  # of those units
+        self._thumbnails = ThumbnailRows(job, self._open_part)  # of a stream
         self._torn = False  # a unit is half taken, or a part half written
         self._parts = folder.parts()
+        self.samples_done = sum(len(job.units.samples(_units_of(part))) for part in self._parts)
         self.todo = self._resume()  # the units left to do
 
-    def _resume(self) -> list[int]:
+    def _resume(self) -> Iterable[int]:
         """Take over the finished parts."""
         done: set[int] = set()
         for part in self._parts:
-            units = range(part.first, part.last + 1)
-            if not set(units) <= set(self._own) - done:
+            units = _units_of(part)
+            outside = self._own is not None and not set(units) <= set(self._own)
+            if outside or not done.isdisjoint(units):
                 raise FileFormatError(f"{part.path} does not fit the run; delete it and run again")
             done.update(units)
             self._recorder.resume(part)
-        return [u for u in self._own if u not in done]
+        return Undone(done) if self._own is None else [u for u in self._own if u not in done]
 
     def maps_size(self) -> tuple[str, float]:
         """The maps of this run in words, and the bytes that the disk needs until it is done.
@@ -54,10 +60,11 @@ class Recording:
         While the finished file is written, its maps are in the parts as well.
         """
         infos, maps = [layer.info for layer in self._job.layers], self._recorder.maps
+        if self._own is None:
+            return maps.size(infos, None)
         words, whole = maps.size(infos, np.asarray(self._own_samples()))
-        size = self._job.options.batch_size
-        left = np.asarray([i for u in self.todo for i in range(u * size, (u + 1) * size)], np.int64)
-        return words, whole + maps.size(infos, left)[1]
+        left = [sample for unit in self.todo for sample in self._job.units[unit]]
+        return words, whole + maps.size(infos, np.asarray(left, np.int64))[1]
 
     def take(self, number: int, unit: range, inputs: Any, labels: Tensor | None) -> None:
         """Measure one unit: the inputs [n, C, ...] of its samples that could be read."""
@@ -70,6 +77,7 @@ class Recording:
         for rows in self._job.pieces(len(kept)):
             own = None if labels is None else labels[rows]
             piece = self._job.transfer(rows_of(inputs, rows))
+            self._thumbnails.see(kept[rows], piece)
             self._recorder.take(kept[rows], piece, own)
         outcomes = self._recorder.end_unit(unit, kept, labels)
         self._rows.add(
@@ -84,6 +92,9 @@ class Recording:
             self._rows.add({f"columns/{name}": column})
         if labels is not None:
             self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
+        if self._job.source.unit_keys is not None:
+            self._rows.add({"keys": column_array(self._job.source.unit_keys)})
+        self._thumbnails.keep(self._recorder.to_be_shown)
         self._skipped += sorted(set(unit) - set(kept))
         self._units = range(self._units.start, number + 1)
         self._torn = False
@@ -101,11 +112,10 @@ class Recording:
         return self
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        options = self._job.options
         try:
             if kind is None:
                 self._recorder.settle()
-                if options.samples or options.maps is not None:  # rows are in the part
+                if self._writer is not None:  # it has rows already
                     self.save()
             elif self._units and not self._torn:
                 with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
@@ -128,12 +138,11 @@ class Recording:
         self._torn = True  # until the part is whole
         self._recorder.settle()
         writer = self._open_part()
-        size, last = self._job.options.batch_size, self._units.stop - 1
         self._rows.save(writer)
         if self._skipped:
             writer.append("skipped", np.asarray(self._skipped, np.int64))
-        self._recorder.save(writer, range(self._units.start * size, (last + 1) * size))
-        self._parts.append(writer.finish(last))
+        self._recorder.save(writer, self._job.units.samples(self._units))
+        self._parts.append(writer.finish(self._units.stop - 1))
         self._parts.sort(key=lambda part: part.first)
         self._writer = None
         self._recorder.forget_totals()
@@ -144,35 +153,49 @@ class Recording:
 
     def results(self) -> Iterator[LayerResult]:
         """The finished layers, one at a time."""
-        own = self._own_samples()
-        kept = np.setdiff1d(np.asarray(own), self.skipped())
-        return self._recorder.results(self._parts, own, kept)
+        return self._recorder.results(self._parts, self._own_samples(), self._kept_samples())
 
-    def sample_table(self, keys: Sequence[str] | None) -> SampleTable:
-        """Keys, labels, outcomes and columns of the samples of this run."""
+    def sample_table(self) -> SampleTable:
+        """Keys, labels, outcomes, columns and thumbnails of the samples of this run."""
         own = self._own_samples()
-        keys = None if keys is None else keys[own.start : own.stop]
-        table = SampleTable(len(own), keys, self._joined("labels"), self.skipped())
+        table = SampleTable(len(own), self._keys(own), self._joined("labels"), self.skipped())
         if self._job.options.outcomes:
             found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
             table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
         found = {name: self._joined(f"columns/{name}") for name in self._job.options.columns}
         table.columns = {n: decoded(values) for n, values in found.items() if values is not None}
         table.classes = self._job.source.classes()
+        shown = self._recorder.shown_samples(self._kept_samples())
+        if self._job.source.by_index:
+            table.thumbnails = read_thumbnails(self._job, shown)
+        else:
+            table.thumbnails = self._thumbnails.of(shown, self._parts)
         return table
+
+    def _keys(self, own: range) -> Sequence[str] | None:
+        names = self._joined("keys")  # of a stream
+        if names is not None:
+            return [*decoded(names)]
+        keys = self._job.source.keys()
+        return None if keys is None else keys[own.start : own.stop]
 
     def _joined(self, name: str) -> np.ndarray | None:
         return self._rows.joined(name, self._parts, self._units.start)
-
-    def hit_samples(self) -> set[int]:
-        """The samples that a hit of the unchanged data is of, so far."""
-        return self._recorder.hit_samples()
 
     def skipped(self) -> list[int]:
         """The samples so far that could not be read."""
         rows = [r for part in self._parts if (r := part.rows("skipped")) is not None]
         return sorted([int(i) for r in rows for i in r] + self._skipped)
 
+    def _kept_samples(self) -> np.ndarray:
+        """[n] int64: the samples of this run that could be read."""
+        return np.setdiff1d(np.asarray(self._own_samples()), self.skipped())
+
     def _own_samples(self) -> range:
-        size = self._job.options.batch_size
-        return range(self._own.start * size, min(self._own.stop * size, len(self._job.source)))
+        own = self._own or self._job.units.own
+        assert own is not None, "the stream has been read to its end"
+        return self._job.units.samples(own)
+
+
+def _units_of(part: Part) -> range:
+    return range(part.first, part.last + 1)

@@ -54,9 +54,11 @@ class Request:
     def job(self, rank: Rank | None = None) -> Iterator[Job]:
         """The job, with the model on its device: that of the rank, where none was asked for."""
         source = open_data(self.data, skip=self.on_error == "skip")
+        if source.length is None and self.asked["shard"] is not None:
+            len(source)  # counts: shares are consecutive
         changes = conditions_of(self.conditions)
         options = Options.create(
-            length=len(source),
+            length=source.length,
             output=describe_output(self.output),
             conditions=descriptions(changes),
             **self.asked,

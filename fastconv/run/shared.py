@@ -25,24 +25,26 @@ def measure_shared(
     job: Job, folder: PartsFolder, rank: Rank, num_workers: int, *, progress: bool
 ) -> None:
     """Measure what no other process has claimed, until every unit is in a part."""
-    units = job.options.units(len(job.source))
-    claims = Claims(folder, len(units), rank)
-    recording = Recording(job, folder, range(len(units)))
+    units = job.units
+    claims = Claims(folder, units.total, rank)
+    recording = Recording(job, folder, units.own)
     enabled = progress and rank.number == 0
     try:
-        with Progress(len(job.source), enabled=enabled) as bar, recording:
+        with Progress(job.source.length, enabled=enabled) as bar, recording:
             shown = 0
             while not claims.finished():
                 share = claims.take()
                 if share is not None:
-                    _measure(job, recording, share, folder.done(), num_workers)
+                    _measure(job, folder, recording, share, num_workers)
                 else:
                     recording.save()
                 if not recording.unsaved:
                     claims.release()
                 if share is None:
                     time.sleep(PAUSE)
-                seen = min(len(folder.done()) * job.options.batch_size, len(job.source))
+                units.learn_end(folder)
+                claims.total = units.total
+                seen = units.samples_done(folder)
                 bar.update(seen - shown)
                 shown = seen
     except torch.OutOfMemoryError as error:
@@ -55,10 +57,11 @@ def measure_shared(
 
 
 def _measure(
-    job: Job, recording: Recording, share: range, done: set[int], num_workers: int
+    job: Job, folder: PartsFolder, recording: Recording, share: range, num_workers: int
 ) -> None:
-    units = job.options.units(len(job.source))
+    done = folder.done()
     todo = [number for number in share if number not in done]
-    batches = job.source.batches([units[number] for number in todo], num_workers)
-    for number, (inputs, labels) in zip(todo, batches, strict=True):
-        recording.take(number, units[number], inputs, labels)
+    if not job.source.by_index:
+        num_workers = 0  # a worker would begin the stream anew for every share
+    for batch in job.units.read(todo, folder, num_workers):
+        recording.take(*batch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,22 @@ class OpenFile:
         group = self.group(*path[:-1])
         with reading(self.place):
             return path[-1] in group
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Options, versions and hashes that made the run."""
+        run = self.group("run")
+        with self.reading():
+            config = json.loads(self.guard.text(run, "config_json"))
+            if not isinstance(config, dict):
+                raise self.guard.fail("/run/config_json is no JSON object")
+            return config
+
+    @property
+    def order(self) -> str:
+        """Of the hits: "largest", "smallest" or "both"."""
+        fingerprint = self.config.get("fingerprint")
+        return fingerprint.get("order", "largest") if isinstance(fingerprint, dict) else "largest"
 
     def reading(self) -> AbstractContextManager[None]:
         """Turn every error that is raised inside into a `FileFormatError`."""

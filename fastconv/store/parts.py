@@ -1,8 +1,9 @@
 """Finished work of a run that is not finished: `run.h5.parts/`.
 
-`manifest.json` says what the run is; `u<first>-<last>-<crc32>.h5` holds what was measured in
-units first..last (a unit is one batch). A part appears by rename once its bytes are on the disk, so
-a part that exists is done; everything in it merges exactly, however units fell into parts.
+`manifest.json` says what the run is, `end.json` where a stream has ended;
+`u<first>-<last>-<crc32>.h5` holds what was measured in units first..last (a unit is one batch). A
+part appears by rename once its bytes are on the disk, so a part that exists is done; everything in
+it merges exactly, however units fell into parts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastconv.errors import FileFormatError, OutputError
+from fastconv.errors import DataError, FileFormatError, OutputError
 from fastconv.format.result import LayerInfo, LayerResult, Pictures
 from fastconv.store import codec, lock
 from fastconv.store.atomic import abandon, close, disk_error, explain, open_new, reserve, sync
@@ -73,9 +74,10 @@ class Part:
                 result.histogram = group["histogram"][()] if "histogram" in group else None
             if not hits:
                 return result
-            result.topk = {name: data[()] for name, data in group.get("topk", {}).items()}
-            if "pictures" in group:
-                result.patches = Pictures(group["pictures"][()], group["picture_of"][()])
+            for name, stored in group.get("hits", {}).items():
+                arrays = {field: data[()] for field, data in stored.items()}
+                pool, row = arrays.pop("pictures", None), arrays.pop("picture_of", None)
+                result.set_hits(name, arrays, None if pool is None else Pictures(pool, row))
             return result
 
     def rows(self, name: str) -> np.ndarray | None:
@@ -151,12 +153,13 @@ class PartWriter:
                 group[f"stats/{name}"] = value
             if result.histogram is not None:
                 self._add_chunks(group, "histogram", result.histogram)
-            for name, value in result.topk.items():
-                group[f"topk/{name}"] = value
-            if result.patches is not None:
-                found = distinct_hits(result.topk, result.patch_plan)
-                group["pictures"] = result.patches[found.filter, found.rank]
-                group["picture_of"] = found.row
+            for name, arrays, pictures in result.hit_sets():
+                for field, value in arrays.items():
+                    group[f"hits/{name}/{field}"] = value
+                if pictures is not None:
+                    found = distinct_hits(arrays, result.patch_plan)
+                    group[f"hits/{name}/pictures"] = pictures[found.filter, found.rank]
+                    group[f"hits/{name}/picture_of"] = found.row
 
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""
@@ -245,22 +248,33 @@ class PartsFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None in a new folder."""
-        try:
-            return json.loads((self.path / "manifest.json").read_text())
-        except FileNotFoundError:
-            return None
-        except (ValueError, UnicodeDecodeError) as error:
-            raise FileFormatError(
-                f"{self.path}/manifest.json is damaged ({error}); delete the folder to start anew"
-            ) from error
+        return self._read_json("manifest.json")
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        temporary = self.path / f"tmp-{uuid.uuid4().hex}"
-        with _writing(temporary):
-            temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-            sync(temporary)
-            temporary.rename(self.path / "manifest.json")
-            sync(self.path)
+        self._write_json("manifest.json", manifest)
+
+    def write_end(self, length: int) -> None:
+        """Note the number of samples of a stream, which some process has read to its end.
+
+        Raises:
+            DataError: another one was noted before.
+        """
+        before = self.end()
+        if before not in (None, length):
+            raise DataError(
+                f"the stream has changed: it ended after {length} samples, before after {before}"
+            )
+        try:
+            if before is None:
+                self._write_json("end.json", {"length": length})
+        except OutputError:
+            if not self.out.exists():  # or else another process has finished, meanwhile
+                raise
+
+    def end(self) -> int | None:
+        """The number of samples that was noted."""
+        noted = self._read_json("end.json")
+        return None if noted is None else int(noted["length"])
 
     def parts(self) -> list[Part]:
         """All finished parts, checked, in the order of their units."""
@@ -279,6 +293,24 @@ class PartsFolder:
         """The run is finished: the folder is not needed any more."""
         shutil.rmtree(self.path, ignore_errors=True)  # the file stands, whatever is left
 
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return None
+        except (ValueError, UnicodeDecodeError) as error:
+            raise FileFormatError(
+                f"{self.path / name} is damaged ({error}); delete the folder to start anew"
+            ) from error
+
+    def _write_json(self, name: str, values: dict[str, Any]) -> None:
+        temporary = self.path / f"tmp-{uuid.uuid4().hex}"
+        with _writing(temporary):
+            temporary.write_text(json.dumps(values, indent=1, sort_keys=True))
+            sync(temporary)
+            temporary.rename(self.path / name)
+            sync(self.path)
+
 
 def remove_parts(out: Path) -> None:
     """Remove the folder of parts of a finished file, unless a process is at work there."""
@@ -289,7 +321,9 @@ def remove_parts(out: Path) -> None:
 
 
 def _arrays(result: LayerResult) -> list[Any]:
-    found = [*result.stats.values(), *result.topk.values(), result.histogram, result.patches]
+    found = [*result.stats.values(), result.histogram]
+    for _, arrays, pictures in result.hit_sets():
+        found += [*arrays.values(), pictures]
     return [array for array in found if array is not None]
 
 

@@ -16,6 +16,8 @@ KEPT_BY = {  # group of a layer: what keeps it
     "overview": "patches=True",
     "patches": "patches=True",
     "topk": "topk >= 1",
+    "bottomk": 'order="both"',
+    "bottomk_patches": 'order="both" and patches=True',
     "stats": "stats=True",
     "merge": "stats=True",
     "histogram": "quantiles=True",

@@ -11,7 +11,7 @@ import numpy as np
 from fastconv.errors import InputError
 from fastconv.format.patch_plan import PatchPlan
 from fastconv.format.quantiles import quantiles
-from fastconv.format.result import LayerInfo, LayerResult, Maps, Rows
+from fastconv.format.result import HIT_SETS, LayerInfo, LayerResult, Maps, Rows
 from fastconv.store import schema
 from fastconv.store.filter import Filter
 from fastconv.store.open_file import OpenFile
@@ -206,21 +206,41 @@ class Layer:
 
     @property
     def topk(self) -> Hits:
-        """The strongest hits of every filter, best first."""
-        found = self._topk
-        return Hits(found["value"], *(found[n] for n in ("sample", "position", "box", "status")))
+        """The strongest hits of every filter, best first; of `order="smallest"` the weakest."""
+        return self._hits("topk")
+
+    @property
+    def bottomk(self) -> Hits:
+        """The weakest hits of every filter, the smallest value first.
+
+        Kept by `order="both"` beside `topk`; of a run with `order="smallest"` they are its `topk`.
+        """
+        return self._hits(self._bottomk)
 
     @property
     def patches(self) -> Patches:
-        """All pictures: [C, k, h, w, 3] uint8, or [C, k, C_in, *size] float32; read by index."""
-        return self._patches[0]
+        """Pictures of `topk`: [C, k, h, w, 3] uint8, or [C, k, C_in, *size] float32.
 
-    def patch(self, filter: int, rank: int = 0) -> np.ndarray:
+        They are read where they are indexed.
+        """
+        return self._pictures("topk")[0]
+
+    @property
+    def bottomk_patches(self) -> Patches:
+        """Pictures of `bottomk`, as `patches` are of `topk`."""
+        return self._pictures(self._bottomk)[0]
+
+    def patch(self, filter: int, rank: int = 0, *, bottom: bool = False) -> np.ndarray:
         """The input at the hit of this rank: [h, w, 3] uint8, or [C_in, *size] float32.
 
         Where the box reaches past the input it is zero. Large boxes are shown reduced.
+
+        Args:
+            filter: number of the filter.
+            rank: place of the hit among those of the filter, 0 for the first.
+            bottom: whether of `bottomk`, the weakest, and not of `topk`.
         """
-        patches = self.patches
+        patches = self.bottomk_patches if bottom else self.patches
         for name, index, size in (
             ("filter", filter, patches.shape[0]),
             ("rank", rank, patches.shape[1]),
@@ -278,20 +298,22 @@ class Layer:
             raw["positive"] = stats["positive_count"].copy()
             raw["min"] = np.where(empty, np.float32(np.inf), stats["min"])
             raw["max"] = np.where(empty, np.float32(-np.inf), stats["max"])
-        topk = {name: self._topk[name].copy() for name in schema.TOPK} if "topk" in holds else {}
-        return LayerResult(
+        result = LayerResult(
             self.info,
             self.weight,
             raw,
             self.histogram[0].copy() if "histogram" in holds else None,
-            topk,
-            self.patches if "patches" in holds else None,
-            self.samples.blocks("max") if "samples" in holds else None,
-            self.samples.blocks("mean") if "samples" in holds else None,
-            self.maps() if "activations" in holds else None,
-            self._patches[1] if "patches" in holds else None,
-            {name: self.condition(name).result() for name in self.conditions},
+            samples_max=self.samples.blocks("max") if "samples" in holds else None,
+            samples_mean=self.samples.blocks("mean") if "samples" in holds else None,
+            maps=self.maps() if "activations" in holds else None,
+            conditions={name: self.condition(name).result() for name in self.conditions},
         )
+        for name in (n for n in HIT_SETS if n in holds):
+            arrays, pictures = self._hit_arrays[name], None
+            if HIT_SETS[name] in holds:
+                pictures, result.patch_plan = self._pictures(name)
+            result.set_hits(name, {f: arrays[f].copy() for f in schema.TOPK}, pictures)
+        return result
 
     def _arrays(self, name: str, fields: Mapping[str, schema.Field]) -> ArrayGroup:
         return ArrayGroup(self._file, (*self._path, name), fields, self.info)
@@ -301,12 +323,31 @@ class Layer:
         return self._arrays("stats", schema.STATS)
 
     @cached_property
-    def _topk(self) -> ArrayGroup:
-        return self._arrays("topk", schema.TOPK)
+    def _hit_arrays(self) -> dict[str, ArrayGroup]:
+        return {name: self._arrays(name, schema.TOPK) for name in HIT_SETS}
+
+    @property
+    def _bottomk(self) -> str:
+        """Where the weakest hits are: in a run that kept only those, in `topk`."""
+        return "topk" if self._file.order == "smallest" else "bottomk"
+
+    def _hits(self, name: str) -> Hits:
+        found = self._hit_arrays[name]
+        return Hits(found["value"], *(found[n] for n in ("sample", "position", "box", "status")))
+
+    def _pictures(self, name: str) -> tuple[Patches, PatchPlan | None]:
+        if name not in self._opened_pictures:
+            self._opened_pictures[name] = open_patches(
+                self._file,
+                (*self._path, HIT_SETS[name]),
+                self.info,
+                lambda: self._hit_arrays[name]["box"],
+            )
+        return self._opened_pictures[name]
 
     @cached_property
-    def _patches(self) -> tuple[Patches, PatchPlan | None]:
-        return open_patches(self._file, self._path, self.info, lambda: self._topk["box"])
+    def _opened_pictures(self) -> dict[str, tuple[Patches, PatchPlan | None]]:
+        return {}
 
     @cached_property
     def _histogram(self) -> ArrayGroup:

@@ -26,11 +26,10 @@ def open_patches(
     """The pictures of a layer, and where they lie in its inputs if the file says so.
 
     Args:
-        file, path: the layer in the file.
+        file, path: their group in the file.
         info: what is known of the layer.
         boxes: gives the boxes of the hits, [C, k, D, 2].
     """
-    path = (*path, "patches")
     group, guard = ArrayGroup(file, path, {}, info).group, file.guard
     with file.reading():
         if "patch" in group:  # format 1

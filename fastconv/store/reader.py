@@ -71,15 +71,15 @@ class Run:
         self.path: Any = self._file.place  # Path, or the URL as text
         self._file.check_path()
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """Options, versions and hashes that made the run."""
-        run = self._file.group("run")
-        with self._file.reading():
-            config = json.loads(self._file.guard.text(run, "config_json"))
-            if not isinstance(config, dict):
-                raise self._file.guard.fail("/run/config_json is no JSON object")
-            return config
+        return self._file.config
+
+    @property
+    def order(self) -> str:
+        """Of the hits: "largest", "smallest", or "both"."""
+        return self._file.order
 
     @cached_property
     def _layers(self) -> dict[str, Layer]:
@@ -152,7 +152,7 @@ class Run:
         return json.loads(self._file.guard.text(run, name)) if name in run else []
 
     def thumbnail(self, sample: int) -> np.ndarray | None:
-        """The reduced picture [h, w, 3] uint8 of a sample with a hit; None if it was not kept."""
+        """The reduced picture [h, w, 3] uint8 of a sample with a hit or maps; None if not kept."""
         thumbnails = {} if self.samples is None else self.samples.thumbnails
         return thumbnails.get(sample)
 

@@ -50,11 +50,12 @@ def _write(
     # small arrays first, side by side: a reader elsewhere fetches them at once
     if result.stats:
         _write_stats(group, result.stats, output)
-    if result.topk:
-        plot = Plot("value", ("filter", "rank"), interpretation="image")
-        data_group(group, "topk", schema.TOPK, result.topk, plot, output)
-    if result.patches is not None:
-        patches.write(group, result, condition)
+    plot = Plot("value", ("filter", "rank"), interpretation="image")
+    for name, arrays, _ in result.hit_sets():
+        data_group(group, name, schema.TOPK, arrays, plot, output)
+    for name, _, pictures in result.hit_sets():
+        if pictures is not None:
+            patches.write(group, result, name, condition)
     montage = overview(result)
     if montage is not None:
         _write_montage(group, "overview", montage, output)

@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5g
 
 from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
-from fastconv.format.result import LayerResult
+from fastconv.format.result import HIT_SETS, LayerResult
 from fastconv.store import schema
 from fastconv.store.distinct import DistinctHits, distinct_hits
 from fastconv.store.low_level import new_group, set_attribute
@@ -83,7 +83,8 @@ class ReducedInputs:
         rows = self.rows(hits.sample)
         whole = np.logical_and.reduce(self._known, axis=tuple(range(1, self._known.ndim)))
         for i in np.flatnonzero(~whole[rows]).tolist():
-            if not whole[row := rows[i]]:  # what others have shown stays as it is
+            row = int(rows[i])
+            if not whole[row]:  # what others have shown stays as it is
                 inside, there = window(hits.start[i], size, self._extent)
                 known = self._known[row][there]
                 if known.all():
@@ -94,10 +95,10 @@ class ReducedInputs:
                 whole[row] = known.size == self._known[row].size
         beyond = ((hits.start < 0) | (hits.start + size > self._extent)).any(axis=1)
         if self.outside is None and beyond.any():
-            first = int(beyond.argmax())
+            at = int(beyond.argmax())
             point = np.ones(size, bool)
-            point[window(hits.start[first], size, self._extent)[0]] = False
-            self.outside = shown[first][:, point][:, 0]
+            point[window(hits.start[at], size, self._extent)[0]] = False
+            self.outside = shown[at][:, point][:, 0]
         probes = np.unique(np.linspace(0, len(shown) - 1, PROBES).round().astype(int))
         for i in probes.tolist():
             inside, there = window(hits.start[i], size, self._extent)
@@ -121,27 +122,28 @@ class PatchWriter:
         self._inputs: dict[str, ReducedInputs] = {}
         self._names: dict[tuple[object, ...], str] = {}
 
-    def write(self, group: h5g.GroupID, result: LayerResult, condition: str | None) -> None:
-        """Write the pictures of a layer into its group."""
-        assert result.patches is not None
-        plan = result.patch_plan
-        hits = distinct_hits(result.topk, plan)
-        pictures = np.asarray(result.patches[hits.filter, hits.rank])
+    def write(
+        self, layer: h5g.GroupID, result: LayerResult, name: str, condition: str | None
+    ) -> None:
+        """Write the pictures of the hits `name` of a layer into its group."""
+        plan, kept = result.patch_plan, getattr(result, HIT_SETS[name])
+        hits = distinct_hits(getattr(result, name), plan)
+        pictures = np.asarray(kept[hits.filter, hits.rank])
         row, shared, images = hits.row, None, pictures.dtype == np.uint8
         if plan is not None and len(pictures):
             channels = 3 if images else pictures.shape[1]
             key = (plan.factor, plan.extent, images, channels, condition)
-            name = self._names.setdefault(key, str(len(self._names)))
-            inputs = self._inputs.setdefault(name, ReducedInputs(plan, pictures))
+            owner = self._names.setdefault(key, str(len(self._names)))
+            inputs = self._inputs.setdefault(owner, ReducedInputs(plan, pictures))
             room = BUDGET - sum(held.nbytes for held in self._inputs.values())
             if inputs.pays(hits, pictures.nbytes, room) and inputs.take(hits, pictures, plan.size):
-                shared = name
+                shared = owner
                 of_picture = np.append(inputs.rows(hits.sample), np.int32(-1))
                 row = of_picture[row]  # the last one: of none
         values: dict[str, Any] = {"row": row}
         if shared is None:
             values["picture"] = pictures
-        made = self._group(group, "patches", len(result.info.fields), values, images=images)
+        made = self._group(layer, HIT_SETS[name], len(result.info.fields), values, images=images)
         if plan is not None:
             set_attribute(made, "plan", schema.plan_to_json(plan))
         if shared is not None:

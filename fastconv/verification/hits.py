@@ -18,7 +18,8 @@ from fastconv.run.condition import Condition
 from fastconv.run.job import Job
 from fastconv.store.reader import Run
 from fastconv.verification.check import Check
-from fastconv.verification.layer_check import CheckedBatch, LayerCheck
+from fastconv.verification.hit_set_check import CheckedBatch, HitSetCheck
+from fastconv.verification.layer_check import LayerCheck
 from fastconv.verification.outcome_check import OutcomeCheck
 
 
@@ -58,7 +59,9 @@ class HitChecker:
         round by their number.
         """
         while True:
-            checks: list[LayerCheck | OutcomeCheck] = [*self._layers()]
+            checks: list[HitSetCheck | OutcomeCheck] = [
+                found for layer in self._layers() for found in layer.sets
+            ]
             checks += [] if self._outcomes is None else [self._outcomes]
             for check in checks:
                 check.exact = self._exact
@@ -75,11 +78,11 @@ class HitChecker:
         return [layer for group in self._groups for layer in group.layers]
 
     def _check_units(self) -> None:
-        units = self._job.options.units(len(self._job.source))
+        units = self._job.units
         size = self._job.options.batch_size
         needed = set().union(*(layer.units(size) for layer in self._layers()))
         if self._outcomes and (self._hits is None or not needed):
-            needed = set(range(len(units)))
+            needed = set(range(units.total or 0))
         order = sorted(needed)
         with _inputs_kept(self._layers()):
             batches = self._job.source.batches([units[u] for u in order])

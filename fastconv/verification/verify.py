@@ -101,7 +101,9 @@ def verify(
     with open_run(path) as run, freed_memory_kept(), on_device(model, device) as where:
         stored = run.config["fingerprint"]
         source = open_data(data, skip=run.samples is not None and len(run.samples.skipped) > 0)
-        options = Options.from_stored(stored, len(source))
+        if source.length is None:
+            source.expect(stored["data"]["length"])
+        options = Options.from_stored(stored)
         job = Job(
             model,
             source,
@@ -160,13 +162,13 @@ def _stored_checks(run: Run, job: Job) -> Iterator[Check]:
                 f"{target.info.name} weights", same, "those of the model" if same else "differ"
             )
         if job.options.stats:
-            yield _consistent_stats(layer, job.options.order)
+            yield _consistent_stats(layer, job.options.hit_sets)
             for condition in run.conditions:
-                check = _consistent_stats(layer.condition(condition), job.options.order)
+                check = _consistent_stats(layer.condition(condition), job.options.hit_sets)
                 yield replace(check, name=f"{check.name} under {condition}")
 
 
-def _consistent_stats(layer: Layer, order: str) -> Check:
+def _consistent_stats(layer: Layer, hit_sets: Mapping[str, bool]) -> Check:
     raw = layer.result()
     mean, var = mean_and_var(raw.stats["sum"], raw.stats["sumsq"], raw.stats["count"])
     wrong = [
@@ -176,11 +178,12 @@ def _consistent_stats(layer: Layer, order: str) -> Check:
     ]
     if raw.histogram is not None and not np.array_equal(raw.histogram.sum(1), raw.stats["count"]):
         wrong.append("histogram")
-    highest = np.where(raw.stats["count"] > 0, raw.stats["max"], np.nan)
-    if raw.topk and order == "largest":
-        best = raw.topk["value"][:, 0]
-        if not np.array_equal(best, highest, equal_nan=True):
-            wrong.append("max and strongest hit")
+    seen = raw.stats["count"] > 0
+    lowest, highest = (np.where(seen, raw.stats[name], np.nan) for name in ("min", "max"))
+    for name, largest in hit_sets.items():
+        extreme, words = (highest, "max") if largest else (lowest, "min")
+        if not np.array_equal(getattr(layer, name).values[:, 0], extreme, equal_nan=True):
+            wrong.append(f"{words} and first of {name}")
     if raw.samples_max is not None and raw.samples_mean is not None:
         best = np.full(len(highest), np.nan, np.float32)
         for rows in raw.samples_max.blocks:

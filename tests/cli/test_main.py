@@ -117,8 +117,25 @@ def test_inspect_shows_layers_filters_and_hits(run_file, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4 + 4
     assert main(["inspect", run_file, "2", "3"]) == 0
     text = capsys.readouterr().out
-    assert "filter 3: 9 hits" in text
+    assert "filter 3: 9 hits\n" in text
     assert ".png" in text
+
+
+def test_both_orders_are_kept_and_inspected(here, capsys):
+    assert main(["extract", *JOB, "-o", "both.h5", "--order", "both", "--topk", "3"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "both.h5", "2", "3"]) == 0
+    text = capsys.readouterr().out
+    with fastconv.open("both.h5") as run:
+        hits = [getattr(run["2"], name) for name in ("topk", "bottomk")]
+    parts = text.split("filter 3: 3 ")[1:]
+    assert [part.split("\n")[0] for part in parts] == [
+        "hits of the largest values",
+        "of the smallest",
+    ]
+    for part, found in zip(parts, hits, strict=True):
+        values = [line.split()[1] for line in part.splitlines() if line.strip()[:1].isdigit()]
+        assert values == [f"{value:.4g}" for value in found.values[3]]
 
 
 @pytest.mark.parametrize("layer", [[], ["0"], ["0", "1"]])

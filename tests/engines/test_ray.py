@@ -32,19 +32,34 @@ def test_without_ray_the_message_names_the_extra(tmp_path, monkeypatch):
         fastconv.extract(network(), images(8), tmp_path / "run.h5", **given)
 
 
+def environment():
+    paths = [str(HELPERS.parent), os.environ.get("PYTHONPATH", "")]
+    more = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **more, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
 @pytest.mark.slow
 def test_four_tasks_have_the_bytes_of_one_process(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'fastconv[ray]'")
-    paths = [str(HELPERS.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
     for name, engine in (("one", "local"), ("four", "ray:4")):
         command = [sys.executable, HELPERS / "ray_run.py", tmp_path / f"{name}.h5", engine]
         done = subprocess.run(
-            [*command, tmp_path / "died"], env=environment, capture_output=True, text=True
+            [*command, tmp_path / "died"], env=environment(), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "died").exists()  # a worker was killed, and its task started again
     one, four = (datasets(tmp_path / f"{name}.h5") for name in ("one", "four"))
     assert one.keys() == four.keys()
     assert [name for name in one if one[name] != four[name]] == []
+
+
+@pytest.mark.slow
+def test_tasks_share_a_stream_that_does_not_tell_its_length(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'fastconv[ray]'")
+    for name, engine in (("one", []), ("three", ["ray"])):
+        command = [sys.executable, HELPERS / "stream_run.py", tmp_path / f"{name}.h5", *engine]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, three = (datasets(tmp_path / f"{name}.h5") for name in ("one", "three"))
+    assert one.keys() == three.keys()
+    assert [name for name in one if one[name] != three[name]] == []

@@ -30,6 +30,7 @@ save_clock.MIN_SECONDS = save_clock.COST_FACTOR = save_clock.ELAPSED_SHARE = 0  
 write_maps.INSIDE = 70_000  # bytes: the second layer keeps its maps beside the run
 OPTIONS = {
     "layers": ["0", "5"],
+    "order": "both",
     "samples": True,
     "maps": slice(0, 40, 2),
     "batch_size": 8,

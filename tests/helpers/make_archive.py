@@ -13,18 +13,20 @@ from helpers import synthetic
 
 def archive(path):
     """A run of two layers: maps inside, and 8-bit ones beside that a reader must normalise."""
-    first, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2)
+    info = synthetic.layer_info("conv1", 3, size=3)
+    first, values = synthetic.layer_result(info, k=2, both=True)
     synthetic.with_maps(first, values)
-    second, values = synthetic.layer_result(synthetic.layer_info("a/b#1", 4, rank=1, size=9))
+    long = synthetic.layer_info("a/b#1", 4, rank=1, size=9)
+    second, values = synthetic.layer_result(long, both=True)
     synthetic.with_maps(second, values, "uint8")
     second.maps.normalize = "minmax"
-    rotated, _ = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2, seed=1)
+    rotated, _ = synthetic.layer_result(info, k=2, seed=1, both=True)
     rotated.weight = None
     first.conditions["rot/15"] = rotated
     write_maps.INSIDE = 4 * 6 * 3 * 3 * 3  # bytes: those of conv1
     write_run(
         path,
-        synthetic.CONFIG,
+        {**synthetic.CONFIG, "fingerprint": {"order": "both"}},
         [first, second],
         samples=synthetic.described_samples(),
         graph=[("conv1", "a/b#1")],

@@ -86,7 +86,7 @@ def patches(x, size, *, count=576, colours=False):
 
 def normalize(x, mode):
     vector = like(x.shape[1], dtype=FP32)
-    affine = (vector, vector) if mode == "batchnorm" else (None, None)
+    affine = (vector, vector) if mode in ("batchnorm", "zscore") else (None, None)
     return "channel_normalize", (x, mode, *affine, 1e-5), "ieee"
 
 
@@ -152,6 +152,7 @@ CASES = {
     "reduce_nchw_bf16_candidates": reduce(like(8, 64, 56, 56), candidates=True),
     "reduce_nhwc_bf16_candidates": reduce(like(8, 64, 56, 56, last=True), candidates=True),
     "normalize_batchnorm_nhwc": normalize(like(8, 64, 56, 56, last=True), "batchnorm"),
+    "normalize_zscore_volume": normalize(like(1, 8, 256, 512, 512, last=True), "zscore"),
     "normalize_instance_nchw": normalize(like(8, 64, 56, 56), "instance"),
     "topk_9_of_256": topk(64, 9, 256),
     "patches_colours": patches(like(8, 3, 224, 224, dtype=FP32), (43, 43), colours=True),

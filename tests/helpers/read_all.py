@@ -15,7 +15,9 @@ def read_all(path):
             reads = {
                 "stats": lambda layer=layer: dict(layer.stats),
                 "topk": lambda layer=layer: layer.topk,
+                "bottomk": lambda layer=layer: layer.bottomk,
                 "patches": lambda layer=layer: layer.patch(0, 0),
+                "bottomk_patches": lambda layer=layer: layer.patch(0, 0, bottom=True),
                 "histogram": lambda layer=layer: layer.quantile([0.1, 0.9]),
                 "overview": lambda layer=layer: layer.overview,
                 "activations": lambda layer=layer: layer.map(layer.map_samples[0]),

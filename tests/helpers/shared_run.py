@@ -23,6 +23,7 @@ OPTIONS = {
     "maps": [3, 77],
     "hits_per_sample": 2,
     "topk": 5,
+    "order": "both",
     "outcomes": True,
     "conditions": {"noise": fastconv.perturb.noise(0.1), "fgsm": fastconv.perturb.fgsm(0.01)},
 }

@@ -52,8 +52,13 @@ def layer_values(info, samples=11, seed=0):
     return values
 
 
-def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None):
-    """Everything that a run may hold of a layer, all of it consistent; and the activations."""
+def layer_result(
+    info, *, k=3, samples=11, in_channels=3, images=None, seed=0, values=None, both=False
+):
+    """Everything that a run may hold of a layer, all of it consistent; and the activations.
+
+    `both`: the hits of both orders.
+    """
     values = layer_values(info, samples, seed) if values is None else values
     rank, channels = len(info.size), info.channels
     rng = np.random.default_rng(seed)
@@ -66,12 +71,12 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, v
         bins = np.searchsorted(edges, flat[c, finite[c]], side="right") - 1
         np.add.at(histogram[c], bins, 1)
     images = rank == 2 and in_channels in (1, 3) if images is None else images
-    topk = _topk(info, values, k)
+    topk = _hits(info, values, k)
     positions = info.size or (0,) * len(info.fields)  # without any: it sees the whole input
     extent = tuple(f.size + n for f, n in zip(info.fields, positions, strict=True))
     plan = PatchPlan.create(info, extent)
     channels_of_input = None if images else in_channels
-    patches = cut_patches(plan, topk, synthetic_inputs(plan, samples, channels_of_input, rng))
+    inputs = synthetic_inputs(plan, samples, channels_of_input, rng)
     result = LayerResult(
         info,
         weight=rng.normal(size=(channels, in_channels, *info.kernel)).astype(np.float32),
@@ -86,9 +91,12 @@ def layer_result(info, *, k=3, samples=11, in_channels=3, images=None, seed=0, v
         },
         histogram=histogram,
         topk=topk,
-        patches=patches,
+        patches=cut_patches(plan, topk, inputs),
         patch_plan=plan,
     )
+    if both:
+        bottomk = _hits(info, values, k, largest=False)
+        result.set_hits("bottomk", bottomk, cut_patches(plan, bottomk, inputs))
     return result, values
 
 
@@ -114,9 +122,10 @@ def cut_patches(plan, topk, inputs):
     return patches
 
 
-def _topk(info, values, k):
+def _hits(info, values, k, *, largest=True):
     samples, channels, rank = values.shape[0], info.channels, len(info.size)
-    flat = values.reshape(samples, channels, -1)
+    sign = 1 if largest else -1
+    flat = sign * values.reshape(samples, channels, -1)
     ranked = np.where(np.isfinite(flat), flat, -np.inf)
     best, at = ranked.max(2), ranked.argmax(2)  # [N, C]
     order = np.argsort(-best, axis=0, kind="stable")[:k].T  # [C, k]
@@ -129,7 +138,7 @@ def _topk(info, values, k):
         sides = [np.stack(f.box(position[..., d]), -1) for d, f in enumerate(info.fields)]
         box = np.stack(sides, -2)
     empty = ~np.isfinite(value)
-    value = np.where(empty, np.nan, value).astype(np.float32)
+    value = np.where(empty, np.nan, sign * value).astype(np.float32)
     order, position, box = order.copy(), position.copy(), box.copy()
     order[empty], position[empty], box[empty] = -1, -1, 0
     return {

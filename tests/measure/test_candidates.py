@@ -34,7 +34,7 @@ def whole_activations(monkeypatch):
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
     ("stage", "order", "hits_per_sample"),
-    [("conv", "smallest", 3), ("conv", "largest", 9), ("act", "largest", 3)],
+    [("conv", "smallest", 3), ("conv", "largest", 9), ("act", "largest", 3), ("act", "both", 3)],
 )
 def test_lists_change_nothing(
     stage, order, hits_per_sample, fused, tmp_path, monkeypatch, whole_activations
@@ -48,13 +48,14 @@ def test_lists_change_nothing(
     monkeypatch.setattr(planner, "_pays", lambda target, _: fused and target.fusion is not None)
     runs = {"lists": fastconv.extract(model, data, tmp_path / "lists.h5", **options)}
     layers = runs["lists"].layers
-    assert len(whole_activations) == 2 * len(layers)  # until 7 samples have been seen
+    sets = 2 if order == "both" else 1
+    assert len(whole_activations) == 2 * sets * len(layers)  # until 7 samples have been seen
     whole_activations.clear()
     with monkeypatch.context() as patch:
         patch.setattr(listing, "LEAST", 1)
         patch.setattr(listing, "MOST", 1)
         runs["short"] = fastconv.extract(model, data, tmp_path / "short.h5", **options)
-    assert len(whole_activations) > 2 * len(layers)  # what was too short was made up for
+    assert len(whole_activations) > 2 * sets * len(layers)  # what was too short was made up for
     for op in ("conv_reduce", "channel_reduce"):
         kernel = cpu.KERNELS[op]
         without = kernel._replace(takes=kernel.takes - {"candidates"})
@@ -62,9 +63,12 @@ def test_lists_change_nothing(
     wanted = fastconv.extract(model, data, tmp_path / "whole.h5", **options)
     for run in runs.values():
         for name in layers:
-            for field in ("values", "sample", "position", "box"):
-                got = getattr(run[name].topk, field)
-                np.testing.assert_array_equal(got, getattr(wanted[name].topk, field))
-            np.testing.assert_array_equal(run[name].patches[()], wanted[name].patches[()])
+            for hits in ("topk", "bottomk")[:sets]:
+                found = zip(getattr(run[name], hits), getattr(wanted[name], hits), strict=True)
+                for array, expected in found:
+                    np.testing.assert_array_equal(array, expected)
+            for pictures in ("patches", "bottomk_patches")[:sets]:
+                found, expected = (getattr(r[name], pictures)[()] for r in (run, wanted))
+                np.testing.assert_array_equal(found, expected)
             for field, value in wanted[name].stats.items():
                 np.testing.assert_array_equal(run[name].stats[field], value)

@@ -30,7 +30,7 @@ def test_what_is_looked_for_is_found():
     [
         {},
         {"order": "smallest", "stage": "act", "samples": True},
-        {"hits_per_sample": 3},
+        {"hits_per_sample": 3, "order": "both"},
         {"patches": False, "quantiles": False, "dtype": "bfloat16"},
     ],
     ids=["default", "samples", "peaks", "few"],

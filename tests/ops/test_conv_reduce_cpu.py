@@ -389,7 +389,7 @@ def test_packed_weights_give_the_same_bits(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
     run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
     for weight in (w, w.contiguous(memory_format=FORMATS.get(w.ndim, torch.contiguous_format))):
-        packed = pack_weight(weight, kwargs.get("groups", 1))
+        packed = pack_weight(weight, args[3], args[5], kwargs.get("groups", 1))
         plain = run(*args, "relu", None, return_activation=True)
         again = run(*args, "relu", None, return_activation=True, packed=packed)
         assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
@@ -397,7 +397,7 @@ def test_packed_weights_give_the_same_bits(case, dtype, isa):
 
 def test_weights_packed_for_another_convolution_are_refused():
     x, w, kwargs = make("3x3")
-    packed = pack_weight(w[:, :5].contiguous(), 1)
+    packed = pack_weight(w[:, :5].contiguous(), [1, 1], [1, 1], 1)
     with pytest.raises(RuntimeError, match="packed for another convolution"):
         cpu.KERNELS["conv_reduce"].run(
             *kernel_arguments(x, w, kwargs), None, None, return_activation=False, packed=packed

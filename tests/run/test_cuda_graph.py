@@ -76,7 +76,8 @@ def graphs(monkeypatch):
     return use
 
 
-OPTIONS = {"batch_size": 4, "topk": 3, "progress": False, "layers": ["0", "3.conv*", "5", "7"]}
+LAYERS = ["0", "3.conv*", "5", "7"]
+OPTIONS = {"batch_size": 4, "topk": 3, "order": "both", "progress": False, "layers": LAYERS}
 
 
 @pytest.mark.parametrize("often", [False, True])

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
 from fastconv.errors import FastconvError, FingerprintError, InputError, LayerError, OutputError
+from fastconv.run import plan as planner
 
-EVERYTHING = {"samples": True, "maps": slice(3, 40, 3), "batch_size": 16}
+EVERYTHING = {"samples": True, "order": "both", "maps": slice(3, 40, 3), "batch_size": 16}
 
 
 def run(tmp_path, name="run.h5", model=None, data=None, **options):
@@ -197,6 +198,31 @@ def test_stages_and_orders(tmp_path):
         np.testing.assert_allclose(result["0"].stats["max"], y.amax((0, 2, 3)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("hits_per_sample", [1, 2])
+def test_both_orders_are_those_of_two_runs(tmp_path, monkeypatch, hits_per_sample):
+    """And one order says how to keep the other."""
+    monkeypatch.setattr(planner, "_pays", lambda target, options: False)  # as lists of both need
+    options = {"model": network(), "batch_size": 16, "topk": 5, "hits_per_sample": hits_per_sample}
+    both, largest, smallest = (
+        run(tmp_path, f"{order}.h5", order=order, **options)
+        for order in ("both", "largest", "smallest")
+    )
+    for name in both.layers:
+        layer = both[name]
+        for found, wanted in ((layer.topk, largest[name]), (layer.bottomk, smallest[name])):
+            for array, same in zip(found, wanted.topk, strict=True):
+                np.testing.assert_array_equal(array, same)
+        np.testing.assert_array_equal(layer.patches[()], largest[name].patches[()])
+        np.testing.assert_array_equal(layer.bottomk_patches[()], smallest[name].patches[()])
+        picture = layer.patch(3, 1, bottom=True)
+        np.testing.assert_array_equal(picture, smallest[name].patch(3, 1))
+        np.testing.assert_array_equal(picture, smallest[name].patch(3, 1, bottom=True))
+        np.testing.assert_array_equal(smallest[name].bottomk.values, smallest[name].topk.values)
+        with pytest.raises(InputError, match=r'kept no bottomk of .*extract it with order="both"'):
+            largest[name].bottomk  # noqa: B018
+    assert (both.order, largest.order) == ("both", "largest")
+
+
 def test_several_hits_of_a_sample_keep_their_distance(tmp_path):
     with run(tmp_path, data=images(3), hits_per_sample=4, topk=12) as result:
         hits = result["0"].topk
@@ -315,7 +341,7 @@ def test_layers_without_convolution(tmp_path):
         ({"layers": "3.cnv"}, LayerError, "3.conv"),
         ({"topk": -1}, InputError, "topk must be"),
         ({"stage": "relu"}, InputError, "stage must be one of conv, norm, act"),
-        ({"order": "best"}, InputError, "largest, smallest"),
+        ({"order": "best"}, InputError, "largest, smallest, both"),
         ({"shard": (2, 2)}, InputError, "0 <= index < count"),
         ({"maps": [50]}, InputError, "no sample 50; the data set has 50"),
         ({"dtype": "int8"}, InputError, "bfloat16"),

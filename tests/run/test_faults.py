@@ -77,7 +77,13 @@ class Broken(Dataset):
 
 
 MISSING = (0, 3, 8, 9, 10, 11, 12, 13, 14, 15, 21)  # the first one, and a whole batch
-EVERYTHING = {"batch_size": 8, "samples": True, "maps": "all", "progress": False}
+EVERYTHING = {
+    "batch_size": 8,
+    "order": "both",
+    "samples": True,
+    "maps": "all",
+    "progress": False,
+}
 EVERYTHING["thumbnails"] = False  # they read samples again, and reads are counted here
 
 

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from fastconv import dispatch
+from fastconv.backends import cuda
+from fastconv.backends.cuda import limits
 from fastconv.capture import plan_capture
 from fastconv.run import gpu_cost
 from fastconv.run import plan as planner
@@ -18,6 +21,12 @@ from fastconv.run.options import Options
 WIDE = Layer("tf32", 64, 256, (56, 56), (1, 1), (1, 1), 1, written=False, passes=0)
 DEEP = Layer("tf32", 512, 512, (7, 7), (3, 3), (1, 1), 1, written=True, passes=0)
 UNKNOWN = "NVIDIA Test 1"
+GIVEN = {
+    "stage": "act", "topk": 9, "hits_per_sample": 1, "order": "largest", "stats": True,
+    "quantiles": True, "patches": True, "samples": False, "maps_dtype": "rounded",
+    "batch_size": 8, "backend": "auto", "normalize": None, "dtype": None, "maps": None,
+    "shard": None,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -61,16 +70,8 @@ def test_the_plan_of_a_network(monkeypatch, table):
         nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 64, 1)
     )
     targets = plan_capture(model, torch.zeros(2, 3, 33, 33), stage="act")
-    nothing = {"normalize": None, "dtype": None, "maps": None, "shard": None}
-    given = {
-        "stage": "act", "topk": 9, "hits_per_sample": 1, "order": "largest", "stats": True,
-        "quantiles": True, "patches": True, "samples": False, "maps_dtype": "rounded",
-        "batch_size": 8, "backend": "auto", **nothing,
-    }  # fmt: skip
-    options = Options.create(length=9, **given)
+    options = Options.create(length=9, **GIVEN)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: UNKNOWN)
-    backends = {"conv_reduce": ["triton", "reference"]}
-    monkeypatch.setattr(planner.dispatch, "backends", lambda place: backends)
     place = torch.device("cuda")
     ops = [t.info.measured_by for t in planner.plan_kernels(targets, options, place)]
     assert ops == ["conv_reduce", "conv_reduce"]
@@ -87,8 +88,28 @@ def test_the_plan_of_a_network(monkeypatch, table):
     for other in (replace(options, dtype="bfloat16"), replace(options, backend="reference")):
         ops = [t.info.measured_by for t in planner.plan_kernels(targets, other, place)]
         assert ops == ["channel_reduce", "channel_reduce"]
-    backends["conv_reduce"] = ["reference"]
+    monkeypatch.setattr(dispatch, "_BEST_FIRST", {"cpu": ("reference",)})
     ops = [t.info.measured_by for t in planner.plan_kernels(targets, options, place)]
     assert ops == ["channel_reduce", "channel_reduce"]
     assert planner.chosen_by(place).startswith("predicted")
     assert planner.chosen_by(torch.device("cpu")) == "fixed rules"
+
+
+@pytest.mark.parametrize(
+    ("backend", "fused"), [("cuda", [False, True, False, False]), ("auto", [True] * 4)]
+)
+def test_a_backend_runs_fused_what_it_supports(backend, fused, monkeypatch):
+    """By itself CUDA C++ has depthwise rows of 3, 5 and 7 taps at a stride of up to 2 only."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, 2, groups=8), nn.Conv2d(8, 8, 3, 3, groups=8),
+        nn.Conv2d(8, 8, 1),
+    )  # fmt: skip
+    targets = plan_capture(model, torch.zeros(2, 3, 40, 40), stage="conv")
+    monkeypatch.setattr(limits, "no_device", lambda x: None)
+    monkeypatch.setattr(cuda, "unavailable", lambda: None)
+    monkeypatch.setattr(planner, "_pays", lambda target, options: True)
+    dispatch.load.cache_clear()
+    options = Options.create(length=9, **{**GIVEN, "backend": backend})
+    chosen = planner.plan_kernels(targets, options, torch.device("cpu"))
+    dispatch.load.cache_clear()
+    assert [layer.fused for layer in chosen] == fused

@@ -168,6 +168,16 @@ def test_verify_notices_one_changed_weight_of_a_fused_layer(tmp_path):
     assert not fastconv.verify(tmp_path / "run.h5", model, images(40))
 
 
+def test_lists_of_both_orders_take_layers_apart(tmp_path):
+    """A kernel makes the lists of one order."""
+    several = {"model": Branches(), "hits_per_sample": 2, "samples": False}
+    assert FUSED in ops(extract(out=tmp_path / "one.h5", **several)).values()
+    both = extract(out=tmp_path / "both.h5", order="both", **several)
+    assert set(ops(both).values()) == {planner.SEPARATE}
+    one = extract(Branches(), tmp_path / "single.h5", order="both", samples=False)
+    assert FUSED in ops(one).values()
+
+
 def test_the_bits_do_not_depend_on_workers_or_shards(tmp_path):
     model, data = Branches(), images(40)
     with extract(model, tmp_path / "whole.h5", data) as whole:

@@ -40,10 +40,10 @@ class Stubborn(Dataset):
         return self.x[index]
 
 
-def extract(out, broken=None, **options):
+def extract(out, broken=None, model=None, **options):
     # thumbnails read samples again at the end, and these tests count what is read
-    options = {"batch_size": 8, "progress": False, "thumbnails": False, **options}
-    return fastconv.extract(network(), Stubborn(broken), out, **options)
+    options = {"batch_size": 8, "progress": False, "thumbnails": False, "order": "both", **options}
+    return fastconv.extract(model or network(), Stubborn(broken), out, **options)
 
 
 @pytest.mark.parametrize("saved", ["every batch", "at the error only"])
@@ -136,7 +136,7 @@ def test_a_model_that_fails_in_the_middle(tmp_path, monkeypatch):
 
     handle = model[5].register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match="out of luck"):
-        fastconv.extract(model, Stubborn(None), out, batch_size=8, progress=False, thumbnails=False)
+        extract(out, model=model)
     handle.remove()
     assert not any(m._forward_hooks for m in model.modules())
     extract(out)

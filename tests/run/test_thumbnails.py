@@ -10,12 +10,14 @@ import fastconv
 OPTIONS = {"batch_size": 4, "topk": 2, "progress": False, "layers": ["0", "5"]}
 
 
-def test_they_are_kept_of_samples_with_hits_and_show_them(tmp_path):
+def test_they_are_kept_of_samples_with_hits_or_maps_and_show_them(tmp_path):
     data = (torch.rand(30, 3, 250, 240, generator=torch.Generator().manual_seed(0)) * 255).byte()
-    layer = torch.nn.Conv2d(3, 2, 5)
-    run = fastconv.extract(layer, data, tmp_path / "run.h5", **{**OPTIONS, "layers": None})
-    hits = set(run[run.layers[0]].topk.sample.flatten().tolist())
-    assert 0 < len(hits) <= 4
+    options = {**OPTIONS, "layers": None, "order": "both", "maps": [7, 19]}
+    run = fastconv.extract(torch.nn.Conv2d(3, 2, 5), data, tmp_path / "run.h5", **options)
+    layer = run[run.layers[0]]
+    hits = {*layer.topk.sample.flatten().tolist(), *layer.bottomk.sample.flatten().tolist()}
+    assert 4 < len(hits) <= 8
+    hits |= {7, 19}
     for sample in range(30):
         picture = run.thumbnail(sample)
         assert (picture is not None) == (sample in hits)
@@ -25,13 +27,14 @@ def test_they_are_kept_of_samples_with_hits_and_show_them(tmp_path):
             np.testing.assert_allclose(picture[0, 0], corner, atol=0.51)
 
 
-@pytest.mark.parametrize("asked", [None, True])
-def test_shards_have_those_of_the_whole(asked, tmp_path):
-    model, data = network(), images(30)
-    fastconv.extract(model, data, tmp_path / "whole.h5", thumbnails=asked, **OPTIONS).close()
+@pytest.mark.parametrize(("asked", "order"), [(None, "largest"), (True, "both")])
+def test_shards_have_those_of_the_whole(asked, order, tmp_path):
+    model, data, options = network(), images(30), {**OPTIONS, "thumbnails": asked, "order": order}
+    options["maps"] = [3, 11, 29]
+    fastconv.extract(model, data, tmp_path / "whole.h5", **options).close()
     shards = [tmp_path / f"{i}.h5" for i in range(3)]
     for i, shard in enumerate(shards):
-        fastconv.extract(model, data, shard, shard=(i, 3), thumbnails=asked, **OPTIONS).close()
+        fastconv.extract(model, data, shard, shard=(i, 3), **options).close()
     fastconv.merge(shards, tmp_path / "merged.h5").close()
     whole, merged = datasets(tmp_path / "whole.h5"), datasets(tmp_path / "merged.h5")
     assert any("thumbnails" in name for name in whole)

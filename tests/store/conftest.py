@@ -30,7 +30,7 @@ def write_three_layers(path):
     ]
     results = []
     for info in infos:
-        result, values = synthetic.layer_result(info)
+        result, values = synthetic.layer_result(info, both=True)
         synthetic.with_maps(result, values)
         results.append(result)
     write_run(path, synthetic.CONFIG, iter(results), samples=synthetic.sample_table())

@@ -24,7 +24,8 @@ ARCHIVE = Path(__file__).parents[1] / "archive"
 
 
 def small_run(path):
-    result, values = synthetic.layer_result(synthetic.layer_info("conv1", 3, size=3), k=2)
+    info = synthetic.layer_info("conv1", 3, size=3)
+    result, values = synthetic.layer_result(info, k=2, both=True)
     result.samples_max = result.samples_mean = None
     synthetic.with_maps(result, values)
     first = path.with_name("first.h5")
@@ -360,6 +361,7 @@ def test_only_errors_of_the_project_are_raised_when_a_file_is_closed(victim):
 RELEASED = {  # version: the digest of its file
     "1.0": "59ae827a818d9032e37d04bd9dd4410f3a3cec5e5d87d0bb864340f3ef2ffd99",
     "2.0": "1cf4a1e98f4ab4e32bbe78690de7f4e5486dd5c4bd68c379e437969220eba620",
+    "2.1": "813c8b12dc516b5a990f157e1216af593a0bb3ba44c477efd5a33667c29c113d",
 }
 
 
@@ -381,6 +383,11 @@ def test_files_of_every_released_version_are_read(version):
         assert layer.stats["count"].tolist() == [99, 99, 0]
         np.testing.assert_array_equal(layer.stats["max"][:2], hits.values[:2, 0])
         assert np.isnan(hits.values[2]).all() and layer.patch(1, 1).shape == (3, 3, 3)
+        if "bottomk" in layer.holds:
+            np.testing.assert_array_equal(layer.stats["min"], layer.bottomk.values[:, 0])
+            assert layer.patch(1, 1, bottom=True).shape == (3, 3, 3)
+        else:
+            assert version < "2.1"
         assert (layer.quantile(1.0)[:2, 0] == layer.stats["max"][:2]).all()
         assert layer.map(4).shape == (3, 3, 3)
         assert run.samples.keys[10] == "faces/größe_010.png" and run.samples.skipped == [4]

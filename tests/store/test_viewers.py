@@ -89,7 +89,7 @@ def test_silx_finds_the_overview_by_default_and_every_plot_is_valid(run_file):
         assert found.signal.name == "/run/layers/conv1/overview/montage"
         plots = []
         file.visititems(lambda _, node: plots.append(node) if _is_plot(node) else None)
-        assert len(plots) == 3 * 7 + 1
+        assert len(plots) == 3 * 9 + 1
         for node in plots:
             plot = nxdata.NXdata(node)
             assert plot.is_valid and not plot.issues, (node.name, plot.issues)
@@ -101,7 +101,8 @@ def _is_plot(node):
 
 def test_pictures_are_marked_as_such_for_hdfview_and_pytables(run_file):
     with h5py.File(run_file) as file:
-        for path in ("overview/montage", "patches/picture", "weights_picture/montage"):
+        names = ("overview/montage", "patches/picture", "bottomk_patches/picture")
+        for path in (*names, "weights_picture/montage"):
             attributes = file[f"run/layers/conv1/{path}"].attrs
             assert attributes["CLASS"] == b"IMAGE"
             assert attributes.get_id("CLASS").dtype.kind == "S"

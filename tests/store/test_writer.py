@@ -22,7 +22,7 @@ CASES = {
 
 def make(rank, channels, size=7, in_channels=3, name="conv1"):
     info = synthetic.layer_info(name, channels, rank, size=size)
-    return synthetic.layer_result(info, in_channels=in_channels)
+    return synthetic.layer_result(info, in_channels=in_channels, both=True)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,12 +49,14 @@ def test_what_is_written_is_read(tmp_path, case):
             assert stats["min"][c] == some.min() and stats["max"][c] == some.max()
             assert stats["positive"][c] == (some > 0).mean()
             assert stats["dead"][c] == (some.max() <= 0)
-        hits = layer.topk
-        for got, name in zip(hits, ("value", "sample", "position", "box", "status"), strict=True):
-            np.testing.assert_array_equal(got, result.topk[name])
-            assert got.dtype == result.topk[name].dtype
-        for c, rank in np.ndindex(hits.values.shape):
-            np.testing.assert_array_equal(layer.patch(c, rank), result.patches[c, rank])
+        for bottom, (name, arrays, pictures) in enumerate(result.hit_sets()):
+            hits = getattr(layer, name)
+            for got, field in zip(hits, schema.TOPK, strict=True):
+                np.testing.assert_array_equal(got, arrays[field])
+                assert got.dtype == arrays[field].dtype
+            for c, rank in np.ndindex(hits.values.shape):
+                found = layer.patch(c, rank, bottom=bool(bottom))
+                np.testing.assert_array_equal(found, pictures[c, rank])
 
 
 def test_raw_results_come_back_bit_for_bit(run_file, tmp_path):
@@ -156,14 +158,18 @@ def test_an_impossible_place_is_a_clear_error(tmp_path, where):
 
 def test_reading_what_was_not_kept_says_how_to_keep_it(tmp_path):
     result, _ = make(2, 3)
-    result.patches, result.histogram, result.topk, result.stats = None, None, {}, {}
+    result.histogram, result.stats = None, {}
+    result.set_hits("topk", {})
+    result.set_hits("bottomk", {})
     write_run(tmp_path / "run.h5", {}, [result])
     with fastconv.open(tmp_path / "run.h5") as run:
         layer = run["conv1"]
         for read in (
             lambda: layer.stats,
             lambda: layer.topk,
+            lambda: layer.bottomk,
             lambda: layer.patch(0, 0),
+            lambda: layer.patch(0, 0, bottom=True),
             lambda: layer.quantile(0.5),
             lambda: layer.samples,
             lambda: layer.map(0),

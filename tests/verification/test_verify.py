@@ -16,7 +16,7 @@ def made(tmp_path_factory):
     """A model, its data, and the file of a run over them."""
     out = tmp_path_factory.mktemp("verify") / "run.h5"
     model, data = network(), images(40)
-    fastconv.extract(model, data, out, batch_size=16, samples=True, progress=False)
+    fastconv.extract(model, data, out, batch_size=16, order="both", samples=True, progress=False)
     return model, data, out
 
 
@@ -42,11 +42,10 @@ def test_a_good_file_passes(made):
     report = fastconv.verify(out, model, data)
     assert report.ok and "everything holds" in str(report)
     hits = [check for check in report.checks if check.name.endswith("hits")]
-    assert len(hits) == 5 and all("bit for bit" in check.detail for check in hits)
-    assert sum("float64" in check.detail for check in hits) == 4  # all but the transposed one
-    assert all(
-        f"{9 * c} recomputed" in h.detail for c, h in zip((8, 8, 8, 12, 5), hits, strict=True)
-    )
+    assert len(hits) == 10 and all("bit for bit" in check.detail for check in hits)
+    assert sum("float64" in check.detail for check in hits) == 8  # all but the transposed one
+    filters = (c for c in (8, 8, 8, 12, 5) for order in (0, 1))
+    assert all(f"{9 * c} recomputed" in h.detail for c, h in zip(filters, hits, strict=True))
 
 
 def test_a_part_of_the_hits(made):
@@ -65,6 +64,9 @@ def test_a_part_of_the_hits(made):
         ("topk/sample", (3, 4), "hits"),
         ("topk/box", (3, 4, 0, 1), "hits"),
         ("patches/row", (3, 4), "hits"),
+        ("bottomk/value", (3, 4), "bottomk hits"),
+        ("bottomk/sample", (3, 4), "bottomk hits"),
+        ("bottomk_patches/row", (3, 4), "bottomk hits"),
         ("weights/weight", (1, 0, 2, 2), "weights"),
         ("stats/mean", (2,), "statistics"),
         ("stats/var", (2,), "statistics"),
@@ -120,7 +122,7 @@ def test_what_cannot_be_read_raises(made, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["norm", "act"])
-@pytest.mark.parametrize("order", ["largest", "smallest"])
+@pytest.mark.parametrize("order", ["both", "smallest"])
 def test_other_stages_orders_and_several_hits(tmp_path, stage, order):
     model, data, out = network(), images(20), tmp_path / "run.h5"
     options = {"stage": stage, "order": order, "hits_per_sample": 2, "progress": False}

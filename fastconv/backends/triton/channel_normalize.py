@@ -20,7 +20,7 @@ def run(x: Tensor, mode: str, scale: Tensor | None, shift: Tensor | None, eps: f
     samples, channels = x.shape[:2]
     positions = x.shape[2:].numel()
     block_c, block_p = tuning.channel_normalize(channels, positions, channels_last=stride_c == 1)
-    blocks = (samples, triton.cdiv(channels, block_c), triton.cdiv(positions, block_p))
+    blocks_c, blocks_p = triton.cdiv(channels, block_c), triton.cdiv(positions, block_p)
     shared = {
         "x": dense,
         "out": out,
@@ -32,11 +32,10 @@ def run(x: Tensor, mode: str, scale: Tensor | None, shift: Tensor | None, eps: f
         "BLOCK_P": block_p,
     }
     if x.numel() and mode in {"instance", "l1", "l2"}:
-        launch(
-            measured_kernel, blocks[:2], x.device, warps=4, stages=1, **shared, EPS=eps, MODE=mode
-        )
+        options = {**shared, "EPS": eps, "MODE": mode}
+        launch(measured_kernel, (samples, blocks_c), x.device, warps=4, stages=1, **options)
     elif x.numel():
-        launch(
-            affine_kernel, blocks, x.device, warps=4, stages=1, **shared, scale=scale, shift=shift
-        )
+        options = {**shared, "scale": scale, "shift": shift, "BLOCKS": blocks_p}
+        grid = (samples * blocks_p, blocks_c)
+        launch(affine_kernel, grid, x.device, warps=4, stages=1, **options)
     return out if dense is x else torch.empty_like(x).copy_(out)

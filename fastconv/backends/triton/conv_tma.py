@@ -72,13 +72,15 @@ def run(x: Tensor, weight: Tensor, case: Problem, epilogue: Epilogue) -> tuple[T
     step, planes = _steps(case)
     if samples:
         w = packed(weight)
+        read = _planes(x, case, (*box, config.block_k))
+        read += (None,) * (_MOST_PLANES - len(read))
         launch(
             conv_reduce_tma_kernel,
             (triton.cdiv(samples, box[0]) * blocks, segments),
             x.device,
             warps=config.warps,
             stages=config.stages,
-            x=_planes(x, case, (*box, config.block_k)),
+            **{f"x{number}": plane for number, plane in enumerate(read)},
             w=TensorDescriptor(w, w.shape, w.stride(), (config.block_m, 1, config.block_k)),
             fields=parts,
             SAMPLES=samples,

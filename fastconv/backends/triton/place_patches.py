@@ -10,14 +10,15 @@ from fastconv.backends.triton.layout import five_strides, three
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # any dtype of that size
 _BLOCK = 1024
+_MOST = 65535 * _BLOCK  # elements of a patch: a grid has no more blocks along its second axis
 
 
 def unsupported(x: Tensor, elements: int) -> str | None:
     """Why patches of so many elements cannot be cut out of x, or None."""
     if x.dtype.itemsize not in _BITS:
         return f"elements of {x.dtype} have {x.dtype.itemsize} bytes"
-    if elements > 2**31 - 1:
-        return "one patch has more than 2^31 - 1 elements"
+    if elements > _MOST:
+        return f"one patch has {elements} elements, more than {_MOST}"
     return no_device(x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastconv.format.result import HIT_SETS
 from fastconv.store.reader import Layer, Run
 
 PICTURE_BYTES = 40e6  # of patches, about, before base64 adds a third: photographs take as much
@@ -43,7 +44,12 @@ class Budget:
 
 
 def _tiles(layers: Sequence[Layer]) -> tuple[int, int]:
-    shapes = [layer.patches.shape for layer in layers if "patches" in layer.holds]
+    shapes = [
+        getattr(layer, name).shape
+        for layer in layers
+        for name in HIT_SETS.values()
+        if name in layer.holds
+    ]
     for ranks, side in _TILES:
         size = 0.0
         for filters, k, *rest in shapes:

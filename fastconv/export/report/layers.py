@@ -15,7 +15,7 @@ from fastconv.export.report.maps import maps
 from fastconv.export.report.nearest import nearest
 from fastconv.export.report.pictures import patches
 from fastconv.export.report.weights import weights
-from fastconv.format.result import STATUS
+from fastconv.format.result import HIT_SETS, STATUS
 from fastconv.store.reader import Layer
 
 EXEMPLARS = 8
@@ -64,11 +64,9 @@ def entry(
     columns |= insight.columns(info.name, info.channels) | extra
     arrays, texts = encode(columns)
     found["table"] = chunks.arrays(arrays) | {"texts": texts}
-    if "topk" in holds:
-        found["hits"] = chunks.arrays(_hits(layer.topk, budget))
-    if "patches" in holds and info.channels and layer.patches.shape[1]:
-        found["patches"] = patches(layer, chunks, budget)
-        found["kept_ranks"] = layer.patches.shape[1]
+    found |= _hits(layer, "topk", chunks, budget)
+    if "bottomk" in holds:
+        found["weakest"] = _hits(layer, "bottomk", chunks, budget)
     if (weight := layer.weight) is not None:
         found["weights"] = weights(weight, chunks, budget)
     if "activations" in holds:
@@ -79,16 +77,20 @@ def entry(
     return found
 
 
-def _hits(hits: Any, budget: Budget) -> dict[str, np.ndarray]:
+def _hits(layer: Layer, name: str, chunks: Chunks, budget: Budget) -> dict[str, Any]:
     """As many hits as there are pictures of them, and one for the statistics at least."""
-    kept = slice(0, max(1, budget.ranks))
-    return {
-        "value": hits.values[:, kept],
-        "sample": hits.sample[:, kept],
-        "position": hits.position[:, kept],
-        "box": hits.box[:, kept],
-        "status": np.minimum(hits.status[:, kept], len(STATUS) - 1),
-    }
+    found: dict[str, Any] = {}
+    if name in layer.holds:
+        hits, kept = getattr(layer, name), slice(0, max(1, budget.ranks))
+        arrays = {field: values[:, kept] for field, values in hits._asdict().items()}
+        arrays["status"] = np.minimum(arrays["status"], len(STATUS) - 1)
+        found["hits"] = chunks.arrays(arrays)
+    if HIT_SETS[name] in layer.holds:
+        stored = getattr(layer, HIT_SETS[name])
+        if stored.shape[0] and stored.shape[1]:
+            found["patches"] = patches(stored, chunks, budget)
+            found["kept_ranks"] = stored.shape[1]
+    return found
 
 
 def _class_lists(

@@ -11,21 +11,20 @@ from PIL import Image
 
 from fastconv.export.report.budget import Budget
 from fastconv.export.report.chunks import PER_CHUNK, Chunks
-from fastconv.store.reader import Layer
+from fastconv.store.read_patches import Patches
 
 FRAMES = 5  # slices of a volume
 WAVE_LENGTH, WAVE_CHANNELS = 160, 3
 _EXACT_SIDE = 24  # pictures up to this side are kept losslessly
 
 
-def patches(layer: Layer, chunks: Chunks, budget: Budget) -> dict[str, Any]:
-    """Add the patches of a layer.
+def patches(stored: Patches, chunks: Chunks, budget: Budget) -> dict[str, Any]:
+    """Add the patches [C, k, ...] of a layer.
 
     Returns:
         {"kind": "picture", "frames", "width", "height", "ranks", "chunks"}, or of 1-D layers and
         vectors {"kind": "wave", "ranks", "packs"}: a chunk for every `PER_CHUNK` filters.
     """
-    stored = layer.patches
     ranks = min(stored.shape[1], budget.ranks)
     if stored.dtype != np.uint8 and len(stored.shape) <= 4:
         packs = [chunks.arrays(_waves(block[:, :ranks])) for block in _blocks(stored)]

@@ -13,6 +13,7 @@ from fastconv.export.report.embedding import embedding
 from fastconv.export.report.insight import Insight, gather
 from fastconv.export.report.layers import entry
 from fastconv.export.report.samples import labels_of, members, samples
+from fastconv.format.result import HIT_SETS
 from fastconv.store.reader import Run
 
 _MISFIRES = 500
@@ -22,6 +23,7 @@ _KEPT = (
     ("stats", "statistics", "stats=True"),
     ("histogram", "distributions and quantiles", "quantiles=True"),
     ("topk", "strongest hits", "topk=9"),
+    ("bottomk", "weakest hits", 'order="both"'),
     ("patches", "patches", "patches=True"),
     ("samples", "responses of each sample", "samples=True"),
     ("activations", "activation maps", "maps=range(16)"),
@@ -43,19 +45,19 @@ def run_entry(
         entry(run[name], chunks, budget, insight, names, extra.get(name, {}), len(run.layers))
         for name in run.layers
     ]
-    hits = [_hit_samples(run, name) for name in run.layers]
+    hits, weakest = ([_hit_samples(run, n, which) for n in run.layers] for which in HIT_SETS)
     scatter, shown, why = embedding(run, chunks)
     found = classes(names, labels, run.layers, hits, insight, chunks)
     mapped = [np.array(found_["maps"]["samples"]) for found_ in layers if found_.get("maps")]
     also = [np.asarray(s, np.int64) for s in (shown, *mapped, _class_samples(labels, names))]
     missing = insight.missing | ({} if scatter else {"embedding": why})
-    shown_hits = [found_[:, : budget.ranks] for found_ in hits]
-    table = samples(run, names, shown_hits, np.concatenate(also), chunks)
+    named = [h[:, : budget.ranks] for h in (*hits, *weakest)]
+    table = samples(run, names, named, np.concatenate(also), chunks)
     return {
         "file": file_name(run),
         "facts": _facts(run, table["count"]),
         "input_size": run.config.get("input_size"),
-        "order": _order(run),
+        "order": run.order,
         "layers": layers,
         "samples": table,
         "classes": found,
@@ -72,11 +74,12 @@ def file_name(run: Run) -> str:
     return str(run.path).replace("\\", "/").rstrip("/").split("/")[-1]
 
 
-def _hit_samples(run: Run, name: str) -> np.ndarray:
+def _hit_samples(run: Run, name: str, which: str) -> np.ndarray:
+    """[C, k] samples of the hits of a layer in one order."""
     layer = run[name]
-    if "topk" not in layer.holds:
+    if which not in layer.holds:
         return np.zeros((layer.info.channels, 0), np.int64)
-    return layer.topk.sample
+    return getattr(layer, which).sample
 
 
 def _class_samples(labels: np.ndarray | None, names: list[str]) -> np.ndarray:
@@ -103,10 +106,6 @@ def _facts(run: Run, count: int | None) -> list[list[str]]:
     facts += [[key, made_by.get(key)] for key in ("fastconv", "torch")]
     facts.append(["finished", run.attributes.get("end_time")])
     return [[key, str(value)] for key, value in facts if value is not None]
-
-
-def _order(run: Run) -> str:
-    return str(run.config.get("fingerprint", {}).get("order", "largest"))
 
 
 def _misfires(insight: Insight, layers: list[str], chunks: Chunks) -> int | None:
@@ -136,6 +135,7 @@ def _number(value: Any) -> float | None:
 def _lacks(run: Run, *, has_pictures: bool) -> list[list[str]]:
     """What no layer holds, and the call that keeps it."""
     held = {what for name in run.layers for what in run[name].holds}
+    held |= {"bottomk"} if run.order == "smallest" else set()
     lacks = [(name, call) for what, name, call in _KEPT if what not in held]
     if not has_pictures:
         lacks.append(("whole pictures", "thumbnails=True"))

@@ -45,7 +45,7 @@ def chromium():
 @pytest.fixture
 def run_file(tmp_path):
     """A run of 2-D, 1-D, 3-D layers and one without positions."""
-    return write(tmp_path / "run.h5", plain_layers())
+    return write(tmp_path / "run.h5", plain_layers(), both=True)
 
 
 @pytest.fixture

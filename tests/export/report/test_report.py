@@ -68,11 +68,17 @@ def test_the_page_holds_the_statistics_hits_and_patches_of_the_run(made, run_fil
             for name in ("mean", "max", "positive"):
                 np.testing.assert_allclose(table[name], layer.stats[name], rtol=1e-6)
             np.testing.assert_allclose(table["q95"], layer.quantile(0.95)[:, 0], rtol=1e-6)
-            np.testing.assert_array_equal(hits["value"], layer.topk.values)
-            np.testing.assert_array_equal(hits["box"], layer.topk.box)
-        conv1 = made.index["runs"][0]["layers"][0]
-        strip = made.picture(conv1["patches"]["chunks"][0], 5)
-        np.testing.assert_array_equal(strip, np.concatenate(list(run["conv1"].patches[5]), 1))
+            weakest = made.arrays(entry["weakest"]["hits"])
+            for found, stored in ((hits, layer.topk), (weakest, layer.bottomk)):
+                np.testing.assert_array_equal(found["values"], stored.values)
+                np.testing.assert_array_equal(found["box"], stored.box)
+        conv1, layer = made.index["runs"][0]["layers"][0], run["conv1"]
+        sides = ((conv1, layer.patches), (conv1["weakest"], layer.bottomk_patches))
+        for side, stored in sides:
+            strip = made.picture(side["patches"]["chunks"][0], 5)
+            np.testing.assert_array_equal(strip, np.concatenate(list(stored[5]), 1))
+        shown = made.arrays(made.index["runs"][0]["samples"]["table"])["sample"]
+        assert set(layer.bottomk.sample[5]) <= set(shown)
 
 
 def test_weights_and_maps_are_the_run_s_within_their_steps(made, run_file):
@@ -205,6 +211,7 @@ def test_a_run_that_kept_everything_lacks_nothing(tmp_path, installed_insight):
         outcomes=True,
         maps=range(4),
         conditions={"noise": fastconv.perturb.noise(0.3)},
+        order="both",
         progress=False,
     )
     with run:
@@ -235,7 +242,8 @@ def test_runs_of_other_settings_have_pages(tmp_path):
 def test_what_a_run_lacks_is_named_with_the_call_that_keeps_it(bare_file, tmp_path):
     run = Page(fastconv.report(bare_file, tmp_path / "report.html")).index["runs"][0]
     lacks = " ".join(call for _, call in run["lacks"])
-    for call in ("stats=True", "quantiles=True", "topk=9", "patches=True", "samples=True"):
+    calls = ("stats=True", "quantiles=True", "topk=9", "patches=True", "samples=True")
+    for call in (*calls, 'order="both"'):
         assert call in lacks
     assert "samples=True" in run["missing"]["embedding"]
 

@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
 from helpers import synthetic
 from helpers.report_runs import HOSTILE, plain_layers, write
 
@@ -146,6 +147,7 @@ def test_a_filter_shows_all_that_is_known_of_it(visit, page_file, run_file):
     titles = page.locator("main .panel > h2").all_inner_texts()
     assert titles == [
         "What excites it most",
+        "What it answers least",
         "Its weights",
         "How its values are spread",
         "Under other conditions",
@@ -155,13 +157,17 @@ def test_a_filter_shows_all_that_is_known_of_it(visit, page_file, run_file):
         "Filters most like it",
     ]
     with fastconv.open(run_file) as run:
-        hits = run["conv1"].topk
-    assert page.locator(".hit").count() == 9
-    page.locator(".hit").nth(2).click()
-    detail = page.locator(".hit-detail").inner_text()
-    assert f"{hits.sample[5, 2]} · faces/größe_{hits.sample[5, 2]:03d}.png" in detail
-    box = ", ".join(f"{a}:{b}" for a, b in hits.box[5, 2]).replace("-", "\N{MINUS SIGN}")
-    assert box in detail
+        orders = run["conv1"].topk, run["conv1"].bottomk
+    for panel, hits in zip(page.locator(".hits").all(), orders, strict=True):
+        assert panel.locator(".hit").count() == 9
+        panel.locator(".hit").nth(2).click()
+        detail = panel.locator(".hit-detail").inner_text()
+        assert f"{hits.sample[5, 2]} · faces/größe_{hits.sample[5, 2]:03d}.png" in detail
+        box = ", ".join(f"{a}:{b}" for a, b in hits.box[5, 2]).replace("-", "\N{MINUS SIGN}")
+        assert box in detail
+        shown = panel.locator(".hit b").all_inner_texts()
+        values = [float(text.replace("\N{MINUS SIGN}", "-")) for text in shown]
+        np.testing.assert_allclose(values, hits.values[5], rtol=0.01)
     assert drawn(page, ".hit-detail canvas") > 10  # the whole picture
     assert drawn(page, ".maps canvas") > 5
     assert page.locator(".responses circle").count() == 2
@@ -175,9 +181,25 @@ def test_volumes_vectors_and_filters_without_values_have_pages(visit, page_file,
     page = visit(page_file, f"filter/{address}")
     page.wait_for_selector(".numbers")
     if kind is None:  # every value is NaN
-        assert "No hit: none of its values is finite." in page.locator(".hits").inner_text()
+        said = page.locator(".hits").all_inner_texts()
+        assert ["No hit: none of its values is finite." in text for text in said] == [True] * 2
     else:
-        assert page.locator(f".hit {kind}").count() == 9
+        assert page.locator(f".hit {kind}").count() == 18
+
+
+@pytest.mark.parametrize("order", ["largest", "smallest"])
+def test_hits_of_one_order_say_how_to_keep_the_other(visit, tmp_path, order):
+    model, file = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), tmp_path / "run.h5"
+    data = torch.rand(12, 3, 9, 9)
+    fastconv.extract(model, data, file, order=order, layers="0", progress=False).close()
+    page = visit(fastconv.report(file, tmp_path / "report.html"), "filter/0/1")
+    page.wait_for_selector(".numbers")
+    kept, other = page.locator(".hits").all()
+    assert [panel.locator(".hit").count() for panel in (kept, other)] == [9, 0]
+    titles = [panel.locator("h2").inner_text() for panel in (kept, other)]
+    expected = ["What excites it most", "What it answers least"]
+    assert titles == (expected if order == "largest" else expected[::-1])
+    assert 'fastconv.extract(..., order="both") keeps it.' in other.inner_text()
 
 
 def test_classes_and_the_embedding(visit, page_file):

@@ -14,15 +14,16 @@ def affine_kernel(
     shift,
     CHANNELS,
     POSITIONS,
+    BLOCKS,  # of positions
     stride_c,  # elements; one of these two is 1
     stride_p,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """out = scale * x + shift, one block of one sample."""
-    sample = tl.program_id(0).to(tl.int64)
+    sample = (tl.program_id(0) // BLOCKS).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    position = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
+    position = (tl.program_id(0) % BLOCKS) * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
     inside_c = channel < CHANNELS
     inside = inside_c[:, None] & (position < POSITIONS)
     at = sample * CHANNELS * POSITIONS + channel[:, None] * stride_c + position * stride_p

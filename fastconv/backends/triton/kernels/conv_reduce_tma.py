@@ -63,7 +63,10 @@ def flat(at, out_size):
 
 @triton.jit
 def conv_reduce_tma_kernel(
-    x,  # descriptors of the parity planes, each [N, d, h, w, C_in]
+    x0,  # descriptors of up to four parity planes, each [N, d, h, w, C_in], or None; one by one,
+    x1,  # since triton 3.6 launches no tuples of descriptors
+    x2,
+    x3,
     w,  # descriptor of [C_out, taps, C_in]
     given,  # conv_problem.Given: what the epilogue adds, and writes beside the fields
     fields,  # eight tensors [segments, N, C_out]
@@ -88,6 +91,7 @@ def conv_reduce_tma_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """One program: BLOCK_M channels of BOX[0] samples over one segment of tiles."""
+    x = (x0, x1, x2, x3)
     PLANES_D: tl.constexpr = PLANES[0]
     PLANES_H: tl.constexpr = PLANES[1]
     PLANES_W: tl.constexpr = PLANES[2]

@@ -1,4 +1,4 @@
-// The hits of a filter: what excites it most, and where in the whole picture it is.
+// The hits of a filter: what excites it most, or least, and where in the whole picture it is.
 
 import { arrays } from "./data.js";
 import { el, later } from "./dom.js";
@@ -9,9 +9,11 @@ import { className } from "./samples.js";
 
 const STATUS = ["exact", "bound", "global"];
 
-export async function hitsOf(layer, filter) {
-  const found = await arrays(layer.hits);
-  const [, k] = found.value.shape;
+/** The hits of a filter; `side` is its layer, or what its layer says of the weakest hits. */
+export async function hitsOf(side, filter) {
+  if (!side?.hits) return [];
+  const found = await arrays(side.hits);
+  const [, k] = found.values.shape;
   const [, , dimensions, sides] = found.box.shape;
   const rank = found.position.shape[2];
   return Array.from({ length: k }, (_, r) => {
@@ -19,7 +21,7 @@ export async function hitsOf(layer, filter) {
     const edge = (d, s) => found.box[(at * dimensions + d) * sides + s];
     return {
       rank: r,
-      value: found.value[at],
+      value: found.values[at],
       sample: found.sample[at],
       position: Array.from(found.position.subarray(at * rank, (at + 1) * rank)),
       box: Array.from({ length: dimensions }, (_, d) => [edge(d, 0), edge(d, 1)]),
@@ -28,9 +30,20 @@ export async function hitsOf(layer, filter) {
   }).filter((hit) => hit.sample >= 0);
 }
 
-export function strongest(run, layer, filter, hits, lookup) {
-  const title = run.order === "smallest" ? "What it answers least" : "What excites it most";
-  if (!layer.hits) return panel(title, "hits", missing("hits", "topk=9"));
+const MOST = "What excites it most";
+const LEAST = "What it answers least";
+
+/** The panels of the hits that were kept, and a line for those of the order that was not. */
+export function hitPanels(run, layer, filter, hits, weakest, lookup) {
+  if (!layer.hits) return [panel(MOST, "hits", missing("hits", "topk=9"))];
+  const titles = run.order === "smallest" ? [LEAST, MOST] : [MOST, LEAST];
+  const first = hitPanel(titles[0], run, layer, filter, hits, lookup);
+  if (layer.weakest) return [first, hitPanel(titles[1], run, layer.weakest, filter, weakest, lookup)];
+  const what = titles[1] === LEAST ? "weakest hits" : "strongest hits";
+  return [first, panel(titles[1], "hits", missing(what, 'order="both"'))];
+}
+
+function hitPanel(title, run, layer, filter, hits, lookup) {
   if (!hits.length) return panel(title, "hits", el("p", { class: "empty" }, "No hit: none of its values is finite."));
   const detail = el("div", { class: "hit-detail", "aria-live": "polite" });
   const buttons = hits.map((hit) => hitButton(run, layer, filter, hit, lookup, choose));
@@ -44,7 +57,7 @@ export function strongest(run, layer, filter, hits, lookup) {
       ? el(
           "p",
           { class: "note" },
-          `The file has ${layer.kept_ranks} patches of each filter; the strongest ${layer.patches.ranks} are in this page.`,
+          `The file has ${layer.kept_ranks} of these patches of each filter; the first ${layer.patches.ranks} are in this page.`,
         )
       : null;
   return panel(
@@ -76,7 +89,8 @@ function hitButton(run, layer, filter, hit, lookup, choose) {
       "span",
       { class: "hit-text" },
       el("b", {}, number(hit.value)),
-      label !== null ? ` · ${label}` : ` · #${hit.sample}`,
+      " ",
+      el("span", {}, label ?? `#${hit.sample}`),
     ),
     el("span", { class: "hidden" }, `, patch ${hit.rank + 1}, sample ${hit.sample}`),
   );
@@ -107,7 +121,7 @@ function hitDetail(run, layer, filter, hit, lookup) {
           "figure",
           {},
           later(boxedPicture(known.picture, hit.box, run.input_size, 260, words)),
-          el("figcaption", {}, "The whole picture, with what the filter sees of it."),
+          el("figcaption", {}, "Boxed: what the filter sees."),
         )
       : layer.patches && hit.rank < layer.patches.ranks
         ? el("figure", {}, later(patchPicture(layer, filter, hit.rank, 260, `patch ${hit.rank + 1}`)))

@@ -3,7 +3,7 @@
 import { filterHref, filterName, inEveryRun } from "./card.js";
 import { arrays, index, plain } from "./data.js";
 import { el } from "./dom.js";
-import { hitsOf, strongest } from "./filter_hits.js";
+import { hitPanels, hitsOf } from "./filter_hits.js";
 import { heatMaps, kernel, nearest, spread } from "./filter_pictures.js";
 import { classes, lacking, misfires, responses, statistics } from "./filter_tables.js";
 import { href } from "./route.js";
@@ -57,16 +57,20 @@ function head(run, layer, filter, number_) {
 }
 
 async function filterBody(run, layer, filter, named) {
-  const [table, hits, lookup, wrong] = await Promise.all([
+  const [table, hits, weakest, lookup, wrong] = await Promise.all([
     arrays(layer.table),
-    layer.hits ? hitsOf(layer, filter) : [],
+    hitsOf(layer, filter),
+    hitsOf(layer.weakest, filter),
     sampleLookup(run),
     run.misfires === null ? [] : plain(run.misfires),
   ]);
   const mistakes = wrong.filter((row) => run.layers[row.layer] === layer && row.filter === filter);
-  const left = [strongest(run, layer, filter, hits, lookup), layer.weights && kernel(layer, filter)];
+  const left = [
+    ...hitPanels(run, layer, filter, hits, weakest, lookup),
+    layer.weights && kernel(layer, filter),
+  ];
   const right = [
-    spread(layer, filter, table, hits),
+    spread(layer, filter, table, [...hits, ...weakest]),
     layer.responses && responses(run, layer, filter),
     layer.classes && classes(run, layer, filter),
     mistakes.length > 0 && misfires(mistakes),
