@@ -14,7 +14,7 @@ from torch import nn
 from fastconv.capture import Forward
 from fastconv.engines.ranks import Rank, current_rank
 from fastconv.engines.ray import ray_tasks, run_tasks
-from fastconv.errors import InputError
+from fastconv.errors import FileFormatError, InputError
 from fastconv.run.job import Job
 from fastconv.run.loop import measure
 from fastconv.run.output_file import begin, finished, now, write
@@ -186,11 +186,17 @@ def extract(
 
 
 def _at_url(url: str, request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
+    replace_file = overwrite
     if not overwrite and exists(url):
-        with request.job() as job:
-            return finished(url, job)
+        try:
+            with request.job() as job:
+                return finished(url, job)
+        except FileFormatError:
+            if not request.out.exists():
+                raise
+            replace_file = True  # it was cut off as the finished file was put there
     _in_one_process(request, started, resume=resume, overwrite=overwrite).close()
-    put(request.out, url, overwrite=overwrite)
+    put(request.out, url, overwrite=replace_file)
     return Run(url)
 
 
