@@ -14,6 +14,7 @@ import fastconv
 from fastconv.errors import FastconvError
 from fastconv.run import gpu_cost, recorder
 from fastconv.run import plan as planner
+from fastconv.run.save_clock import SaveClock
 
 
 class FakeGraph:
@@ -83,7 +84,7 @@ OPTIONS = {"batch_size": 4, "topk": 3, "progress": False, "layers": ["0", "3.con
 @pytest.mark.parametrize("often", [False, True])
 def test_the_result_is_that_of_a_run_without(often, tmp_path, graphs, monkeypatch):
     """Also where a part is saved after every unit, so that the states move."""
-    monkeypatch.setattr(fastconv.run.save_clock.SaveClock, "due", lambda self: often)
+    monkeypatch.setattr(SaveClock, "due", lambda self: often)
     model, data = network(), images(30)
     fastconv.extract(model, data, tmp_path / "plain.h5", **OPTIONS)
     made = graphs()
