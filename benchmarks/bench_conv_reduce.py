@@ -24,6 +24,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -81,9 +82,7 @@ class Problem:
         x, weight = self.layouts[layout]
         dilation = [self.case.dilation] * len(self.case.size)
         if layout not in self.panels:
-            self.panels[layout] = pack_weight(
-                weight, self.case.stride, dilation, self.case.groups
-            )
+            self.panels[layout] = pack_weight(weight, self.case.stride, dilation, self.case.groups)
         pads = [p for p in self.case.padding for _ in range(2)]
         return cpu.KERNELS["conv_reduce"].run(
             x, weight, None, self.case.stride, pads, dilation, self.case.groups, self.scale,
@@ -147,7 +146,7 @@ def measure(
     problem.check()
     kinds = ("alone", "fused", "packed", "chain", *(["compiled"] if compiled else []))
     runs: dict[str, Run] = {
-        f"{kind} {layout}": lambda run=getattr(problem, kind), at=layout: run(at)
+        f"{kind} {layout}": partial(getattr(problem, kind), layout)
         for kind in kinds
         for layout in problem.layouts
     }
@@ -195,9 +194,7 @@ def cases_of(
 ) -> list[ConvCase]:
     """Those whose name has `part` in it; in bfloat16 those that AMX multiplies."""
     return [
-        case
-        for case in cases
-        if part in case.name and (dtype == torch.float32 or case.groups == 1)
+        case for case in cases if part in case.name and (dtype == torch.float32 or case.groups == 1)
     ]
 
 

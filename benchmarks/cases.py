@@ -65,7 +65,9 @@ def _case(
         return replace(
             case,
             batch=1,
-            size=tuple(min(n, 2 * k * dilation + 5) for n, k in zip(case.size, kernel, strict=True)),
+            size=tuple(
+                min(n, 2 * k * dilation + 5) for n, k in zip(case.size, kernel, strict=True)
+            ),
         )
     return case
 
@@ -137,9 +139,7 @@ def _random_case(draw: random.Random, kind: str) -> ConvCase:
         name = f"{kind}: {batch}x{c_in}->{c_out} @{size} k{kernel} s{stride}"
         name += "".join(f" {k} {v}" for k, v in chosen.items() if k != "rank")
         name += f" groups {groups}" if 1 < groups < c_in else ""
-        case = _case(
-            name, batch, c_in, c_out, size, kernel, stride=stride, groups=groups, **chosen
-        )
+        case = _case(name, batch, c_in, c_out, size, kernel, stride=stride, groups=groups, **chosen)
         if batch == 1 or (case.flops < 5e9 and max(case.values * 4, case.read_bytes) < 64e6):
             return case
         batch //= 2
