@@ -107,7 +107,7 @@ def _can(target: CaptureTarget, options: Options) -> bool:
 
 
 def _in_place(target: CaptureTarget, options: Options, place: torch.device) -> bool:
-    """Whether the reductions can do what norm and activation would, which saves passes of theirs."""
+    """Whether the reductions can do the work of norm and activation, which saves their passes."""
     fusion, weight = target.fusion, target.weight
     if options.dtype is not None or fusion is None or not fusion.read or not fusion.absorbed:
         return False
