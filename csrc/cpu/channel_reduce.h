@@ -104,11 +104,11 @@ inline void reduce_tiles(const ChannelReduceParams& p, const Range& samples, con
                          uint16_t* tables) {
   alignas(64) float buffer[kSteps * kLanes] = {};
   const int groups = (channels.end - channels.begin + kLanes - 1) / kLanes;
-  const int64_t fits = kTileValues / (groups * kLanes);  // positions
-  const int64_t together = p.channels_last && fits > p.positions ? fits / p.positions : 1;
-  const int64_t tile = p.channels_last && fits < p.positions ? fits : p.positions;
   const bool linear = Source(p, 0, kLanes, false).in_place() && p.stride_p == p.c &&
                       channels.end - channels.begin == p.c;
+  const int64_t fits = (linear ? 1 : 8) * kTileValues / (groups * kLanes);  // positions
+  const int64_t together = p.channels_last && fits > p.positions ? fits / p.positions : 1;
+  const int64_t tile = p.channels_last && fits < p.positions ? fits : p.positions;
   LaneTotals totals[kGroups];
   LaneTable counts[kGroups];
   for (int g = 0; g < groups; ++g) {
