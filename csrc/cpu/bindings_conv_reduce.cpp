@@ -1,6 +1,3 @@
-#include <cstring>
-#include <memory>
-#include <new>
 #include <tuple>
 #include <vector>
 
@@ -9,6 +6,7 @@
 
 #include "bindings.h"
 #include "conv_plan.h"
+#include "scratch.h"
 
 namespace fastconv {
 namespace {
@@ -16,27 +14,6 @@ namespace {
 using torch::headeronly::ScalarType;
 
 constexpr int64_t kPackedAlone = 1 << 16;  // weights that are not worth another thread
-
-// Grows and stays: allocating megabytes anew in every call costs page faults. Zero at first.
-class Scratch {
- public:
-  void* get(int64_t bytes) {
-    if (bytes > size_) {
-      memory_.reset();
-      memory_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
-      std::memset(memory_.get(), 0, bytes);
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<char, Free> memory_;
-  int64_t size_ = 0;
-};
 
 // Depth, height, width of a geometry of any rank; the one dimension of a 1-D one is the height.
 void spread(const std::vector<int64_t>& from, int64_t missing, int64_t* to) {
@@ -150,12 +127,15 @@ void pack(const ConvReduceParams& p, const ConvPlan& plan, float* panels) {
 }
 
 // The weight as the kernels of the instruction set in use read it, for any input.
-Tensor pack_weight(Tensor weight, bool weight_channels_last, int64_t groups) {
+Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t> stride,
+                   std::vector<int64_t> dilation, int64_t groups) {
   ConvReduceParams p = params_of(weight, weight_channels_last, groups);
   p.n = 1;
+  spread(stride, 1, p.stride);
+  spread(dilation, 1, p.dilation);
   for (int d = 0; d < 3; ++d) {
-    p.in_size[d] = p.kernel[d];
-    p.out_size[d] = p.stride[d] = p.dilation[d] = 1;
+    p.in_size[d] = p.dilation[d] * (p.kernel[d] - 1) + 1;
+    p.out_size[d] = 1;
   }
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
@@ -255,7 +235,9 @@ Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
-  m.def("pack_weight(Tensor weight, bool weight_channels_last, int groups) -> Tensor");
+  m.def(
+      "pack_weight(Tensor weight, bool weight_channels_last, int[] stride, int[] dilation,"
+      " int groups) -> Tensor");
   m.def(
       "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, Tensor? packed,"
       " Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, Tensor? scale,"

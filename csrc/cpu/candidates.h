@@ -20,9 +20,11 @@ inline void list_lane(const CandidateLists& lists, int64_t channel, const float*
   }
 }
 
-// Those of a block whose lanes are channels from `channel` on; `place` is that of its first step.
+// Those of a block whose lanes are channels from `channel` on; `place` is that of its first step,
+// `extrema` are its min and max by lane, or those of more.
+template <typename Extrema>
 inline void list_block(const CandidateLists& lists, int64_t channel, const Block& block,
-                       int64_t place, const BlockExtrema& extrema) {
+                       int64_t place, const Extrema& extrema) {
   for (int lane = 0; lane < block.lanes; ++lane) {
     const float limit = lists.threshold[channel + lane];
     if (lists.largest ? extrema.max[lane] >= limit : extrema.min[lane] <= limit)
@@ -31,8 +33,9 @@ inline void list_block(const CandidateLists& lists, int64_t channel, const Block
 }
 
 // Those of a planar block of one channel.
+template <typename Extrema>
 inline void list_planar(const CandidateLists& lists, int64_t channel, const Block& block,
-                        int64_t place, const BlockExtrema& extrema) {
+                        int64_t place, const Extrema& extrema) {
   const float limit = lists.threshold[channel];
   for (int lane = 0; lane < kLanes; ++lane)
     if (lists.largest ? extrema.max[lane] >= limit : extrema.min[lane] <= limit)

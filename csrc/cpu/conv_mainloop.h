@@ -15,16 +15,6 @@ constexpr int kChannelBlock = 16, kTileRows = 2;
 #endif
 constexpr int kPanelAhead = 64;  // rows to fetch: hardware stops at every page of a panel in L3
 
-inline Float multiply_add(Float a, Float b, Float c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
-#elif defined(__AVX2__)
-  return _mm256_fmadd_ps(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
 // Bytes to fetch, some at each step of other work.
 struct Stretches {
   const char* next;

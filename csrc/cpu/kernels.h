@@ -11,9 +11,11 @@ namespace fastconv {
 struct KernelTable {
   // Channels [begin, end).
   void (*topk_merge)(const TopkMergeParams& params, int64_t begin, int64_t end);
-  // Samples x channels; calls that count at the same time must not share a channel.
+  // Samples x channels; calls that count at the same time must not share a channel, nor counts.
   void (*channel_reduce)(const ChannelReduceParams& params, const Range& samples,
-                         const Range& channels);
+                         const Range& channels, void* counts);
+  // Bytes of counts that it needs on one thread; they must be zero, and are zero again afterwards.
+  int64_t (*channel_count_bytes)(const ChannelReduceParams& params);
   // XOR of n floats from memory: the streaming read that benchmarks compare with.
   int32_t (*stream_read)(const float* x, int64_t n);
 

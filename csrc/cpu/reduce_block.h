@@ -240,9 +240,9 @@ struct ByChannel {  // [lanes, kBins], as the result has them
   static constexpr int kLane = kBins, kBin = 1;
 };
 
-template <int kChannels>
+template <int kChannels, typename Counter = int32_t>
 struct ByBin {  // [kBins, kChannels]: lanes side by side, as values that occur are few
-  using Count = int32_t;
+  using Count = Counter;
   static constexpr int kLane = 1, kBin = kChannels;
 };
 

@@ -40,6 +40,15 @@ inline __m256 widen_eight(Element<Dtype::kBFloat16>, const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
 }
 
+// Counts, which are moved as they are.
+struct CountElement {
+  using Raw = uint16_t;
+};
+inline __m256 widen_eight(CountElement, const uint16_t* p) {
+  const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_cvtepu16_epi32(raw));
+}
+
 // row(i)[c] = x[c * channel + i] for eight of each.
 template <typename E, typename Row>
 inline void transpose_eight(const typename E::Raw* x, int64_t channel, Row row) {

@@ -74,6 +74,17 @@ inline Double add_square(Double sum, Double x) {
 #endif
 }
 
+// a * b + c: one rounding, on the scalar level two.
+inline Float multiply_add(Float a, Float b, Float c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // count + (x > 0), lane by lane.
 inline Int count_positive(Int count, Float x) {
 #if defined(__AVX512F__)
@@ -90,6 +101,16 @@ inline Int lane_numbers(int first) {
   Int x;
   for (int lane = 0; lane < kWidth; ++lane) x[lane] = first + lane;
   return x;
+}
+
+// a < b ? yes : no, lane by lane.
+inline Int where_less(Float a, Float b, Int yes, Int no) {
+#if defined(__AVX512F__)
+  return (Int)_mm512_mask_mov_epi32((__m512i)no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ),
+                                    (__m512i)yes);
+#else
+  return a < b ? yes : no;
+#endif
 }
 
 // One bit per lane of a comparison's result.
@@ -130,6 +151,20 @@ inline Double load_wide(const float* p) {
 #endif
 }
 
+// The first n of half as many floats as a Float has, which may end there, widened; zeros after
+// them. Any n.
+inline Double load_wide_first(const float* p, int n) {
+#if defined(__AVX512F__)
+  const unsigned all = n <= 0 ? 0 : n >= kWidth / 2 ? 0xff : (1u << n) - 1;
+  return _mm512_maskz_cvtps_pd(all, _mm256_maskz_loadu_ps(all, p));
+#else
+  Double x{};
+  for (int lane = 0; lane < kWidth / 2; ++lane)
+    if (lane < n) x[lane] = p[lane];
+  return x;
+#endif
+}
+
 // The first n lanes from p, which may end there; the others from fill. Any n.
 inline Float load_first(const float* p, int n, Float fill) {
 #if defined(__AVX512F__)
@@ -138,6 +173,16 @@ inline Float load_first(const float* p, int n, Float fill) {
   for (int lane = 0; lane < kWidth; ++lane)
     if (lane < n) fill[lane] = p[lane];
   return fill;
+#endif
+}
+
+// Writes the first n lanes of x. Any n.
+inline void store_first(float* p, int n, Float x) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, n >= kWidth ? 0xffff : (1u << n) - 1, x);
+#else
+  for (int lane = 0; lane < kWidth; ++lane)
+    if (lane < n) p[lane] = x[lane];
 #endif
 }
 
@@ -162,6 +207,16 @@ inline double sum_16(const double* p) {
   for (int lane = 0; lane < 8; ++lane) x[lane] = p[lane] + p[lane + 8];
   for (int lane = 0; lane < 4; ++lane) x[lane] += x[lane + 4];
   return (x[0] + x[2]) + (x[1] + x[3]);
+#endif
+}
+
+inline int32_t sum_16(const int32_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32(load<__m512i>(p));
+#else
+  int32_t x = p[0];
+  for (int lane = 1; lane < 16; ++lane) x += p[lane];
+  return x;
 #endif
 }
 

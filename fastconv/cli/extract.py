@@ -10,7 +10,9 @@ from fastconv.cli.arguments import add_model_and_data, indices, model_and_data, 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
-    parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="RUN.h5", help="the file to make, or a URL"
+    )
     what = parser.add_argument_group("what is measured")
     what.add_argument(
         "--layers",

@@ -13,7 +13,7 @@ from fastconv.ops.checks import (
     check_dtype,
     histogram_buffer,
 )
-from fastconv.reduction import CandidateLists, Reduction, empty_fields
+from fastconv.reduction import CandidateLists, PostOps, Reduction, empty_fields
 
 torch.library.define(
     "fastconv::channel_reduce",
@@ -43,6 +43,7 @@ def channel_reduce(
     histogram: bool | Tensor = False,
     backend: str = "auto",
     candidates: CandidateLists | None = None,
+    post_ops: PostOps | None = None,
 ) -> Reduction:
     """Reduce `activation(scale * x + shift)` over the positions of each (sample, channel).
 
@@ -56,6 +57,8 @@ def channel_reduce(
             [C, bins] tensor is added into, and returned.
         backend: "auto", or a name from `fastconv.backends()["channel_reduce"]`.
         candidates: private: lists that a kernel fills which takes them (`Kernel.takes`).
+        post_ops: private: `x` is overwritten by what these make of the value reduced, by a kernel
+            that takes them.
 
     Returns:
         A `Reduction` of [N, C] tensors.
@@ -96,9 +99,11 @@ def channel_reduce(
     check_activation(activation)
     counts = histogram_buffer(histogram, x.shape[1], x.device)
     args = (x, scale, shift, activation, counts)
-    if candidates is None:
-        fields = torch.ops.fastconv.channel_reduce(*args, backend)
+    wanted = {"candidates": candidates, "post_ops": post_ops}
+    extra = {name: value for name, value in wanted.items() if value is not None}
+    if extra:
+        kernel = dispatch.kernel("channel_reduce", backend, x.device, *args, needs=extra.keys())
+        fields = kernel.run(*args, **extra)
     else:
-        kernel = dispatch.kernel("channel_reduce", backend, x.device, *args, needs={"candidates"})
-        fields = kernel.run(*args, candidates)
+        fields = torch.ops.fastconv.channel_reduce(*args, backend)
     return Reduction._make((*fields, x.shape[2:].numel(), counts, None))

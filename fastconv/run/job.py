@@ -100,7 +100,7 @@ class Job:
             "layers": names,
             "device": device.type,
             "layout": str(found.layout).removeprefix("torch."),
-            "kernels": [layer.info.measured_by for layer in self.layers],
+            "kernels": [layer.kernels for layer in self.layers],
             **options.as_dict(),
         }
         self.absent_allowed = source.skip
@@ -198,7 +198,7 @@ class Job:
 
         With `scores` it runs to its end, and its class scores [n, K] are returned.
         """
-        fused = {i for i, layer in enumerate(self.layers) if layer.fused}
+        fused = {i for i, layer in enumerate(self.layers) if layer.replaced}
         with self._autocast():
             output = capture_forward(
                 self.network,

@@ -24,7 +24,7 @@ from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import Convolution, kernel_of_module
 from fastconv.reduction import Reduction
 from fastconv.run.batch import MeasuredBatch
-from fastconv.run.fused import run_fused
+from fastconv.run.fused import run_fused, run_in_place
 from fastconv.run.maps import KeptMaps
 from fastconv.run.options import Options
 from fastconv.run.plan import PlannedLayer
@@ -50,6 +50,7 @@ class LayerSink:
     ):
         self.index, self.info = index, planned.info
         self._target, self._options, self._maps = planned.target, options, maps
+        self._in_place = planned.in_place
         self._measures = measures(options)
         self.state = LayerState(planned.info, self._measures, input_size)
         self._packed = packed  # weights as the kernel reads them
@@ -80,10 +81,13 @@ class LayerSink:
         target, backend = self._target, self._options.backend
         assert target.fusion is not None and target.weight is not None
         check_shape(self.info, _output_shape(self.info, x), len(batch.rows))
-        kernel = kernel_of_module(x, cast(Convolution, target.module), backend)
+        if self._in_place:
+            kernel = dispatch.kernel("channel_reduce", backend, x.device, x)
+        else:
+            kernel = kernel_of_module(x, cast(Convolution, target.module), backend)
         peaks = self._peaks_from(batch, kernel)
         reduce = partial(
-            run_fused,
+            run_in_place if self._in_place else run_fused,
             target,
             x,
             return_activation=target.fusion.read or peaks == WHOLE or len(batch.mapped) > 0,

@@ -1,4 +1,5 @@
-"""Which layers run as `conv_reduce`, and which run by themselves and are read by `channel_reduce`.
+"""Which layers run as `conv_reduce`, and which run by themselves and are read by `channel_reduce`,
+which may at once make of their output what norm and activation would.
 
 The choice follows from the shapes and the options alone, never from a clock or the batch size, so
 that every process that works on a run, and `verify` after it, makes the same one.
@@ -6,7 +7,6 @@ that every process that works on a run, and `verify` after it, makes the same on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from fastconv import dispatch
 from fastconv.backends import reference
 from fastconv.capture import CaptureTarget
 from fastconv.errors import BackendUnavailableError
@@ -24,15 +25,30 @@ from fastconv.run.options import Options
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
-WORTH_WRITING = 8192  # positions of a sample from which passes of norm and activation count
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedLayer:
-    """A layer to measure, and whether it runs fused with its reductions."""
+    """A layer to measure, and how it runs.
+
+    Attributes:
+        fused: in one kernel with its reductions.
+        in_place: by itself; its reductions write over its output what the network goes on with.
+    """
 
     target: CaptureTarget
     fused: bool
+    in_place: bool = False
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the calls of the layer, and of norm and activation, are run by its sink."""
+        return self.fused or self.in_place
+
+    @property
+    def kernels(self) -> str:
+        """How it runs, in words: bits of deeper layers depend on it."""
+        return "channel_reduce in place" if self.in_place else FUSED if self.fused else SEPARATE
 
     @cached_property
     def info(self) -> LayerInfo:
@@ -44,14 +60,18 @@ class PlannedLayer:
 def plan_kernels(
     targets: Sequence[CaptureTarget], options: Options, place: torch.device
 ) -> list[PlannedLayer]:
-    """Choose which layers run fused."""
+    """Choose how each layer runs."""
     pays = _pays if place.type == "cpu" else partial(_pays_on_gpu, device=_name(place))
     # A map, or several hits of a sample, are taken from the value that is written.
     if options.maps is not None or options.many_hits:
         targets = [_up_to_the_stage(t) for t in targets]
     if options.outcomes:  # the forward goes on to the output, which needs every value
         targets = [_written(t) for t in targets]
-    return [PlannedLayer(t, fused=pays(t, options) and _can(t, options)) for t in targets]
+    planned = []
+    for target in targets:
+        fused = pays(target, options) and _can(target, options)
+        planned.append(PlannedLayer(target, fused, not fused and _in_place(target, options, place)))
+    return planned
 
 
 def replays(options: Options, place: torch.device) -> bool:
@@ -86,6 +106,21 @@ def _can(target: CaptureTarget, options: Options) -> bool:
     return kernel is not reference.KERNELS["conv_reduce"]
 
 
+def _in_place(target: CaptureTarget, options: Options, place: torch.device) -> bool:
+    """Whether the reductions can do the work of norm and activation, which saves their passes."""
+    fusion, weight = target.fusion, target.weight
+    if options.dtype is not None or fusion is None or not fusion.read or not fusion.absorbed:
+        return False
+    if weight is None or (options.many_hits and len(options.hit_sets) > 1):
+        return False
+    x = weight.new_empty((0, *weight.shape[:1]), device=place)
+    try:
+        dispatch.kernel("channel_reduce", options.backend, place, x, needs={"post_ops"})
+    except BackendUnavailableError:
+        return False
+    return weight.dtype == torch.float32
+
+
 def _up_to_the_stage(target: CaptureTarget) -> CaptureTarget:
     fusion = target.fusion
     return target if fusion is None else replace(target, fusion=fusion.up_to_the_stage())
@@ -97,17 +132,14 @@ def _written(target: CaptureTarget) -> CaptureTarget:
 
 
 def _pays(target: CaptureTarget, options: Options) -> bool:
-    """Whether the C++ kernel beats the network's own convolution and a read of its output.
+    """Whether the C++ kernel beats the network's own convolution and a pass over its output.
 
-    Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
-    run with it on large maps, which saves their passes over memory; but for very many channels.
+    Measured (docs/benchmarks.md): where nothing has to be written, but for very many channels.
     """
-    fusion, info, weight = target.fusion, target.info, target.weight
-    if fusion is None or info.channels > COUNTED_AT_ONCE:
+    fusion, weight = target.fusion, target.weight
+    if fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
-    if weight is None or weight.dtype != torch.float32:
-        return False
-    return not fusion.read or (bool(fusion.absorbed) and math.prod(info.size) >= WORTH_WRITING)
+    return weight is not None and weight.dtype == torch.float32 and not fusion.read
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget
-from fastconv.run.fused import run_fused
+from fastconv.run.fused import run_fused, run_in_place
 from fastconv.run.job import Job
 from fastconv.run.plan import PlannedLayer
 from fastconv.store.read_layer import Layer
@@ -37,7 +37,8 @@ class LayerCheck:
         hits: int | None,
         under: str | None = None,
     ):
-        self.info, self._target, self._fused = planned.info, planned.target, planned.fused
+        self.info, self._target = planned.info, planned.target
+        self._run = run_in_place if planned.in_place else run_fused
         self._job = job
         self._module: nn.Module | None = None  # of the convolution, where torch's own can be told
         if is_plain(planned.target):
@@ -70,7 +71,7 @@ class LayerCheck:
 
     def input(self, x: Tensor, batch: CheckedBatch) -> Tensor:
         backend, fusion = self._job.options.backend, self._target.fusion
-        run = partial(run_fused, self._target, x, return_activation=True, backend=backend)
+        run = partial(self._run, self._target, x, return_activation=True, backend=backend)
         value = run().activation
         assert value is not None and fusion is not None
         measured = replace(self._target, scale=None, shift=None, activation=None)

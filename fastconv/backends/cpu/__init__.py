@@ -55,7 +55,9 @@ def set_isa(level: str) -> None:
 
 
 KERNELS = {
-    "channel_reduce": Kernel(channel_reduce, channel_reduce_supports, frozenset({"candidates"})),
+    "channel_reduce": Kernel(
+        channel_reduce, channel_reduce_supports, frozenset({"candidates", "post_ops"})
+    ),
     "conv_reduce": Kernel(
         conv_reduce, conv_reduce_supports, frozenset({"post_ops", "candidates"}), pack_weight
     ),

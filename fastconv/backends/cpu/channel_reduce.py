@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastconv.reduction import ACTIVATIONS, CandidateLists, empty_fields
+from fastconv.reduction import ACTIVATIONS, CandidateLists, PostOps, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -21,16 +21,28 @@ def channel_reduce(
     activation: str | None,
     histogram: Tensor | None,
     candidates: CandidateLists | None = None,
+    post_ops: PostOps | None = None,
 ) -> tuple[Tensor, ...]:
     out = empty_fields(x.shape[0], x.shape[1], x.device)
     rows, channels_last = rows_of(x)
-    scale, shift = (None if t is None else t.float().contiguous() for t in (scale, shift))
-    code = 0 if activation is None else 1 + ACTIVATIONS.index(activation)
     lists = (None, None, None, None, False) if candidates is None else candidates
+    post = post_ops or PostOps()
     torch.ops.fastconv_cpu.channel_reduce(
-        rows, DTYPES.index(x.dtype), channels_last, scale, shift, code, histogram, *out, *lists
-    )
+        rows, DTYPES.index(x.dtype), channels_last, _per_channel(scale), _per_channel(shift),
+        _code(activation), histogram, *out, *lists, post_ops is not None,
+        _per_channel(post.scale), _per_channel(post.shift), _code(post.activation),
+    )  # fmt: skip
+    if post_ops is not None and rows.data_ptr() != x.data_ptr():
+        x.copy_(rows.view(x.shape))
     return out
+
+
+def _code(activation: str | None) -> int:
+    return 0 if activation is None else 1 + ACTIVATIONS.index(activation)
+
+
+def _per_channel(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.float().contiguous()
 
 
 def rows_of(x: Tensor) -> tuple[Tensor, bool]:
