@@ -48,7 +48,7 @@ def run(suite: Suite) -> None:
     suite.check("build", build.wait)
     if not suite.smoke:
         suite.check("ceilings", partial(keep_ceilings, suite))
-    built = {"small": partial(suite.run_part, "small")} if suite.smoke else cuda.runs(suite, second)
+    built = suite.parts(["small triton"]) if suite.smoke else cuda.runs(suite, second)
     suite.check_together(suite.shares("states", 4, second) | built)
     if not suite.smoke:
         last = {"shared cases, triton": partial(cuda.tests, suite, "shared cases, triton", LIMIT)}
@@ -56,7 +56,8 @@ def run(suite: Suite) -> None:
     names = [name for every in SHARED.values() for name, _ in every(suite)]
     suite.result["checks"] = names
     suite.summary += [f"{len(names)} checks of Triton and whole runs"]
-    for name in (*cuda.TESTS, *cuda.TOOLS, "build, seconds"):
+    sanitized = [f"{tool}, {backend}" for tool, backend in cuda.SANITIZED]
+    for name in (*cuda.TESTS, *sanitized, "build, seconds"):
         suite.summary += [f"{name}: {suite.result[name]}"[:150]] if name in suite.result else []
 
 
@@ -66,7 +67,7 @@ def part(suite: Suite, name: str) -> None:
     if what == "probe":
         wrong = [probes.PROBES[rest[0]](suite)]
     elif what == "small":
-        wrong = cuda.small(suite)
+        wrong = cuda.small(suite, rest[0])
     else:
         share, shares = map(int, rest)
         every = list(SHARED[what](suite))
