@@ -82,9 +82,7 @@ class Problem:
         x, weight = self.layouts[layout]
         dilation = [self.case.dilation] * len(self.case.size)
         if layout not in self.panels:
-            self.panels[layout] = pack_weight(
-                weight, self.case.stride, dilation, self.case.groups
-            )
+            self.panels[layout] = pack_weight(weight, self.case.stride, dilation, self.case.groups)
         pads = [p for p in self.case.padding for _ in range(2)]
         return cpu.KERNELS["conv_reduce"].run(
             x, weight, None, self.case.stride, pads, dilation, self.case.groups, self.scale,

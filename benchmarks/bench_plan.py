@@ -2,10 +2,12 @@
 
     python benchmarks/bench_plan.py [--model resnet18 resnet50] [--threads 1 2] [--rounds 5]
 
-For every shape of convolution that the network reads on through a norm: the time of `conv_reduce`,
-which measures the convolution and writes what norm and activation make of it, over that of the
-convolution, `channel_reduce`, norm and activation, one after the other. Both count histograms, run
-channels last on the activations of real photographs, and keep freed memory, as an extraction does.
+For every shape of convolution that the network reads on through a norm: the times of `conv_reduce`,
+which measures the convolution and writes what norm and activation make of it ("fused"), and of
+torch's convolution with `channel_reduce` doing that in place, over that of the convolution,
+`channel_reduce`, norm and activation, one after the other. All count histograms, run channels last
+on the activations of real photographs, and keep freed memory, as an extraction does. With one
+thread the time is that of the thread.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from fastconv.capture import CaptureTarget, plan_capture
 from fastconv.histogram import BINS
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.run.allocator import freed_memory_kept
-from fastconv.run.fused import run_fused
+from fastconv.run.fused import run_fused, run_in_place
 
 SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 
@@ -73,13 +75,17 @@ def candidates(target: CaptureTarget, x: Tensor) -> dict[str, Callable[[], objec
             packed=packed, backend="cpu",
         )  # fmt: skip
 
-    return {"separate": separate, "fused": fused}
+    def in_place() -> None:
+        run_in_place(target, x, histogram=counts, post_ops=fusion.post_ops, backend="cpu")
+
+    return {"separate": separate, "fused": fused, "in place": in_place}
 
 
 def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
     run()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def measure(name: str, batch: int, size: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -93,11 +99,16 @@ def measure(name: str, batch: int, size: int, rounds: int) -> dict[str, dict[str
                 run()
             times = [{key: seconds(run) for key, run in runs.items()} for _ in range(rounds)]
             row = {key: statistics.median(t[key] for t in times) for key in runs}
-            row["ratio"] = statistics.median(t["fused"] / t["separate"] for t in times)
+            for key in ("fused", "in place"):
+                row[f"{key} / separate"] = statistics.median(t[key] / t["separate"] for t in times)
             row["channels"], row["positions"] = target.info.channels, math.prod(target.info.size)
             table[target.info.name] = row
             shape = list(target.weight.shape) if target.weight is not None else None
-            print(f"  {target.info.name:24s} {shape!s:20s} {row['ratio']:.2f}", flush=True)
+            print(
+                f"  {target.info.name:24s} {shape!s:20s} "
+                f"{row['fused / separate']:.2f} {row['in place / separate']:.2f}",
+                flush=True,
+            )
     return table
 
 
@@ -117,7 +128,7 @@ def main() -> None:
     for threads in args.threads:
         torch.set_num_threads(threads)
         for name in args.model:
-            print(f"{name}, {threads} threads: fused / separate")
+            print(f"{name}, {threads} threads: fused, in place / separate")
             result[f"{name}, {threads} threads"] = measure(name, args.batch, args.size, args.rounds)
     save("planner", result)
 

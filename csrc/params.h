@@ -112,8 +112,9 @@ struct ConvPlan {
   int64_t unit_samples, unit_blocks;
   int64_t unit_slabs;  // of one sample
   int64_t sample_units, block_units, units;
-  int64_t tile_columns,
-      unit_tiles;  // Winograd: of a row of tiles; of a band, all samples of a unit
+  // Winograd, for all samples of a unit: tiles in a row of them; elements from one of 16 matrices
+  // of windows, and of products of a channel block, to the next.
+  int64_t tile_columns, window_pitch, product_pitch;
 };
 
 struct Range {

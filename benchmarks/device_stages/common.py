@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import traceback
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
@@ -26,21 +25,6 @@ LIMIT = 540.0  # seconds of a stage: ten minutes with room to write the results
 AT, NOT_REACHED, TOOK = "at ", "not reached: ", "took more than"  # starts of lines
 
 
-def bare_package() -> None:
-    """Make fastconv's kernels importable where packages for its files (h5py, ...) are missing."""
-    try:
-        import fastconv  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("fastconv"):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "fastconv"]:
-            del sys.modules[name]
-        package = types.ModuleType("fastconv")
-        package.__path__ = [str(HERE.parent / "fastconv")]
-        sys.modules["fastconv"] = package
-        print(f"without fastconv's pipeline: {error}")
-
-
 def cannot_run(*, smoke: bool) -> str | None:
     """Why a stage cannot run here, or None."""
     try:
@@ -49,7 +33,6 @@ def cannot_run(*, smoke: bool) -> str | None:
         return "triton is not installed"
     if not smoke and not torch.cuda.is_available():
         return "there is no CUDA device; --smoke runs a shrunken stage in the interpreter"
-    bare_package()
     from fastconv import dispatch
 
     backend = dispatch.load("triton")

@@ -241,12 +241,7 @@ def running_state(suite: Suite) -> None:
 
 
 def extraction(suite: Suite) -> str | None:
-    """ResNet-18, everything on, beside the plain forward; needs the packages of the pipeline."""
-    import sys
-
-    if not hasattr(sys.modules["fastconv"], "extract"):
-        suite.result["extraction"] = "not run: the pipeline's packages (h5py, ...) are missing"
-        return None
+    """ResNet-18, everything on, beside the plain forward."""
     import tempfile
     import time
 

@@ -43,14 +43,17 @@ inline void reduce_rows(const ChannelReduceParams& p, const Range& samples, cons
     for (int i = 0; i < filled; ++i) write_joined(p.out, row[i], totals[i]);
     filled = 0;
   };
-  for (int64_t c = channels.begin; c < channels.end; ++c) {
-    const Source source(p, c, kLanes, true);
-    for (int64_t n = samples.begin; n < samples.end; ++n) {
-      reduce_row(source, n, totals[filled], buffer);
-      row[filled++] = n * p.c + c;
-      if (filled == kRows) finish();
-    }
-  }
+  const auto reduce = [&](int64_t n, int64_t c) {
+    reduce_row(Source(p, c, kLanes, true), n, totals[filled], buffer);
+    row[filled++] = n * p.c + c;
+    if (filled == kRows) finish();
+  };
+  if (p.histogram)  // counts of a channel stay in the cache
+    for (int64_t c = channels.begin; c < channels.end; ++c)
+      for (int64_t n = samples.begin; n < samples.end; ++n) reduce(n, c);
+  else
+    for (int64_t n = samples.begin; n < samples.end; ++n)
+      for (int64_t c = channels.begin; c < channels.end; ++c) reduce(n, c);
   finish();
 }
 
@@ -75,13 +78,19 @@ struct LaneTable {
   }
 };
 
-// Positions of 16 channels of a sample.
+// Positions of 16 channels of a sample; a line is fetched from `ahead` at every step, unless null.
 inline void reduce_lanes_of(const Source& source, int64_t n, const Range& positions,
-                            LaneTotals& totals, LaneTable& table, float* buffer) {
+                            LaneTotals& totals, LaneTable& table, const char*& ahead,
+                            float* buffer) {
   const ChannelReduceParams& p = source.p;
   for (int64_t at = positions.begin; at < positions.end; at += kSteps) {
     const int steps = positions.end - at < kSteps ? positions.end - at : kSteps;
-    const Block block = source.block(n, at, steps, kLanes, buffer);
+    Block block = source.block(n, at, steps, kLanes, buffer);
+    if (ahead != nullptr) {
+      block.ahead = ahead;
+      block.ahead_step = kLanes * sizeof(float);
+      ahead += steps * block.ahead_step;
+    }
     reduce_lanes(block, at, totals, table.take(steps));
     if (p.candidates.threshold != nullptr)
       list_block(p.candidates, source.channel, block, n * p.positions + at, totals);
@@ -90,16 +99,17 @@ inline void reduce_lanes_of(const Source& source, int64_t n, const Range& positi
 }
 
 // Up to kGroups x 16 channels, tile by tile: some positions of one sample or some whole samples, of
-// a size that stays in L1, or in L2 where counting, as the counts of 16 channels fill L1.
+// a size that stays in L2 with the next, which is fetched meanwhile in the order of memory.
 constexpr int kGroups = 32, kCountedGroups = 8;
-constexpr int64_t kTileValues = 1 << 13, kCountedTileValues = 1 << 17;
+constexpr int64_t kTileValues = 1 << 15;
 
 inline void reduce_tiles(const ChannelReduceParams& p, const Range& samples, const Range& channels,
                          uint16_t* tables) {
   alignas(64) float buffer[kSteps * kLanes] = {};
   const int groups = (channels.end - channels.begin + kLanes - 1) / kLanes;
-  const int64_t values = p.histogram ? kCountedTileValues : kTileValues;
-  const int64_t fits = values / (groups * kLanes);  // positions
+  const bool linear = Source(p, 0, kLanes, false).in_place() && p.stride_p == p.c &&
+                      channels.end - channels.begin == p.c;
+  const int64_t fits = (linear ? 1 : 8) * kTileValues / (groups * kLanes);  // positions
   const int64_t together = p.channels_last && fits > p.positions ? fits / p.positions : 1;
   const int64_t tile = p.channels_last && fits < p.positions ? fits : p.positions;
   LaneTotals totals[kGroups];
@@ -114,12 +124,15 @@ inline void reduce_tiles(const ChannelReduceParams& p, const Range& samples, con
     for (int64_t start = 0; start < p.positions; start += tile) {
       const int64_t last = samples.end - first < together ? samples.end : first + together;
       const int64_t end = p.positions - start < tile ? p.positions : start + tile;
+      const float* x = static_cast<const float*>(p.x) + first * p.stride_n + start * p.stride_p;
+      const char* ahead =
+          linear ? reinterpret_cast<const char*>(x + together * tile * p.c) : nullptr;
       for (int g = 0; g < groups; ++g) {
         const int64_t c = channels.begin + g * kLanes;
         const Source source(p, c, counts[g].channels, false);
         for (int64_t n = first; n < last; ++n) {
           if (start == 0) totals[g].clear();
-          reduce_lanes_of(source, n, {start, end}, totals[g], counts[g], buffer);
+          reduce_lanes_of(source, n, {start, end}, totals[g], counts[g], ahead, buffer);
           if (end == p.positions) write_lanes(p.out, n * p.c + c, totals[g], counts[g].channels);
         }
       }

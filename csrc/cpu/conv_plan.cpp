@@ -14,7 +14,7 @@ constexpr int64_t kWorthSkipping = 64;         // products
 constexpr int64_t kNarrow = 8;                 // columns, of an output without tiles across rows
 constexpr int64_t kWinogradChannels = 32;      // in and out, at least: transforming costs as much
 constexpr int64_t kWinogradPlanes = 3;         // of a kernel, at most
-constexpr int64_t kWinogradTiles = 96;  // about, of a unit: for so many weights are read once
+constexpr int64_t kWinogradTiles = 56;  // about, of a unit: for so many weights are read once
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -209,7 +209,9 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool a
     plan_runs(params, plan, table);
   }
   plan_units(params, threads, plan);
-  plan.unit_tiles = plan.unit_samples * divide_up(plan.band_rows, 2) * plan.tile_columns;
+  const int64_t tiles = plan.unit_samples * divide_up(plan.band_rows, 2) * plan.tile_columns;
+  plan.window_pitch = tiles * plan.gemm_k;
+  plan.product_pitch = tiles * plan.channel_block;
   return plan;
 }
 

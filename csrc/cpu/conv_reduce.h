@@ -52,8 +52,8 @@ struct ConvScratch {
   BlockState* states;  // one, or one per channel block where samples have several bands
   float* slabs;
   uint16_t* slab;   // AMX: of one sample; its windows then go to slabs
-  float* windows;   // Winograd: transformed, [16, unit_tiles, gemm_k]
-  float* products;  // [unit_blocks, 16, unit_tiles, kChannelBlock]
+  float* windows;   // Winograd: transformed, 16 matrices [tiles, gemm_k]
+  float* products;  // of every channel block, 16 matrices [tiles, kChannelBlock]
   float* outputs;   // [positions of some rows of tiles, kChannelBlock]
   float* panel;     // of one channel block, not transformed
   int64_t bytes;
@@ -70,8 +70,8 @@ struct ConvScratch {
     auto floats = [&](int64_t count) {
       return reinterpret_cast<float*>(take(plan.winograd ? count * 4 : 0));
     };
-    windows = floats(kProducts * plan.unit_tiles * plan.gemm_k);
-    products = floats(plan.unit_blocks * kProducts * plan.unit_tiles * kChannelBlock);
+    windows = floats(kProducts * plan.window_pitch);
+    products = floats(plan.unit_blocks * kProducts * plan.product_pitch);
     outputs = floats(2 * tile_rows_at_once(plan) * p.out_size[2] * kChannelBlock);
     panel = floats(p.kernel[0] * 9 * p.c_in * kChannelBlock);
     int64_t size = plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4;
@@ -136,8 +136,9 @@ struct ConvUnit {
                                   d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
     const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
                                                     : plan.unit_samples * p.in_stride[0]);
-    const int64_t work =
-        (samples.end - samples.begin) * (blocks.end - blocks.begin) * plan.band_positions;
+    const int64_t positions = plan.winograd ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
+                                            : plan.band_positions;
+    const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) * positions;
     return {next, next + bytes, bytes / work / (plan.by_rows && p.stride[2] == 1 ? 2 : 1) + 1};
   }
 
@@ -236,31 +237,30 @@ struct ConvUnit {
   // A band by Winograd's tiles: windows of all samples, products of all blocks, then sums.
   void run_winograd(int64_t band, int64_t d, int64_t h) const {
     const int64_t tile_rows = (rows(h) + 1) / 2, tiles = tile_rows * plan.tile_columns;
-    const int64_t pitch = plan.unit_tiles * plan.gemm_k;
     float* window = scratch.windows;
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       const Pixels pixels = pixels_of(n, d, h);
       for (int64_t tile = 0; tile < tiles; ++tile, window += plan.gemm_k)
         for (int64_t plane = 0; plane < p.kernel[0]; ++plane)
           transform_window(pixels, plane, tile / plan.tile_columns * 2,
-                           tile % plan.tile_columns * 2, p.c_in, pitch, window + plane * p.c_in);
+                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch, window + plane * p.c_in);
     }
-    const int64_t block_pitch = kProducts * plan.unit_tiles * kChannelBlock;
+    const int64_t block_pitch = kProducts * plan.product_pitch;
+    Ahead ahead = after(band, d, h);
     for (int i = 0; i < kProducts; ++i)
       for (int64_t block = blocks.begin; block < blocks.end; ++block)
-        multiply_matrices(plan, scratch.windows + i * pitch, tiles * (samples.end - samples.begin),
+        multiply_matrices(plan, scratch.windows + i * plan.window_pitch, tiles * (samples.end - samples.begin),
                           panel(block) + i * plan.gemm_k * kChannelBlock,
-                          plan.c_out - block * kChannelBlock > kLanes,
+                          plan.c_out - block * kChannelBlock > kLanes, ahead,
                           scratch.products + (block - blocks.begin) * block_pitch +
-                              i * plan.unit_tiles * kChannelBlock);
-    Ahead none{};
+                              i * plan.product_pitch);
     for (int64_t block = blocks.begin; block < blocks.end; ++block) {
       bool packed = false;
-      for_samples(block, band, d, h, none, [&](const BandJob& job, BlockState& state) {
+      for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
         const WinogradRows sums{.products = scratch.products +
                                             (block - blocks.begin) * block_pitch +
                                             (job.sample - samples.begin) * tiles * kChannelBlock,
-                                .pitch = plan.unit_tiles * kChannelBlock,
+                                .pitch = plan.product_pitch,
                                 .tile_columns = plan.tile_columns,
                                 .width = p.out_size[2],
                                 .height = rows(h),

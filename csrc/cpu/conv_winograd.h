@@ -124,7 +124,8 @@ inline void transform_products(const float* products, int64_t pitch, Float out[2
 
 // products [tiles, kChannelBlock] = windows [tiles, gemm_k] x panel [gemm_k, kChannelBlock].
 inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_t tiles,
-                              const float* panel, bool wide, float* products) {
+                              const float* panel, bool wide, Ahead& ahead,
+                              float* products) {
   BandJob::for_tiles(0, tiles, [&](int64_t from, int64_t to) {
     const TileInput in{.slab = windows + from * plan.gemm_k,
                        .offset = plan.offset,
@@ -132,7 +133,7 @@ inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_
                        .taps = {{0, 1}, {0, 1}, {0, 1}},
                        .add = false,
                        .transform = nullptr,
-                       .ahead = Ahead{}.spread(0, 1, panel)};
+                       .ahead = ahead.spread(to - from, plan.gemm_k, panel)};
     float* tile = products + from * kChannelBlock;
     if (kWidth < kLanes || wide)
       multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);

@@ -7,7 +7,6 @@ that every process that works on a run, and `verify` after it, makes the same on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,7 +25,6 @@ from fastconv.run.options import Options
 
 FUSED, SEPARATE = "conv_reduce", "channel_reduce"
 COUNTED_AT_ONCE = 512  # channels whose histograms a thread of the C++ kernel keeps till the end
-WORTH_WRITING = 8192  # positions of a sample from which passes of norm and activation count
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +107,13 @@ def _can(target: CaptureTarget, options: Options) -> bool:
 
 
 def _in_place(target: CaptureTarget, options: Options, place: torch.device) -> bool:
-    """Whether the reductions can do what norm and activation would, to save passes."""
+    """Whether the reductions can do the work of norm and activation, which saves their passes."""
     fusion, weight = target.fusion, target.weight
     if options.dtype is not None or fusion is None or not fusion.read or not fusion.absorbed:
         return False
     if weight is None or (options.many_hits and len(options.hit_sets) > 1):
         return False
-    x = weight.new_empty((0, *weight.shape[:1]), device=place)
+    x = weight.new_empty((0, *weight.shape[:1]))
     try:
         dispatch.kernel("channel_reduce", options.backend, place, x, needs={"post_ops"})
     except BackendUnavailableError:
@@ -134,17 +132,14 @@ def _written(target: CaptureTarget) -> CaptureTarget:
 
 
 def _pays(target: CaptureTarget, options: Options) -> bool:
-    """Whether the C++ kernel beats the network's own convolution and a read of its output.
+    """Whether the C++ kernel beats the network's own convolution and a pass over its output.
 
-    Measured (docs/benchmarks.md): where nothing has to be written; and where norm or activation
-    run with it on large maps, which saves their passes over memory; but for very many channels.
+    Measured (docs/benchmarks.md): where nothing has to be written, but for very many channels.
     """
-    fusion, info, weight = target.fusion, target.info, target.weight
-    if fusion is None or info.channels > COUNTED_AT_ONCE:
+    fusion, weight = target.fusion, target.weight
+    if fusion is None or target.info.channels > COUNTED_AT_ONCE:
         return False
-    if weight is None or weight.dtype != torch.float32:
-        return False
-    return not fusion.read or (bool(fusion.absorbed) and math.prod(info.size) >= WORTH_WRITING)
+    return weight is not None and weight.dtype == torch.float32 and not fusion.read
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fastconv
 from fastconv import dispatch
 from fastconv.histogram import BINS
 from fastconv.reduction import CandidateLists
+from fastconv.run import recorder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -111,19 +113,34 @@ def test_another_device_than_the_current_one(backend):
     assert_equal([t.to("cuda:0") for t in got], wanted)
 
 
+@pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_an_extraction_on_the_second_device(tmp_path):
-    import fastconv
-
+def test_extractions_on_two_devices_in_one_process(graph, tmp_path, monkeypatch):
+    """With a CUDA graph, too: it is captured on the device of the batch."""
+    monkeypatch.setattr(recorder, "replays", lambda options, place: graph)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
-    data = torch.rand(9, 3, 17, 19)
-    options = {"batch_size": 4, "progress": False}
+    data = torch.rand(19, 3, 17, 19)
+    options = {"batch_size": 2, "progress": False}
     results = [
-        fastconv.extract(model, data, tmp_path / f"{i}.h5", device=f"cuda:{i}", **options)
-        for i in range(2)
+        fastconv.extract(model, data, tmp_path / f"{place}.h5", device=f"cuda:{place}", **options)
+        for place in (0, 1)
     ]
-    first, second = (run["0"].stats for run in results)
-    assert all((first[name] == second[name]).all() for name in first)
+    first, second = (run["0"] for run in results)
+    assert all((first.stats[name] == second.stats[name]).all() for name in first.stats)
+    assert (first.topk.sample == second.topk.sample).all()
+
+
+def test_a_graph_gives_the_bits_of_a_run_without(tmp_path, monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    data = torch.rand(19, 3, 17, 19)
+    results = []
+    for graph in (False, True):
+        monkeypatch.setattr(recorder, "replays", lambda options, place, graph=graph: graph)
+        path, options = tmp_path / f"{graph}.h5", {"batch_size": 2, "progress": False}
+        results.append(fastconv.extract(model, data, path, device="cuda", **options)["0"])
+    plain, replayed = results
+    assert all((plain.stats[name] == replayed.stats[name]).all() for name in plain.stats)
+    assert (plain.topk.sample == replayed.topk.sample).all()
 
 
 def test_the_work_of_these_tests_agrees_with_plain_torch(backend):

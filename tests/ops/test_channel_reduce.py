@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from fastconv import channel_reduce, histogram_edges
 from fastconv.errors import InputError
 from fastconv.histogram import BINS
-from fastconv.reduction import ACTIVATIONS
+from fastconv.reduction import ACTIVATIONS, PostOps
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SHAPES = [
@@ -119,6 +120,48 @@ def test_bits_do_not_depend_on_the_threads(shape):
         with threads(2):
             two = channel_reduce(laid, activation="gelu", histogram=True, backend="cpu")
         assert_same_bits(one, two)
+
+
+@needs_native
+@every_isa
+@pytest.mark.parametrize("shape", [(2, 17, 9, 9), (3, 33, 5, 13), (1, 5, 3, 1001)], ids=str)
+@pytest.mark.parametrize("kind", ["norm", "activation", "both", "nothing"])
+def test_what_a_network_goes_on_with_is_written_over(kind, shape, isa):
+    post = affine(shape[1], seed=5) if kind in ("norm", "both") else {}
+    post |= {"activation": "relu"} if kind in ("activation", "both") else {}
+    for _, laid in layouts(random(shape[0] + 2, *shape[1:])):
+        laid[1, 2, 0, -1] = torch.nan
+        for stage in ({}, {**affine(shape[1]), "activation": "silu"}):
+            run = partial(channel_reduce, histogram=True, backend="cpu", **stage)
+            wanted, value = run(laid[1:-1]), laid.clone(memory_format=torch.preserve_format)
+            assert_same_bits(run(value[1:-1], post_ops=PostOps()), wanted)
+            bound = transform_bound(laid, **stage)
+            assert_within(value, exact_value(laid, **stage), bound)
+            assert torch.equal(value[[0, -1]], laid[[0, -1]])  # the samples around it
+            written = laid.clone(memory_format=torch.preserve_format)
+            assert_same_bits(run(written[1:-1], post_ops=PostOps(**post)), wanted)
+            assert_within(written, exact_value(value, **post), transform_bound(value, **post))
+            assert torch.equal(written[[0, -1]], laid[[0, -1]])
+
+
+def assert_within(values, exact, bound):
+    """The samples but the first and the last, [N, C, *spatial] and [N, C, P]."""
+    values = values.double().flatten(2)
+    assert torch.equal(values[1:-1].isnan(), exact[1:-1].isnan())
+    error = (values - exact).abs().nan_to_num()
+    assert (error <= bound.nan_to_num())[1:-1].all()
+
+
+@needs_native
+@every_isa
+@pytest.mark.parametrize("shape", [(1, 17, 300, 301), (1500, 3, 7, 7)], ids=str)
+def test_histograms_count_beyond_16_bits(shape, isa):
+    """Values of few bins, so that one has more than 2^16 of them."""
+    x = random(*shape).round().clamp(-1, 1)
+    for _, laid in layouts(x):
+        counts = channel_reduce(laid, histogram=True, backend="cpu").histogram
+        for c in (0, shape[1] - 1):
+            assert np.array_equal(counts[c].numpy(), numpy_histogram(x[:, c].double().numpy()))
 
 
 @needs_native

@@ -85,16 +85,23 @@ def test_the_deepest_convolution_runs_fused(tmp_path):
     assert fastconv.verify(tmp_path / "run.h5", model, images(40))
 
 
-def test_norm_and_activation_make_it_pay(tmp_path):
-    model, data = residual(), torch.rand(5, 3, 94, 94)
-    for stage in ("conv", "act"):
-        with extract(model, tmp_path / f"{stage}.h5", data, stage=stage) as run:
-            assert [n for n, op in ops(run).items() if op == FUSED] == ["0", "3.conv", "4"]
-            reference = {"stage": stage, "backend": "reference"}
-            with extract(model, tmp_path / f"{stage}-ref.h5", data, **reference) as plain:
-                assert_same(run, plain)
-    with extract(model, tmp_path / "small.h5", stage="act") as run:
+@pytest.mark.parametrize("stage", ["conv", "norm", "act"])
+def test_norm_and_activation_are_applied_where_an_output_is_reduced(tmp_path, stage):
+    model, data = residual(), images(40)
+    with extract(model, tmp_path / "run.h5", stage=stage) as run:
         assert [n for n, op in ops(run).items() if op == FUSED] == ["4"]
+        reference = {"stage": stage, "backend": "reference"}
+        with extract(model, tmp_path / "plain.h5", **reference) as plain:
+            assert_same(run, plain)
+            kernels = [r.config["fingerprint"]["kernels"] for r in (run, plain)]
+            assert "channel_reduce in place" in kernels[0]
+            assert set(kernels[1]) == {"channel_reduce"}
+    report = fastconv.verify(tmp_path / "run.h5", model, data)
+    assert report, str(report)
+    assert "bit for bit" in str(report)
+
+
+def test_very_many_channels_run_by_themselves(tmp_path):
     many = nn.Sequential(nn.Conv2d(3, planner.COUNTED_AT_ONCE + 1, 1))
     with extract(many, tmp_path / "many.h5", patches=False) as run:
         assert ops(run) == {"0": "channel_reduce"}
