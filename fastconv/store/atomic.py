@@ -165,7 +165,8 @@ def reserve(file: h5py.h5f.FileID, nbytes: int = 0) -> None:
     Raises:
         OSError: the disk is full.
     """
-    needed = file.get_filesize() + RESERVE + nbytes
+    block = file.get_access_plist().get_meta_block_size()  # that HDF5 takes at once
+    needed = file.get_filesize() + RESERVE + block + nbytes
     handle = file.get_vfd_handle()
     present = os.fstat(handle).st_size
     if present < needed:
