@@ -33,7 +33,8 @@ struct BandJob {
       const int64_t end = begin + group < positions ? begin + group : positions;
       if (plan.skips[2] || (plan.depthwise && !plan.by_rows)) ahead.fetch(end - begin);
       if (plan.depthwise)
-        multiply_depthwise(p, plan, slab, plane, row, begin, end, panel, ahead, tile);
+        multiply_depthwise(p, plan, slab, plane, row, begin, end, panel,
+                           measured_early() ? &measured.affine : nullptr, ahead, tile);
       else
         multiply(begin, end, tile);
       finish_tile(static_cast<int>(end - begin), first_position + begin, tile, state);
@@ -216,7 +217,7 @@ struct BandJob {
 
   // Whether tiles are transformed where their products are added up.
   bool measured_early() const {
-    return measured.clamps && !plan.amx && !plan.depthwise && !plan.skips[2];
+    return measured.clamps && !plan.amx && plan.depthwise == plan.by_rows && !plan.skips[2];
   }
 };
 
