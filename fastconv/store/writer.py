@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from h5py import h5f
+
 from fastconv.format.result import LayerInfo, LayerResult, SampleTable
-from fastconv.store.atomic import NewFiles, reserve
+from fastconv.store.atomic import META_BLOCK, NewFiles, reserve
 from fastconv.store.codec import Compressor
 from fastconv.store.low_level import new_group, put_text, set_attribute
 from fastconv.store.nexus import Output, finish
@@ -18,6 +20,8 @@ from fastconv.store.write_layer import write_layer
 from fastconv.store.write_maps import MapsPlace
 from fastconv.store.write_patches import PatchWriter
 from fastconv.store.write_samples import write_samples
+
+LAYER_META, MOST_META = 2**15, 2**22  # bytes of metadata of a layer, and of a block of them
 
 
 def write_run(
@@ -51,10 +55,12 @@ def write_run(
     path = Path(path)
     times = dict(times or {})
     text = to_json(dict(config))
+    names = dict.fromkeys(map(escape, config.get("fingerprint", {}).get("layers", ())))
+    meta_block = min(max(META_BLOCK, len(names) * LAYER_META), MOST_META)
     with (
         NewFiles(path, overwrite=overwrite) as files,
         Compressor() as compressor,
-        files.create(path) as file,
+        files.create(path, meta_block) as file,
     ):
         reserve(file.id)
         run = new_group(file.id, "run")
@@ -76,9 +82,12 @@ def write_run(
         maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), output)
         group, default = new_group(run, "layers", ordered=True), ""
         set_attribute(group, "NX_class", "NXcollection")
+        # all at once, if they are known: a reader elsewhere finds their names side by side
+        made = {name: new_group(group, name, ordered=True) for name in names}
+        h5f.flush(file.id)  # gives the index of the groups its place
         for result in layers:
             name = escape(result.info.name)
-            layer = new_group(group, name, ordered=True)
+            layer = made.pop(name, None) or new_group(group, name, ordered=True)
             infos.append(result.info)
             conditions |= dict.fromkeys(result.conditions)
             shown = write_layer(layer, result, output, patches)
