@@ -11,8 +11,8 @@ thread, so that other work on the machine counts less; with more they are those 
 
 Every case runs in a process of its own, in which the C library keeps freed memory: else torch's
 output, mapped anew in every call, would cost page faults that are no merit of a fused kernel.
-The floor is the longer of all products, one by one, at the best rate that torch reaches with a large
-matrix product or convolution, and of reading input and weight once at the rate of a streaming read.
+The floor is the longer of all products, one by one, at the best rate of torch's in a large matrix
+product or convolution, and of reading input and weight once at the rate of a streaming read.
 """
 
 from __future__ import annotations
