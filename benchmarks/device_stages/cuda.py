@@ -18,10 +18,11 @@ from device_stages.common import HERE, TOOK, Suite, run_limited
 from fastconv import dispatch
 
 FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
-TOOLS = ("memcheck", "racecheck")
-KERNELS = (  # parts of their names; those of CUDA C++ hold the namespace
-    "fastconv", "conv_reduce", "channel_reduce", "merge_segments", "topk_merge", "place_patches",
-)  # fmt: skip
+KERNELS = {  # parts of their names; those of CUDA C++ hold the namespace
+    "cuda": ("fastconv",),
+    "triton": ("conv_reduce", "channel_reduce", "merge_segments", "topk_merge", "place_patches"),
+}
+SANITIZED = [(tool, backend) for tool in ("memcheck", "racecheck") for backend in KERNELS]
 TESTS = {  # what pytest is asked for
     "tests of the CUDA kernels": ["tests/backends/cuda", "-m", "not nvcc and not slow"],
     "shared cases, cuda": ["tests/ops", "-k", "cuda-cuda"],
@@ -48,41 +49,41 @@ def tests(suite: Suite, name: str, seconds: float) -> str | None:
     return None if code == 0 else "; ".join([lines[-1], *failed[:6]])[:1500]
 
 
-def sanitized(suite: Suite, tool: str, seconds: float) -> str | None:
-    """Small cases of every kernel under compute-sanitizer."""
-    sanitizer = shutil.which("compute-sanitizer")
+def sanitized(suite: Suite, tool: str, backend: str, seconds: float) -> str | None:
+    """Small cases of every kernel under compute-sanitizer, each tensor in memory of its own."""
+    name, sanitizer = f"{tool}, {backend}", shutil.which("compute-sanitizer")
     if sanitizer is None:
-        suite.result[tool] = "not looked for: compute-sanitizer is not at hand"
+        suite.result[name] = "not looked for: compute-sanitizer is not at hand"
         return None
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9"]
-    ours = [word for part in KERNELS for word in ("--kernel-regex", f"kns={part}")]
+    command = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--tool", tool]
+    command += ["--error-exitcode", "9"]
+    ours = [word for part in KERNELS[backend] for word in ("--kernel-regex", f"kns={part}")]
     if tool == "memcheck":
         ours += ["--report-api-errors", "no"]  # torch asks for functions that may be missing
-    wrong = suite.run_part("small", command + ours, seconds)
+    small = f"small {backend}"
+    wrong = suite.run_part(small, command + ours, seconds)
     if wrong and not wrong.startswith(TOOK) and "SUMMARY" not in wrong:  # options unknown to it
-        wrong = suite.run_part("small", command, seconds)
+        wrong = suite.run_part(small, command, seconds)
     if wrong and "Device not supported" in wrong:
-        suite.result[tool] = "not looked for: compute-sanitizer does not support this device"
+        suite.result[name] = "not looked for: compute-sanitizer does not support this device"
         return None
-    suite.result[tool] = wrong or "nothing found"
+    suite.result[name] = wrong or "nothing found"
     return wrong
 
 
-def small(suite: Suite) -> list[str]:
-    """What each kernel makes of small cases, beside the reference: as the sanitizer runs them."""
+def small(suite: Suite, name: str) -> list[str]:
+    """What a backend makes of small cases, beside the reference: as the sanitizer runs them."""
     set_precision("ieee")
     torch.backends.cudnn.enabled = False  # of the reference: its transforms would round
+    backend = dispatch.load(name)
+    if isinstance(backend, str):
+        return [backend]
     found = []
-    for name in ("cuda", "triton"):
-        backend = dispatch.load(name)
-        if isinstance(backend, str):
-            suite.result[name] = backend
+    for op, given in small_cases(suite.device):
+        if backend.KERNELS[op].supports(*given) is not None:
             continue
-        for op, given in small_cases(suite.device):
-            if backend.KERNELS[op].supports(*given) is not None:
-                continue
-            if wrong := differs(backend.KERNELS[op].run, op, given):
-                found.append(f"{name} {op} {list(given[0].shape)} {given[0].dtype}: {wrong}")
+        if wrong := differs(backend.KERNELS[op].run, op, given):
+            found.append(f"{name} {op} {list(given[0].shape)} {given[0].dtype}: {wrong}")
     if suite.device.type == "cuda":
         torch.cuda.synchronize()
     return found
@@ -137,7 +138,8 @@ def runs(suite: Suite, seconds: float) -> dict[str, Callable[[], str | None]]:
         return {"cuda": lambda: reason}
     first = [name for name in TESTS if not name.endswith("triton")]
     tested = {name: partial(tests, suite, name, seconds) for name in first}
-    return tested | {tool: partial(sanitized, suite, tool, seconds) for tool in TOOLS}
+    looked = {f"{t}, {b}": partial(sanitized, suite, t, b, seconds) for t, b in SANITIZED}
+    return tested | looked
 
 
 def dispatch_reason() -> str | None:

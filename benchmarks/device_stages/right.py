@@ -25,7 +25,7 @@ from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 
 FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
-FIRST, SECOND = 75.0, 80.0  # seconds: what hangs must not take the stage
+FIRST, SECOND = 90.0, 75.0  # seconds: what hangs must not take the stage
 SHAPES = [
     *(replace(layer, batch=5) for layer in LAYERS if layer.results < 3e9),
     Layer("odd 3x3 s2 33->65@57x55", 33, 65, (57, 55), 3, 2, batch=5),
@@ -44,11 +44,11 @@ def run(suite: Suite) -> None:
     build = Build(suite)
     first, second = (LIMIT, LIMIT) if suite.smoke else (FIRST, SECOND)
     probing = suite.parts([f"probe {name}" for name in probes.PROBES], first)
-    suite.check_together(probing | suite.shares("checks", 8, first))
+    suite.check_together(probing | suite.shares("checks", 10, first))
     suite.check("build", build.wait)
     if not suite.smoke:
         suite.check("ceilings", partial(keep_ceilings, suite))
-    built = {"small": partial(suite.run_part, "small")} if suite.smoke else cuda.runs(suite, second)
+    built = suite.parts(["small triton"]) if suite.smoke else cuda.runs(suite, second)
     suite.check_together(suite.shares("states", 4, second) | built)
     if not suite.smoke:
         last = {"shared cases, triton": partial(cuda.tests, suite, "shared cases, triton", LIMIT)}
@@ -56,7 +56,8 @@ def run(suite: Suite) -> None:
     names = [name for every in SHARED.values() for name, _ in every(suite)]
     suite.result["checks"] = names
     suite.summary += [f"{len(names)} checks of Triton and whole runs"]
-    for name in (*cuda.TESTS, *cuda.TOOLS, "build, seconds"):
+    sanitized = [f"{tool}, {backend}" for tool, backend in cuda.SANITIZED]
+    for name in (*cuda.TESTS, *sanitized, "build, seconds"):
         suite.summary += [f"{name}: {suite.result[name]}"[:150]] if name in suite.result else []
 
 
@@ -66,7 +67,7 @@ def part(suite: Suite, name: str) -> None:
     if what == "probe":
         wrong = [probes.PROBES[rest[0]](suite)]
     elif what == "small":
-        wrong = cuda.small(suite)
+        wrong = cuda.small(suite, rest[0])
     else:
         share, shares = map(int, rest)
         every = list(SHARED[what](suite))

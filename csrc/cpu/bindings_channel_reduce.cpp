@@ -55,10 +55,11 @@ void channel_reduce(Tensor x, int64_t dtype, bool channels_last, std::optional<T
   }
   torch::stable::parallel_for(0, p.n * units, grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
-      const int64_t n = begin / units, first = begin % units;
-      const int64_t count = end - begin < units - first ? end - begin : units - first;
-      run({n, n + 1}, {first, first + count});
-      begin += count;
+      const int64_t n = begin / units, first = begin % units, left = end - begin;
+      const int64_t whole = first == 0 && left > units ? left / units : 1;  // samples
+      const int64_t count = left < units - first ? left : units - first;
+      run({n, n + whole}, {first, first + count});
+      begin += whole * count;
     }
   });
 }

@@ -43,14 +43,17 @@ inline void reduce_rows(const ChannelReduceParams& p, const Range& samples, cons
     for (int i = 0; i < filled; ++i) write_joined(p.out, row[i], totals[i]);
     filled = 0;
   };
-  for (int64_t c = channels.begin; c < channels.end; ++c) {
-    const Source source(p, c, kLanes, true);
-    for (int64_t n = samples.begin; n < samples.end; ++n) {
-      reduce_row(source, n, totals[filled], buffer);
-      row[filled++] = n * p.c + c;
-      if (filled == kRows) finish();
-    }
-  }
+  const auto reduce = [&](int64_t n, int64_t c) {
+    reduce_row(Source(p, c, kLanes, true), n, totals[filled], buffer);
+    row[filled++] = n * p.c + c;
+    if (filled == kRows) finish();
+  };
+  if (p.histogram)  // counts of a channel stay in the cache
+    for (int64_t c = channels.begin; c < channels.end; ++c)
+      for (int64_t n = samples.begin; n < samples.end; ++n) reduce(n, c);
+  else
+    for (int64_t n = samples.begin; n < samples.end; ++n)
+      for (int64_t c = channels.begin; c < channels.end; ++c) reduce(n, c);
   finish();
 }
 
@@ -121,9 +124,9 @@ inline void reduce_tiles(const ChannelReduceParams& p, const Range& samples, con
     for (int64_t start = 0; start < p.positions; start += tile) {
       const int64_t last = samples.end - first < together ? samples.end : first + together;
       const int64_t end = p.positions - start < tile ? p.positions : start + tile;
-      const int64_t values = (last - first) * (end - start) * p.c;
       const float* x = static_cast<const float*>(p.x) + first * p.stride_n + start * p.stride_p;
-      const char* ahead = linear ? reinterpret_cast<const char*>(x + values) : nullptr;
+      const char* ahead =
+          linear ? reinterpret_cast<const char*>(x + together * tile * p.c) : nullptr;
       for (int g = 0; g < groups; ++g) {
         const int64_t c = channels.begin + g * kLanes;
         const Source source(p, c, counts[g].channels, false);

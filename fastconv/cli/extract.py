@@ -24,7 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--stage", choices=("conv", "norm", "act"), default="conv")
     what.add_argument("--topk", type=int, default=9, metavar="K", help="hits per filter (9)")
     what.add_argument("--hits-per-sample", type=int, default=1, metavar="N", help="at most (1)")
-    what.add_argument("--order", choices=("largest", "smallest", "both"), default="largest")
+    orders = ("largest", "smallest", "both")
+    what.add_argument("--order", choices=orders, default="largest", help="of hits (largest)")
     what.add_argument("--samples", action="store_true", help="keep max and mean of every sample")
     what.add_argument(
         "--outcomes", action="store_true", help="keep what the model says of every sample"

@@ -105,8 +105,8 @@ def test_the_sanitizer_looks_at_these_kernels_alone_where_it_can(
     commands, answers = [], iter(told)
     monkeypatch.setattr(cuda.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(suite, "run_part", lambda p, c, s: commands.append(c) or next(answers))
-    assert bool(cuda.sanitized(suite, "memcheck", 80)) is wrong
-    assert result in suite.result["memcheck"]
+    assert bool(cuda.sanitized(suite, "memcheck", "cuda", 80)) is wrong
+    assert result in suite.result["memcheck, cuda"]
     assert len(commands) == runs
     assert "kns=fastconv" in commands[0]
     assert len(commands) == 1 or "kns=fastconv" not in commands[1]

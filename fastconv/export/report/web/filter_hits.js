@@ -85,13 +85,7 @@ function hitButton(run, layer, filter, hit, lookup, choose) {
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
     layer.patches && hit.rank < layer.patches.ranks ? later(patchPicture(layer, filter, hit.rank, size)) : null,
-    el(
-      "span",
-      { class: "hit-text" },
-      el("b", {}, number(hit.value)),
-      " ",
-      el("span", {}, label ?? `#${hit.sample}`),
-    ),
+    el("span", { class: "hit-text" }, el("b", {}, number(hit.value)), " ", el("span", {}, label ?? `#${hit.sample}`)),
     el("span", { class: "hidden" }, `, patch ${hit.rank + 1}, sample ${hit.sample}`),
   );
 }
