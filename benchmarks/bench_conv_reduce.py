@@ -80,9 +80,9 @@ class Problem:
     def packed(self, layout: str) -> object:
         """Without packing the weight, which a call of `conv_reduce` does."""
         x, weight = self.layouts[layout]
-        if layout not in self.panels:
-            self.panels[layout] = pack_weight(weight, self.case.groups)
         dilation = [self.case.dilation] * len(self.case.size)
+        if layout not in self.panels:
+            self.panels[layout] = pack_weight(weight, self.case.stride, dilation, self.case.groups)
         pads = [p for p in self.case.padding for _ in range(2)]
         return cpu.KERNELS["conv_reduce"].run(
             x, weight, None, self.case.stride, pads, dilation, self.case.groups, self.scale,

@@ -89,6 +89,7 @@ struct ConvPlan {
   bool depthwise;       // one input and one output channel in every group
   bool amx;             // bfloat16, slab and panels
   bool copies_windows;  // AMX: out of the slab, in rows of row_pitch, as runs are no whole tiles
+  bool winograd;        // 16 products for a tile of 2x2 outputs, in place of 36
   bool direct;          // the slab is the input tensor itself
   bool by_rows;         // depthwise: row by row of the output, no padding read
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
@@ -111,6 +112,9 @@ struct ConvPlan {
   int64_t unit_samples, unit_blocks;
   int64_t unit_slabs;  // of one sample
   int64_t sample_units, block_units, units;
+  // Winograd, for all samples of a unit: tiles in a row of them; elements from one of 16 matrices
+  // of windows, and of products of a channel block, to the next.
+  int64_t tile_columns, window_pitch, product_pitch;
 };
 
 struct Range {

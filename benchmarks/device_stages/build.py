@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ class Build:
         self.process = subprocess.Popen(
             [sys.executable, "setup.py", "build_ext", "--inplace"],
             cwd=ROOT, env=os.environ | chosen, stdout=self.told, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
 
     def wait(self) -> str | None:
@@ -40,7 +42,7 @@ class Build:
         try:
             code = self.process.wait(max(min(SECONDS, self.suite.left()), 1.0))
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # the compilers, too
             return "the build took too long"
         self.suite.result["build, seconds"] = round(time.monotonic() - self.started)
         self.told.seek(0)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import time
 import traceback
-import types
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,7 @@ from results import versions
 
 HERE = Path(__file__).parents[1]
 LIMIT = 540.0  # seconds of a stage: ten minutes with room to write the results
-AT, NOT_REACHED = "at ", "not reached: "  # starts of lines
-
-
-def bare_package() -> None:
-    """Make fastconv's kernels importable where packages for its files (h5py, ...) are missing."""
-    try:
-        import fastconv  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("fastconv"):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "fastconv"]:
-            del sys.modules[name]
-        package = types.ModuleType("fastconv")
-        package.__path__ = [str(HERE.parent / "fastconv")]
-        sys.modules["fastconv"] = package
-        print(f"without fastconv's pipeline: {error}")
+AT, NOT_REACHED, TOOK = "at ", "not reached: ", "took more than"  # starts of lines
 
 
 def cannot_run(*, smoke: bool) -> str | None:
@@ -47,7 +33,6 @@ def cannot_run(*, smoke: bool) -> str | None:
         return "triton is not installed"
     if not smoke and not torch.cuda.is_available():
         return "there is no CUDA device; --smoke runs a shrunken stage in the interpreter"
-    bare_package()
     from fastconv import dispatch
 
     backend = dispatch.load("triton")
@@ -84,6 +69,9 @@ class Suite:
             print(f"{NOT_REACHED}{name}", flush=True)
             return True
         print(f"{AT}{name}", flush=True)
+        return self._look(name, run)
+
+    def _look(self, name: str, run: Callable[[], str | None]) -> bool:
         try:
             wrong = run()
         except Exception:  # noqa: BLE001 - a broken kernel must not end the report
@@ -109,32 +97,40 @@ class Suite:
         own = [sys.executable, str(HERE / "device_suite.py"), stage or self.stage, "--part", part]
         own += ["--seconds", str(limit - 20)]  # it stops by itself between two checks
         own += ["--smoke"] if self.smoke else []
-        try:
-            done = subprocess.run(
-                (command or []) + own, capture_output=True, text=True, timeout=limit
-            )
-        except subprocess.TimeoutExpired as error:
-            told = (error.stdout or b"").decode(errors="replace")
-            at = [line for line in told.splitlines() if line.startswith((AT, "FAILED"))]
-            return f"took more than {limit:.0f} s; {'; '.join(at[-3:])}"
-        self.last_output = done.stdout
-        missed = [line for line in done.stdout.splitlines() if line.startswith(NOT_REACHED)]
+        code, told = run_limited((command or []) + own, limit)
+        self.last_output = told
+        lines = told.splitlines()
+        if code is None:
+            at = [line for line in lines if line.startswith((AT, "FAILED"))]
+            return f"{TOOK} {limit:.0f} s; {'; '.join(at[-3:])}"
+        missed = [line.removeprefix(NOT_REACHED) for line in lines if line.startswith(NOT_REACHED)]
         if missed:
-            names = [line.removeprefix(NOT_REACHED) for line in missed]
-            self.result.setdefault("not reached", []).extend(names)
-        return None if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]
+            self.result.setdefault("not reached", []).extend(missed)
+        return None if code == 0 else told[-1500:]
 
-    def run_shares(self, what: str, most: int = 12) -> None:
-        """Run `part("WHAT share shares")` in as many processes as compile well side by side."""
+    def shares(
+        self, what: str, most: int, seconds: float = LIMIT
+    ) -> dict[str, Callable[[], str | None]]:
+        """`part("WHAT share shares")` in as many processes as compile well side by side."""
         shares = 1 if self.smoke else max(2, min(most, (os.cpu_count() or 2) - 2))
-        self.run_parts([f"{what} {share} {shares}" for share in range(shares)])
+        return self.parts([f"{what} {share} {shares}" for share in range(shares)], seconds)
 
-    def run_parts(self, parts: list[str], seconds: float = LIMIT) -> None:
-        """Run parts side by side, each in a process of its own."""
-        with ThreadPoolExecutor(len(parts)) as pool:
-            found = pool.map(lambda part: self.run_part(part, seconds=seconds), parts)
-            for part, wrong in zip(parts, found, strict=True):
-                self.check(part, lambda wrong=wrong: wrong)
+    def parts(
+        self, names: list[str], seconds: float = LIMIT
+    ) -> dict[str, Callable[[], str | None]]:
+        """Parts by name, each to be run in a process of its own."""
+        return {name: partial(self.run_part, name, seconds=seconds) for name in names}
+
+    def check_together(self, runs: dict[str, Callable[[], str | None]]) -> None:
+        """Check several things side by side; what is found is written down as each ends."""
+        if self.left() < 0:
+            for name, run in runs.items():
+                self.check(name, run)
+            return
+        with ThreadPoolExecutor(len(runs)) as pool:
+            started = {pool.submit(run): name for name, run in runs.items()}
+            for ended in as_completed(started):
+                self._look(started[ended], ended.result)
 
     def time(self, run: Callable[[], Any]) -> float:
         """Median microseconds; on a GPU with a cold L2."""
@@ -181,6 +177,21 @@ class Suite:
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(record, indent=1) + "\n")
         new.replace(self.path)
+
+
+def run_limited(command: list[Any], seconds: float, **options: Any) -> tuple[int | None, str]:
+    """Exit code, None if it took too long, and output; ended with every process that it started."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        text=True, errors="replace", **options,
+    ) as process:  # fmt: skip
+        try:
+            told, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            told, _ = process.communicate()
+            return None, told
+    return process.returncode, told
 
 
 def environment() -> dict[str, Any]:

@@ -55,6 +55,7 @@ def eight_warps(suite: Suite) -> str | None:
 
 def _conv_differs(suite: Suite, shape: tuple[int, ...], stride: int) -> str | None:
     set_precision("tf32")
+    torch.backends.cudnn.enabled = False  # of the reference: its transforms would round
     shape = (1, 8, 9, 7) if suite.smoke else shape
     x = channels_last(draw(shape, torch.bfloat16, suite.device, exact=True))
     weight = draw((65, shape[1], 3, 3), torch.bfloat16, suite.device, exact=True)

@@ -1,6 +1,7 @@
 """Is it right? Probes, every kernel against float64, the same bits again, memory errors.
 
-While the native libraries are built, Triton's kernels are looked at; then CUDA's; whole runs last.
+While the native libraries are built, Triton's kernels are looked at; then CUDA's, beside the
+sanitizer and whole runs; what takes long and differs little comes last.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fastconv.ops.gather_patches import gather_patches
 from fastconv.ops.topk_merge import empty_topk, topk_merge
 
 FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
-PROBE = 90.0  # seconds: a probe that hangs must not take the stage
+FIRST, SECOND = 90.0, 75.0  # seconds: what hangs must not take the stage
 SHAPES = [
     *(replace(layer, batch=5) for layer in LAYERS if layer.results < 3e9),
     Layer("odd 3x3 s2 33->65@57x55", 33, 65, (57, 55), 3, 2, batch=5),
@@ -41,20 +42,22 @@ SHAPES = [
 
 def run(suite: Suite) -> None:
     build = Build(suite)
-    suite.run_parts([f"probe {name}" for name in probes.PROBES], LIMIT if suite.smoke else PROBE)
-    suite.run_shares("checks", most=10)
+    first, second = (LIMIT, LIMIT) if suite.smoke else (FIRST, SECOND)
+    probing = suite.parts([f"probe {name}" for name in probes.PROBES], first)
+    suite.check_together(probing | suite.shares("checks", 10, first))
     suite.check("build", build.wait)
-    if suite.smoke:
-        suite.result["cuda"] = "not built for a smoke run"
-    else:
-        cuda.run(suite)
-    suite.run_shares("states", most=4)
-    suite.result["checks"] = [name for name, _ in [*checks(suite), *later(suite)]]
     if not suite.smoke:
-        found = suite.result["ceilings"] = ceilings()
-        suite.summary += [f"{name}: {value:.2f}" for name, value in found.items()]
-    suite.summary += [f"{len(suite.result['checks'])} checks of Triton and whole runs"]
-    for name in ("tests of the CUDA kernels", *cuda.TOOLS, "build, seconds"):
+        suite.check("ceilings", partial(keep_ceilings, suite))
+    built = suite.parts(["small triton"]) if suite.smoke else cuda.runs(suite, second)
+    suite.check_together(suite.shares("states", 4, second) | built)
+    if not suite.smoke:
+        last = {"shared cases, triton": partial(cuda.tests, suite, "shared cases, triton", LIMIT)}
+        suite.check_together(suite.shares("more", 8) | last)
+    names = [name for every in SHARED.values() for name, _ in every(suite)]
+    suite.result["checks"] = names
+    suite.summary += [f"{len(names)} checks of Triton and whole runs"]
+    sanitized = [f"{tool}, {backend}" for tool, backend in cuda.SANITIZED]
+    for name in (*cuda.TESTS, *sanitized, "build, seconds"):
         suite.summary += [f"{name}: {suite.result[name]}"[:150]] if name in suite.result else []
 
 
@@ -64,10 +67,10 @@ def part(suite: Suite, name: str) -> None:
     if what == "probe":
         wrong = [probes.PROBES[rest[0]](suite)]
     elif what == "small":
-        wrong = cuda.small(suite)
+        wrong = cuda.small(suite, rest[0])
     else:
         share, shares = map(int, rest)
-        every = list((checks if what == "checks" else later)(suite))
+        every = list(SHARED[what](suite))
         for check, look in every[share::shares]:
             suite.check(check, look)
         wrong = suite.failures
@@ -88,15 +91,22 @@ def checks(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
             yield f"normalize {mode} {layout}", partial(normalize, suite, mode, layout)
     yield "topk_merge", partial(topk, suite)
     yield "gather_patches", partial(gather, suite)
-    for layer in () if suite.smoke else shapes:  # the same kernels with other operands
+
+
+def more(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """The same convolutions with other operands."""
+    for layer in () if suite.smoke else SHAPES:
         for math_type in ("tf32", "fp16", "ieee"):
             yield f"conv {math_type} {layer.name}", partial(conv_exact, suite, layer, math_type)
 
 
-def later(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def whole(suite: Suite) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """Running states and whole runs, which may use every library."""
     for name, check in states.CHECKS.items():
         yield name, partial(check, suite)
+
+
+SHARED = {"checks": checks, "states": whole, "more": more}  # in shares, by what a part is called
 
 
 def conv_exact(suite: Suite, layer: Layer, math_type: str) -> str | None:
@@ -104,6 +114,7 @@ def conv_exact(suite: Suite, layer: Layer, math_type: str) -> str | None:
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(mode=True, warn_only=True)  # poisons what torch.empty gives
     set_precision(math_type)
+    torch.backends.cudnn.enabled = False  # of the reference: its transforms round and spread NaN
     x, weight, bias = layer_tensors(layer, math_type, suite.device, exact=True)
     x[0, 0].view(-1)[:1] = torch.nan
     x[-1, -1].view(-1)[-1:] = torch.inf
@@ -197,6 +208,11 @@ def gather(suite: Suite) -> str | None:
     got = gather_patches(x, index, start, (17, 19), backend="triton")
     wanted = gather_patches(x, index, start, (17, 19), backend="reference")
     return None if torch.equal(got, wanted) else "differs from the reference"
+
+
+def keep_ceilings(suite: Suite) -> None:
+    found = suite.result["ceilings"] = ceilings()
+    suite.summary += [f"{name}: {value:.2f}" for name, value in found.items()]
 
 
 def ceilings() -> dict[str, float]:

@@ -40,15 +40,18 @@ Tensor empty(const std::vector<int64_t>& size, const std::vector<int64_t>& strid
   return Tensor(made);
 }
 
-// Element i of one dimension, in float64.
-double element(const Tensor& x, int64_t i) {
-  i *= x.stride(0);
+// Calls f(i, element i in float64) for a tensor of one dimension.
+template <typename Function>
+void for_elements(const Tensor& x, Function f) {
+  const int64_t size = x.size(0), step = x.stride(0);
+  const auto visit = [&](const auto* values) {
+    for (int64_t i = 0; i < size; ++i) f(i, static_cast<double>(values[i * step]));
+  };
   switch (x.scalar_type()) {
-    case ScalarType::Double: return data<const double>(x)[i];
-    case ScalarType::Float: return data<const float>(x)[i];
-    case ScalarType::Half: return static_cast<float>(data<const torch::headeronly::Half>(x)[i]);
-    case ScalarType::BFloat16:
-      return static_cast<float>(data<const torch::headeronly::BFloat16>(x)[i]);
+    case ScalarType::Double: return visit(data<const double>(x));
+    case ScalarType::Float: return visit(data<const float>(x));
+    case ScalarType::Half: return visit(data<const torch::headeronly::Half>(x));
+    case ScalarType::BFloat16: return visit(data<const torch::headeronly::BFloat16>(x));
     default: STD_TORCH_CHECK(false, "bias, scale and shift must be floating point");
   }
 }
@@ -58,15 +61,13 @@ struct Affine {
   std::vector<float> scale, shift;
 
   Affine(int64_t channels, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
-         const std::optional<Tensor>& shifts)
-      : scale(channels), shift(channels) {
-    for (int64_t c = 0; c < channels; ++c) {
-      const double factor = scales ? element(*scales, c) : 1.0;
-      double offset = bias ? element(*bias, c) * factor : 0.0;
-      if (shifts) offset += element(*shifts, c);
-      scale[c] = static_cast<float>(factor);
-      shift[c] = static_cast<float>(offset);
-    }
+         const std::optional<Tensor>& shifts) {
+    std::vector<double> factor(channels, 1.0), offset(channels, 0.0);
+    if (scales) for_elements(*scales, [&](int64_t c, double x) { factor[c] = x; });
+    if (bias) for_elements(*bias, [&](int64_t c, double x) { offset[c] = x * factor[c]; });
+    if (shifts) for_elements(*shifts, [&](int64_t c, double x) { offset[c] += x; });
+    scale.assign(factor.begin(), factor.end());
+    shift.assign(offset.begin(), offset.end());
   }
 };
 
@@ -127,12 +128,15 @@ void pack(const ConvReduceParams& p, const ConvPlan& plan, float* panels) {
 }
 
 // The weight as the kernels of the instruction set in use read it, for any input.
-Tensor pack_weight(Tensor weight, bool weight_channels_last, int64_t groups) {
+Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t> stride,
+                   std::vector<int64_t> dilation, int64_t groups) {
   ConvReduceParams p = params_of(weight, weight_channels_last, groups);
   p.n = 1;
+  spread(stride, 1, p.stride);
+  spread(dilation, 1, p.dilation);
   for (int d = 0; d < 3; ++d) {
-    p.in_size[d] = p.kernel[d];
-    p.out_size[d] = p.stride[d] = p.dilation[d] = 1;
+    p.in_size[d] = p.dilation[d] * (p.kernel[d] - 1) + 1;
+    p.out_size[d] = 1;
   }
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
@@ -232,7 +236,9 @@ Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
-  m.def("pack_weight(Tensor weight, bool weight_channels_last, int groups) -> Tensor");
+  m.def(
+      "pack_weight(Tensor weight, bool weight_channels_last, int[] stride, int[] dilation,"
+      " int groups) -> Tensor");
   m.def(
       "conv_reduce(Tensor input, Tensor weight, bool weight_channels_last, Tensor? packed,"
       " Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, Tensor? scale,"

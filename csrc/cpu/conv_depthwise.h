@@ -35,26 +35,31 @@ struct DepthwiseRow {
   const float* x;
   Range planes, rows;
   int64_t left, right;
+  const ClampedAffine* transform;  // of the sums, or null
   Stretches ahead;
 };
 
-// kCount of them: every column is loaded once for all the taps it meets.
-template <int kKernel, int kStride, int kCount>
+// kCount of them: every column is loaded once for all the taps it meets. kInside: all columns are
+// inside the input.
+template <int kKernel, int kStride, int kCount, bool kInside>
 void multiply_row(const ConvPlan& plan, const DepthwiseRow& in, const float* panel, float* tile) {
   const int64_t pixel = plan.pixel[2];
   for (int part = 0; part < kLanes; part += kWidth) {
-    Float acc[kCount] = {};
+    Float acc[kCount];
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) acc[i] = Float{};
     Stretches ahead = in.ahead;
     for (int64_t a = in.planes.begin; a < in.planes.end; ++a)
       for (int64_t b = in.rows.begin; b < in.rows.end; ++b) {
         const int64_t r = (a * plan.taps[1] + b) * kKernel;
         Float w[kKernel];
+#pragma GCC unroll 8
         for (int s = 0; s < kKernel; ++s) w[s] = load<Float>(panel + (r + s) * kLanes + part);
         const float* x = in.x + plan.run[r] + part;
 #pragma GCC unroll 64
         for (int column = 0; column < (kCount - 1) * kStride + kKernel; ++column, x += pixel) {
           ahead.fetch();
-          if (column < in.left || column >= in.right) continue;
+          if (!kInside && (column < in.left || column >= in.right)) continue;
           const Float value = load<Float>(x);
 #pragma GCC unroll 8
           for (int s = column % kStride; s < kKernel; s += kStride) {
@@ -63,6 +68,14 @@ void multiply_row(const ConvPlan& plan, const DepthwiseRow& in, const float* pan
           }
         }
       }
+    if (in.transform != nullptr) {
+      const Float a = load<Float>(in.transform->scale + part);
+      const Float b = load<Float>(in.transform->shift + part);
+      const Float floor = splat(in.transform->floor);
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i) acc[i] = max(floor, multiply_add(acc[i], a, b));
+    }
+#pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i) store(tile + i * kChannelBlock + part, acc[i]);
   }
 }
@@ -72,7 +85,7 @@ void multiply_row(const ConvPlan& plan, const DepthwiseRow& in, const float* pan
 template <int kKernel, int kStride>
 void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const float* slab,
                       int64_t plane, int64_t row, int64_t from, int64_t to, const float* panel,
-                      Ahead& ahead, float* tile) {
+                      const ClampedAffine* transform, Ahead& ahead, float* tile) {
   const int64_t width = p.out_size[2], pixel = plan.pixel[2];
   const int64_t taps_rows = plan.taps[0] * plan.taps[1];
   DepthwiseRow in{.x = nullptr,
@@ -80,6 +93,7 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
                   .rows = {},
                   .left = 0,
                   .right = 0,
+                  .transform = transform,
                   .ahead = {}};
   while (from < to) {
     const int64_t first = from % width;
@@ -93,7 +107,11 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
         in.right = in.left + p.in_size[2];
         const int columns = (count.value - 1) * kStride + kKernel;
         in.ahead = ahead.spread(count.value, taps_rows * columns, panel);
-        multiply_row<kKernel, kStride, count.value>(plan, in, panel, tile + done * kChannelBlock);
+        float* out = tile + done * kChannelBlock;
+        if (in.left <= 0 && in.right >= columns)
+          multiply_row<kKernel, kStride, count.value, true>(plan, in, panel, out);
+        else
+          multiply_row<kKernel, kStride, count.value, false>(plan, in, panel, out);
       }
     };
 #if defined(__AVX512F__)
@@ -109,7 +127,8 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
 }
 
 using MultiplyRows = void (*)(const ConvReduceParams&, const ConvPlan&, const float*, int64_t,
-                              int64_t, int64_t, int64_t, const float*, Ahead&, float*);
+                              int64_t, int64_t, int64_t, const float*, const ClampedAffine*,
+                              Ahead&, float*);
 
 inline MultiplyRows rows_kernel(int64_t kernel, int64_t stride) {
   if (kernel == 3) return stride == 1 ? multiply_by_rows<3, 1> : multiply_by_rows<3, 2>;
@@ -120,10 +139,11 @@ inline MultiplyRows rows_kernel(int64_t kernel, int64_t stride) {
 // tile [to - from, kChannelBlock] = positions [from, to) of the band that starts at plane, row.
 inline void multiply_depthwise(const ConvReduceParams& p, const ConvPlan& plan, const float* slab,
                                int64_t plane, int64_t row, int64_t from, int64_t to,
-                               const float* panel, Ahead& ahead, float* tile) {
+                               const float* panel, const ClampedAffine* transform, Ahead& ahead,
+                               float* tile) {
   if (plan.by_rows)
-    return rows_kernel(p.kernel[2], p.stride[2])(p, plan, slab, plane, row, from, to, panel, ahead,
-                                                 tile);
+    return rows_kernel(p.kernel[2], p.stride[2])(p, plan, slab, plane, row, from, to, panel,
+                                                 transform, ahead, tile);
   const int64_t* offset = plan.offset;
   for (; to - from >= 6; from += 6, tile += 6 * kChannelBlock)
     multiply_taps<6>(plan, slab, offset + from, panel, tile);

@@ -12,6 +12,9 @@ constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
 constexpr int64_t kTileWindows = 14;           // of a tile, about
 constexpr int64_t kWorthSkipping = 64;         // products
 constexpr int64_t kNarrow = 8;                 // columns, of an output without tiles across rows
+constexpr int64_t kWinogradChannels = 32;      // in and out, at least: transforming costs as much
+constexpr int64_t kWinogradPlanes = 3;         // of a kernel, at most
+constexpr int64_t kWinogradTiles = 56;  // about, of a unit: for so many weights are read once
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -116,10 +119,19 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
   plan.offset = table.data() + plan.runs;
 }
 
-void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
+// Samples that a unit may take at once.
+int64_t fitting_samples(const ConvPlan& plan) {
+  if (plan.bands > 1) return 1;
+  if (plan.winograd)
+    return std::max<int64_t>(1,
+                             kWinogradTiles / (plan.tile_columns * divide_up(plan.band_rows, 2)));
   const int64_t sample = plan.copies_windows ? plan.band_positions * plan.row_pitch / 2
                                              : plan.slab_elements * plan.unit_slabs;
-  const int64_t fitting = plan.bands > 1 ? 1 : std::max<int64_t>(1, 2 * kSlabElements / sample);
+  return std::max<int64_t>(1, 2 * kSlabElements / sample);
+}
+
+void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
+  const int64_t fitting = fitting_samples(plan);
   plan.sample_units = divide_up(p.n, fitting);
   if (p.n >= threads) plan.sample_units = divide_up(plan.sample_units, threads) * threads;
   plan.unit_samples = divide_up(p.n, std::min(plan.sample_units, p.n));
@@ -129,6 +141,45 @@ void plan_units(const ConvReduceParams& p, int64_t threads, ConvPlan& plan) {
   plan.unit_blocks = plan.depthwise ? std::min(spread, plan.unit_slabs) : spread;
   plan.block_units = divide_up(plan.blocks, plan.unit_blocks);
   plan.units = plan.sample_units * plan.groups * plan.block_units;
+}
+
+// True where Winograd's tiles of 2x2 outputs pay: by the weight and how it moves, not by the input,
+// so that a weight can be packed before an input is there.
+bool pays_winograd(const ConvReduceParams& p) {
+  auto plain = [&](int d) { return p.stride[d] == 1 && p.dilation[d] == 1; };
+  return p.dtype == Dtype::kFloat32 && p.kernel[1] == 3 && p.kernel[2] == 3 && plain(1) &&
+         plain(2) && p.kernel[0] <= kWinogradPlanes && p.c_in % kDepthwiseChannels == 0 &&
+         p.c_in >= kWinogradChannels && p.c_out >= kWinogradChannels;
+}
+
+// The slab of a band is that of whole tiles; products are those of matrices [tiles, gemm_k].
+void plan_winograd(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& table) {
+  plan.direct = p.in_stride[1] == 1;
+  plan.tile_columns = divide_up(p.out_size[2], 2);
+  const int64_t tile_rows = divide_up(p.out_size[1], 2);
+  const int64_t fitting = std::max<int64_t>(1, kWinogradTiles / plan.tile_columns);
+  const int64_t rows = divide_up(tile_rows, divide_up(tile_rows, std::min(fitting, tile_rows)));
+  plan.band_rows = std::min(2 * rows, p.out_size[1]);
+  plan.bands_per_plane = divide_up(p.out_size[1], plan.band_rows);
+  plan.bands = plan.bands_per_plane * p.out_size[0];
+  plan.band_positions = plan.band_rows * p.out_size[2];
+  plan.slab_size[0] = p.kernel[0];
+  plan.slab_size[1] = 2 * rows + 2;
+  plan.slab_size[2] = 2 * plan.tile_columns + 2;
+  plan.slab_elements = p.kernel[0] * plan.slab_size[1] * plan.slab_size[2] * p.c_in;
+  plan.step[0] = p.dilation[0];
+  plan.step[1] = plan.step[2] = 1;
+  plan.pixel[2] = plan.direct ? p.in_stride[4] : p.c_in;
+  plan.pixel[1] = plan.direct ? p.in_stride[3] : plan.pixel[2] * plan.slab_size[2];
+  plan.pixel[0] = plan.direct ? p.in_stride[2] * p.dilation[0] : plan.pixel[1] * plan.slab_size[1];
+  plan.unit_slabs = plan.runs = 1;
+  plan.taps[0] = plan.taps[1] = plan.taps[2] = 1;
+  plan.run_length = plan.window = plan.gemm_k;
+  plan.window_step = 4 * kTileWindows;
+  table.assign(1, 0);
+  for (int64_t i = 0; i < kTileWindows; ++i) table.push_back(i * plan.gemm_k);
+  plan.run = table.data();
+  plan.offset = table.data() + 1;
 }
 
 }  // namespace
@@ -148,10 +199,19 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool a
     plan.gemm_k = divide_up(plan.gemm_k, kAmxDepth) * kAmxDepth;
     plan.row_pitch = plan.gemm_k + kAmxDepth;  // no power of two: rows spread over the cache
   }
-  plan.panel_elements = plan.gemm_k * plan.channel_block;
-  plan_slab(params, plan);
-  plan_runs(params, plan, table);
+  plan.winograd = !plan.depthwise && pays_winograd(params);
+  if (plan.winograd) plan.gemm_k = params.kernel[0] * params.c_in;
+  plan.panel_elements = plan.gemm_k * plan.channel_block * (plan.winograd ? 16 : 1);
+  if (plan.winograd) {
+    plan_winograd(params, plan, table);
+  } else {
+    plan_slab(params, plan);
+    plan_runs(params, plan, table);
+  }
   plan_units(params, threads, plan);
+  const int64_t tiles = plan.unit_samples * divide_up(plan.band_rows, 2) * plan.tile_columns;
+  plan.window_pitch = tiles * plan.gemm_k;
+  plan.product_pitch = tiles * plan.channel_block;
   return plan;
 }
 

@@ -1,12 +1,10 @@
 // conv_reduce: mainloop and epilogue over the units of a plan.
 #pragma once
-#include "candidates.h"
 #include "conv_amx.h"
+#include "conv_band.h"
 #include "conv_counts.h"
-#include "conv_depthwise.h"
-#include "conv_epilogue.h"
-#include "conv_mainloop.h"
 #include "conv_pack.h"
+#include "conv_winograd.h"
 #include "unit_queue.h"
 
 namespace fastconv {
@@ -36,6 +34,10 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
                      reinterpret_cast<uint16_t*>(panels) + i * plan.panel_elements);
       continue;
     }
+    if (plan.winograd) {
+      pack_winograd_panel(p, plan, i / plan.blocks, i % plan.blocks, panel);
+      continue;
+    }
     for_dtype(p.dtype, [&](auto dtype) {
       if (plan.depthwise)
         pack_depthwise_panel<dtype.value>(p, i, panel);
@@ -45,213 +47,15 @@ void conv_pack_weight(const ConvReduceParams& p, const ConvPlan& plan, int64_t b
   }
 }
 
-// One channel block of one sample over one band.
-struct BandJob {
-  const ConvReduceParams& p;
-  const ConvPlan& plan;
-  const TileTransform& measured;
-  const TileTransform* post_ops;  // or null: the network reads what is measured
-  const float* slab;
-  const float* panel;
-  int64_t sample, channel;  // of all groups
-  int channels;
-  int64_t plane, row;  // of the output, the first of the band
-  int64_t first_position, positions;
-  int32_t* counts;  // of the channel block, by bin, or null
-  Ahead& ahead;
-
-  void run(BlockState& state) const {
-    alignas(64) float tile[kSteps * kChannelBlock];
-    if (plan.amx) return run_amx(tile, state);
-    const int64_t group = positions_at_once();
-    for (int64_t begin = 0; begin < positions; begin += group) {
-      const int64_t end = begin + group < positions ? begin + group : positions;
-      if (plan.skips[2] || (plan.depthwise && !plan.by_rows)) ahead.fetch(end - begin);
-      if (plan.depthwise)
-        multiply_depthwise(p, plan, slab, plane, row, begin, end, panel, ahead, tile);
-      else
-        multiply(begin, end, tile);
-      finish_tile(static_cast<int>(end - begin), first_position + begin, tile, state);
-    }
-  }
-
-  // Windows that lie evenly apart are multiplied 32 at a time: all of a band where nothing is
-  // skipped (and then those across the ends of rows are dropped), else those of an output row.
-  void run_amx(float* tile, BlockState& state) const {
-    const int64_t width = p.out_size[2], height = positions / width, zero = 0;
-    const bool dense = !plan.copies_windows &&
-                       (width == 1 || (p.stride[1] == plan.step[1] && p.stride[2] == plan.step[2]));
-    const int64_t period = dense && width > 1 ? plan.slab_size[2] : width;
-    const int64_t length = dense                 ? (height - 1) * period + width
-                           : plan.copies_windows ? positions
-                                                 : width;
-    AmxRows rows{nullptr, plan.window, plan.runs, plan.run_length / kTileDepth, plan.run};
-    if (plan.copies_windows)
-      rows = {nullptr, plan.row_pitch, 1, plan.row_pitch / kTileDepth - 1, &zero};
-    int filled = 0;
-    int64_t position = first_position;
-    auto flush = [&] {
-      finish_tile(filled, position, tile, state);
-      position += filled;
-      filled = 0;
-    };
-    for (int64_t first = 0; first < positions; first += dense ? positions : length) {
-      const auto* base =
-          reinterpret_cast<const uint16_t*>(slab) + (plan.copies_windows ? 0 : plan.offset[first]);
-      for (int64_t q = 0; q < length; q += 32) {
-        const int64_t count = length - q < 32 ? length - q : 32;
-        ahead.fetch(count);
-        rows.x = base + q * rows.pitch;
-        float* out = tile + filled * kChannelBlock;
-        multiply_amx(rows, count, reinterpret_cast<const uint16_t*>(panel), out);
-        filled += period == width ? count : keep_columns(q, count, period, width, out);
-        if (filled > kSteps - 32) flush();
-      }
-    }
-    if (filled > 0) flush();
-  }
-
-  // Moves up rows [first, first + count) that lie in columns below `width` of `period`: how many.
-  static int keep_columns(int64_t first, int64_t count, int64_t period, int64_t width,
-                          float* rows) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count;) {
-      const int64_t column = (first + i) % period;
-      const int64_t left = column < width ? width - column : 0;
-      const int64_t length = left < count - i ? left : count - i;
-      if (kept != i && length > 0)
-        __builtin_memmove(rows + kept * kChannelBlock, rows + i * kChannelBlock,
-                          length * kChannelBlock * sizeof *rows);
-      kept += length;
-      i += length > 0 ? length : period - column;
-    }
-    return static_cast<int>(kept);
-  }
-
-  // Whole output rows where they are cut into columns, and where depthwise if that may be.
-  int64_t positions_at_once() const {
-    const int64_t width = p.out_size[2];
-    if (!plan.depthwise && !plan.skips[2]) return kEpilogueRows;
-    return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
-  }
-
-  // Positions [begin, end) of the band in tiles of near equal height.
-  void multiply(int64_t begin, int64_t end, float* tile) const {
-    if (plan.skips[2]) return multiply_columns(begin, end, tile);
-    Taps taps = taps_of_plane();
-    for_tiles(begin, end, [&](int64_t from, int64_t to) {
-      if (plan.skips[1]) {
-        taps.row.begin = taps_inside(p, 1, row + (to - 1) / p.out_size[2]).begin;
-        taps.row.end = taps_inside(p, 1, row + from / p.out_size[2]).end;
-      }
-      multiply_tile_at(from, to, taps, false, tile + (from - begin) * kChannelBlock);
-    });
-  }
-
-  // The same for whole output rows, column by column of the kernel: no padding is multiplied.
-  void multiply_columns(int64_t begin, int64_t end, float* tile) const {
-    const int64_t width = p.out_size[2];
-    __builtin_memset(tile, 0, (end - begin) * kChannelBlock * sizeof *tile);
-    const Taps all = taps_of_plane();
-    for (int64_t a = all.plane.begin; a < all.plane.end; ++a)
-      for (int64_t b = all.row.begin; b < all.row.end; ++b)
-        for (int64_t c = all.column.begin; c < all.column.end; ++c)
-          for (int64_t first = begin; first < end; first += width) {
-            const Range rows = taps_inside(p, 1, row + first / width);
-            if (plan.skips[1] && (b < rows.begin || b >= rows.end)) continue;
-            const Range columns = outputs_inside(c);
-            for_tiles(first + columns.begin, first + columns.end, [&](int64_t from, int64_t to) {
-              multiply_tile_at(from, to, {{a, a + 1}, {b, b + 1}, {c, c + 1}}, true,
-                               tile + (from - begin) * kChannelBlock);
-            });
-          }
-  }
-
-  Taps taps_of_plane() const {
-    const Range planes = plan.skips[0] ? taps_inside(p, 0, plane) : Range{0, plan.taps[0]};
-    return {planes, {0, plan.taps[1]}, {0, plan.taps[2]}};
-  }
-
-  // Output columns for which column c of the kernel meets no padding.
-  Range outputs_inside(int64_t c) const {
-    Range found{0, p.out_size[2]};
-    while (found.begin < found.end && taps_inside(p, 2, found.begin).begin > c) ++found.begin;
-    while (found.begin < found.end && taps_inside(p, 2, found.end - 1).end <= c) --found.end;
-    return found;
-  }
-
-  template <typename Function>
-  static void for_tiles(int64_t begin, int64_t end, Function f) {
-    const int64_t tiles = (end - begin + kTileRows - 1) / kTileRows;
-    for (int64_t i = 0; i < tiles; ++i)
-      f(begin + i * (end - begin) / tiles, begin + (i + 1) * (end - begin) / tiles);
-  }
-
-  void multiply_tile_at(int64_t from, int64_t to, const Taps& taps, bool add, float* tile) const {
-    const TileInput in{
-        slab,
-        plan.offset + from,
-        panel,
-        taps,
-        add,
-        measured_early() ? &measured.affine : nullptr,
-        add ? Ahead{}.spread(0, 1, panel) : ahead.spread(to - from, plan.gemm_k, panel)};
-    if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
-      multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);
-    else
-      multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, in, tile);
-  }
-
-  // Reduces a tile, and writes it where that is wanted.
-  void finish_tile(int rows, int64_t position, float* tile, BlockState& state) const {
-    if (!measured_early()) measured(rows, tile);
-    constexpr int kBlocks = kWidth == kLanes ? kStateVectors : 1;
-    for (int first = 0; first < channels; first += kBlocks * kLanes) {
-      Block block{.values = tile + first, .stride = kChannelBlock, .steps = rows};
-      if (plan.by_rows && p.stride[2] == 1) {  // few products: they leave no time to fetch
-        const Stretches due = ahead.spread(rows, rows, tile);
-        block.ahead = due.next;
-        block.ahead_step = due.step;
-      }
-      if (channels - first > kLanes)
-        reduce_lanes<kBlocks>(block, first, position, state);
-      else
-        reduce_lanes<1>(block, first, position, state);
-    }
-    if (p.written == nullptr) return;
-    if (post_ops != nullptr) (*post_ops)(rows, tile);
-    write_tile(p, sample, channel, channels, position, rows, tile);
-  }
-
-  // Channels [first, first + 16 kBlocks) of a tile, side by side.
-  template <int kBlocks>
-  void reduce_lanes(const Block& blocks, int first, int64_t position, BlockState& state) const {
-    LaneState* states = state.part + first / kLanes;
-    BlockExtrema extrema[kBlocks];
-    const bool finite = add_blocks<kBlocks>(blocks, states, extrema);
-    for (int b = 0; b < kBlocks; ++b, first += kLanes) {
-      Block block = blocks;
-      block.values += b * kLanes;
-      block.lanes = channels - first < kLanes ? channels - first : kLanes;
-      complete_block<false, BlockCounts>(block, position, finite, states[b],
-                                         counts == nullptr ? nullptr : counts + first, extrema[b]);
-      if (p.candidates.threshold != nullptr)
-        list_block(p.candidates, channel + first, block, sample * p.positions() + position,
-                   extrema[b]);
-    }
-  }
-
-  // Whether tiles are transformed where their products are added up.
-  bool measured_early() const {
-    return measured.clamps && !plan.amx && !plan.depthwise && !plan.skips[2];
-  }
-};
-
 // One thread's memory, in stretches of 64 bytes.
 struct ConvScratch {
   BlockState* states;  // one, or one per channel block where samples have several bands
   float* slabs;
-  uint16_t* slab;  // AMX: of one sample; its windows then go to slabs
+  uint16_t* slab;   // AMX: of one sample; its windows then go to slabs
+  float* windows;   // Winograd: transformed, 16 matrices [tiles, gemm_k]
+  float* products;  // of every channel block, 16 matrices [tiles, kChannelBlock]
+  float* outputs;   // [positions of some rows of tiles, kChannelBlock]
+  float* panel;     // of one channel block, not transformed
   int64_t bytes;
 
   ConvScratch(const ConvReduceParams& p, const ConvPlan& plan, void* memory) {
@@ -263,7 +67,15 @@ struct ConvScratch {
     };
     const int64_t state_count = plan.bands > 1 ? plan.unit_blocks : 1;
     states = reinterpret_cast<BlockState*>(take(state_count * sizeof(BlockState)));
+    auto floats = [&](int64_t count) {
+      return reinterpret_cast<float*>(take(plan.winograd ? count * 4 : 0));
+    };
+    windows = floats(kProducts * plan.window_pitch);
+    products = floats(plan.unit_blocks * kProducts * plan.product_pitch);
+    outputs = floats(2 * tile_rows_at_once(plan) * p.out_size[2] * kChannelBlock);
+    panel = floats(p.kernel[0] * 9 * p.c_in * kChannelBlock);
     int64_t size = plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4;
+    if (plan.winograd) size = plan.direct ? 0 : plan.slab_elements * 4;
     if (plan.copies_windows)
       size = (plan.unit_samples * plan.band_positions + 32) * plan.row_pitch * 2;
     else if (plan.amx)  // tiles reach beyond the last window
@@ -298,6 +110,10 @@ struct ConvUnit {
     for (int64_t band = 0; band < plan.bands; ++band) {
       const int64_t d = band / plan.bands_per_plane;
       const int64_t h = band % plan.bands_per_plane * plan.band_rows;
+      if (plan.winograd) {
+        run_winograd(band, d, h);
+        continue;
+      }
       if (plan.copies_windows || !plan.direct)
         for (int64_t n = samples.begin; n < samples.end; ++n) pack(n, d, h);
       Ahead ahead = after(band, d, h);
@@ -320,8 +136,9 @@ struct ConvUnit {
                                   d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
     const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
                                                     : plan.unit_samples * p.in_stride[0]);
-    const int64_t work =
-        (samples.end - samples.begin) * (blocks.end - blocks.begin) * plan.band_positions;
+    const int64_t positions = plan.winograd ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
+                                            : plan.band_positions;
+    const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) * positions;
     return {next, next + bytes, bytes / work / (plan.by_rows && p.stride[2] == 1 ? 2 : 1) + 1};
   }
 
@@ -374,6 +191,14 @@ struct ConvUnit {
   }
 
   void run_block(int64_t block, int64_t band, int64_t d, int64_t h, Ahead& ahead) const {
+    for_samples(block, band, d, h, ahead,
+                [](const BandJob& job, BlockState& state) { job.run(state); });
+  }
+
+  // Calls f(job, state) for a channel block of every sample.
+  template <typename Function>
+  void for_samples(int64_t block, int64_t band, int64_t d, int64_t h, Ahead& ahead,
+                   Function f) const {
     const int64_t in_group = block * plan.channel_block;
     const int64_t channel = group * plan.c_out + in_group;
     const int channels = static_cast<int>(smaller(plan.channel_block, plan.c_out - in_group));
@@ -385,25 +210,103 @@ struct ConvUnit {
     BlockState& state = scratch.states[plan.bands > 1 ? block - blocks.begin : 0];
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       if (band == 0) state.clear();
-      const BandJob job{.p = p,
-                        .plan = plan,
-                        .measured = of_value,
-                        .post_ops = has_post_ops ? &post : nullptr,
-                        .slab = slab(n, block, d, h),
-                        .panel = panels + (group * plan.blocks + block) * plan.panel_elements /
-                                              (plan.amx ? 2 : 1),
-                        .sample = n,
-                        .channel = channel,
-                        .channels = channels,
-                        .plane = d,
-                        .row = h,
-                        .first_position = (d * p.out_size[1] + h) * p.out_size[2],
-                        .positions = rows(h) * p.out_size[2],
-                        .counts = counts.of(group * plan.blocks + block),
-                        .ahead = ahead};
-      job.run(state);
+      f(BandJob{.p = p,
+                .plan = plan,
+                .measured = of_value,
+                .post_ops = has_post_ops ? &post : nullptr,
+                .slab = plan.winograd ? nullptr : slab(n, block, d, h),
+                .panel = panel(block),
+                .sample = n,
+                .channel = channel,
+                .channels = channels,
+                .plane = d,
+                .row = h,
+                .first_position = (d * p.out_size[1] + h) * p.out_size[2],
+                .positions = rows(h) * p.out_size[2],
+                .counts = counts.of(group * plan.blocks + block),
+                .ahead = ahead},
+        state);
       if (band == plan.bands - 1) finish_block(p, n, channel, channels, state);
     }
+  }
+
+  const float* panel(int64_t block) const {
+    return panels + (group * plan.blocks + block) * plan.panel_elements / (plan.amx ? 2 : 1);
+  }
+
+  // A band by Winograd's tiles: windows of all samples, products of all blocks, then sums.
+  void run_winograd(int64_t band, int64_t d, int64_t h) const {
+    const int64_t tile_rows = (rows(h) + 1) / 2, tiles = tile_rows * plan.tile_columns;
+    float* window = scratch.windows;
+    for (int64_t n = samples.begin; n < samples.end; ++n) {
+      const Pixels pixels = pixels_of(n, d, h);
+      for (int64_t tile = 0; tile < tiles; ++tile, window += plan.gemm_k)
+        for (int64_t plane = 0; plane < p.kernel[0]; ++plane)
+          transform_window(pixels, plane, tile / plan.tile_columns * 2,
+                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch, window + plane * p.c_in);
+    }
+    const int64_t block_pitch = kProducts * plan.product_pitch;
+    Ahead ahead = after(band, d, h);
+    for (int i = 0; i < kProducts; ++i)
+      for (int64_t block = blocks.begin; block < blocks.end; ++block)
+        multiply_matrices(plan, scratch.windows + i * plan.window_pitch, tiles * (samples.end - samples.begin),
+                          panel(block) + i * plan.gemm_k * kChannelBlock,
+                          plan.c_out - block * kChannelBlock > kLanes, ahead,
+                          scratch.products + (block - blocks.begin) * block_pitch +
+                              i * plan.product_pitch);
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      bool packed = false;
+      for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
+        const WinogradRows sums{.products = scratch.products +
+                                            (block - blocks.begin) * block_pitch +
+                                            (job.sample - samples.begin) * tiles * kChannelBlock,
+                                .pitch = plan.product_pitch,
+                                .tile_columns = plan.tile_columns,
+                                .width = p.out_size[2],
+                                .height = rows(h),
+                                .transform = job.measured_early() ? &job.measured.affine : nullptr,
+                                .channels = job.channels};
+        const int64_t step = tile_rows_at_once(plan);
+        for (int64_t first = 0; first < tile_rows; first += step) {
+          const int64_t last = smaller(first + step, tile_rows);
+          const int64_t positions = (smaller(2 * last, sums.height) - 2 * first) * p.out_size[2];
+          if (!sums.write(first, last, scratch.outputs)) {
+            if (!packed) pack_taps(block);
+            packed = true;
+            multiply_windows(p, pixels_of(job.sample, d, h), 2 * first, positions, scratch.panel,
+                             sums.transform, scratch.outputs);
+          }
+          job.finish(positions, 2 * first * p.out_size[2], scratch.outputs, state);
+        }
+      });
+    }
+  }
+
+  // The weights of a channel block, not transformed.
+  void pack_taps(int64_t block) const {
+    const int64_t first = block * kChannelBlock, taps = p.kernel[0] * 9;
+    const auto* weight =
+        static_cast<const float*>(p.weight) + (group * p.c_out + first) * taps * p.c_in;
+    __builtin_memset(scratch.panel, 0, taps * p.c_in * kChannelBlock * sizeof(float));
+    pack_weights<Element<Dtype::kFloat32>>(
+        p, weight, smaller(kChannelBlock, p.c_out - first), 0, p.c_in,
+        [&](int64_t tap, int64_t c) { return scratch.panel + (tap * p.c_in + c) * kChannelBlock; });
+  }
+
+  // What the tiles of a band read, packed if that is needed.
+  Pixels pixels_of(int64_t sample, int64_t d, int64_t h) const {
+    if (!plan.direct) {
+      pack_slab<Element<Dtype::kFloat32>>(p, plan, sample, group * plan.c_in, plan.c_in, d, h,
+                                          scratch.slabs);
+      return {scratch.slabs,
+              plan.pixel,
+              {{0, plan.slab_size[0]}, {0, plan.slab_size[1]}, {0, plan.slab_size[2]}}};
+    }
+    const int64_t row = h - p.pad[1];
+    return {
+        input_at<float>(sample, d, h),
+        plan.pixel,
+        {taps_inside(p, 0, d), {-row, p.in_size[1] - row}, {p.pad[2], p.in_size[2] + p.pad[2]}}};
   }
 
   static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

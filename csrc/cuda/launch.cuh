@@ -6,7 +6,7 @@
 
 namespace fastconv {
 
-constexpr int kSharedByDefault = 48 * 1024;  // bytes that a block gets without asking
+constexpr int kMostShared = 82'048;  // dynamic bytes of a block of any kernel
 
 #if !defined(FASTCONV_ON_HOST)
 template <typename Params>
@@ -14,10 +14,11 @@ LaunchError launch(void (*kernel)(Params), int64_t blocks, int threads, int64_t 
                    void* stream, const Params& params) {
   if (blocks == 0) return nullptr;
   const auto shared = static_cast<int>(shared_bytes);
-  // for this device; the limit holds for static and dynamic memory together
+  if (shared > kMostShared) return "a block would need too much shared memory";
+  // of this device; always the same, lest two threads take from each other what they asked for
   if (shared > 0) {
     const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
     if (error != cudaSuccess) return cudaGetErrorString(error);
   }
   kernel<<<static_cast<unsigned>(blocks), threads, shared, static_cast<cudaStream_t>(stream)>>>(

@@ -12,4 +12,4 @@ class Kernel(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]  # None, or the reason why this call cannot run
     takes: frozenset[str] = frozenset()  # keywords of run beside: "post_ops", "candidates"
-    pack: Callable[..., Any] | None = None  # of a weight and groups: what run takes as `packed`
+    pack: Callable[..., Any] | None = None  # of weight, stride, dilation, groups: `packed`

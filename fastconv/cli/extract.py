@@ -10,7 +10,9 @@ from fastconv.cli.arguments import add_model_and_data, indices, model_and_data, 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
-    parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="RUN.h5", help="the file to make, or a URL"
+    )
     what = parser.add_argument_group("what is measured")
     what.add_argument(
         "--layers",
@@ -22,7 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--stage", choices=("conv", "norm", "act"), default="conv")
     what.add_argument("--topk", type=int, default=9, metavar="K", help="hits per filter (9)")
     what.add_argument("--hits-per-sample", type=int, default=1, metavar="N", help="at most (1)")
-    what.add_argument("--order", choices=("largest", "smallest", "both"), default="largest")
+    orders = ("largest", "smallest", "both")
+    what.add_argument("--order", choices=orders, default="largest", help="of hits (largest)")
     what.add_argument("--samples", action="store_true", help="keep max and mean of every sample")
     what.add_argument(
         "--outcomes", action="store_true", help="keep what the model says of every sample"
@@ -45,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--thumbnails",
         action=argparse.BooleanOptionalAction,
-        help="reduced whole pictures of samples with hits (default: of small data sets)",
+        help="reduced whole pictures of samples with hits or maps (default: of small data sets)",
     )
     what.add_argument("--no-patches", action="store_true", help="no pictures of the hits")
     how = parser.add_argument_group("how it runs")

@@ -6,8 +6,10 @@ import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("parts", nargs="+", metavar="SHARD.h5")
-    parser.add_argument("-o", "--out", required=True, metavar="RUN.h5", help="the file to make")
+    parser.add_argument("parts", nargs="+", metavar="SHARD.h5", help="files or URLs")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="RUN.h5", help="the file to make, or a URL"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a finished file")
     parser.set_defaults(run=run)
 

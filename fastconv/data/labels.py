@@ -46,10 +46,8 @@ def truth(value: Any) -> Tensor | None:
     Raises:
         DataError: another number; the message goes on from "the label of sample 3".
     """
-    numbers = _numbers(value)
-    if numbers is None or numbers.ndim > 1:
-        return None
-    found = truths(numbers[None], 1)
+    numbers = _numbers(value, 1)
+    found = None if numbers is None else truths(numbers[None], 1)
     return None if found is None else found[0]
 
 
@@ -61,8 +59,8 @@ def truths(value: Any, n: int) -> Tensor | None:
     Raises:
         DataError: another number; the message goes on from "the label of sample 3".
     """
-    numbers = _numbers(value)
-    if numbers is None or numbers.ndim not in (1, 2) or len(numbers) != n or 0 in numbers.shape[1:]:
+    numbers = _numbers(value, 2)
+    if numbers is None or numbers.shape[:1] != (n,) or 0 in numbers.shape[1:]:
         return None
     values = np.where(np.isnan(numbers), MISSING, numbers)
     wrong = values[~np.isin(values, (MISSING, 0, 1))]
@@ -75,8 +73,10 @@ def truths(value: Any, n: int) -> Tensor | None:
     return found.reshape(n) if found.shape[1:] == (1,) else found
 
 
-def _numbers(value: Any) -> np.ndarray | None:
-    """Numbers of any form as float64; None for anything else."""
+def _numbers(value: Any, dimensions: int) -> np.ndarray | None:
+    """Numbers of any form as float64; None for anything else, or of more dimensions."""
+    if getattr(value, "ndim", 0) > dimensions:  # such as a picture of labels
+        return None
     if isinstance(value, Tensor):
         dense = value.layout == torch.strided and not value.is_complex() and not value.is_nested
         return value.detach().cpu().double().numpy() if dense else None

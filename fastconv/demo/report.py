@@ -18,7 +18,7 @@ from fastconv.perturb import Perturbation
 from fastconv.run.extract import extract
 from fastconv.verification.verify import verify
 
-_MAPS = 16  # samples whose activation maps are kept
+_MAPS = 16  # samples from all over the data whose activation maps are kept
 
 
 def measure_and_draw(
@@ -48,7 +48,7 @@ def measure_and_draw(
         order="both",
         samples=True,
         outcomes=True,
-        maps=slice(_MAPS),
+        maps=[i * len(data) // _MAPS for i in range(_MAPS)],
         conditions=conditions,
         overwrite=True,
     )

@@ -18,6 +18,8 @@ def figures(
     folder: str | os.PathLike[str],
     layers: str | Iterable[str] | None = None,
     format: str = "png",
+    *,
+    progress: bool = True,
 ) -> list[Path]:
     """Draw a run with matplotlib into a folder.
 
@@ -32,6 +34,7 @@ def figures(
         folder: made where it is missing.
         layers: names and globs; None draws all layers.
         format: "png", "svg" or "pdf".
+        progress: show layers done and the time left.
 
     Returns:
         The files that were written.
@@ -47,4 +50,5 @@ def figures(
     from fastconv.export.plots.write import write_figures
 
     chosen = chosen_layers(run, layers)
-    return write_figures(run, chosen, make_folder(folder, f"*.{format}"), format)
+    folder = make_folder(folder, f"*.{format}")
+    return write_figures(run, chosen, folder, format, progress=progress)

@@ -12,6 +12,7 @@ from fastconv.errors import InputError, OutputError
 from fastconv.export import tensorboard_pictures as pictures
 from fastconv.export.needs import make_folder, require
 from fastconv.export.summary import STATISTICS, layer_statistic, principal
+from fastconv.run.progress import counted
 from fastconv.store.reader import Layer, Run
 from fastconv.store.schema import MAX_NAME, escape
 
@@ -25,6 +26,7 @@ def tensorboard(
     *,
     writer: Any = None,
     global_step: int = 0,
+    progress: bool = True,
 ) -> Path:
     """Write a run as a TensorBoard log: what the file holds of each layer, and the run's options.
 
@@ -41,6 +43,7 @@ def tensorboard(
         logdir: a folder, made where it is missing. Not with `writer`.
         writer: a `torch.utils.tensorboard.SummaryWriter`, which stays open.
         global_step: the step of everything written.
+        progress: show layers done and the time left; not with `writer`.
 
     Returns:
         The folder of the log.
@@ -53,7 +56,7 @@ def tensorboard(
     if (logdir is None) == (writer is None):
         raise InputError("give a folder (logdir=) or a SummaryWriter (writer=), one of the two")
     if writer is not None:
-        _write(run, writer, global_step)
+        _write(run, writer, global_step, progress=False)
         return Path(writer.log_dir)
     require("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
@@ -62,15 +65,15 @@ def tensorboard(
     folder = make_folder(logdir, "events.out.tfevents.*")
     try:
         with SummaryWriter(str(folder)) as opened:
-            _write(run, opened, global_step)
+            _write(run, opened, global_step, progress=progress)
             _hparams(run, opened)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror})") from error
     return folder
 
 
-def _write(run: Run, writer: Any, step: int) -> None:
-    for name in run.layers:
+def _write(run: Run, writer: Any, step: int, *, progress: bool) -> None:
+    for name in counted(run.layers, "layers", enabled=progress):
         layer, tag = run[name], _tag(name)
         for kind, picture in pictures.images(layer):
             writer.add_image(f"{tag}/{kind}", picture, step, dataformats="HWC")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -132,7 +133,13 @@ def _check_filters(
     found = {}
     for target in targets:
         name, channels = target.info.name, target.info.channels
-        found[name] = [int(filter) for filter in filters[name]]
+        try:
+            found[name] = [operator.index(filter) for filter in filters[name]]
+        except TypeError:
+            raise InputError(
+                f"the filters of {name} must be integers in a list such as [0, 3], got "
+                f"{filters[name]!r}"
+            ) from None
         wrong = [filter for filter in found[name] if not 0 <= filter < channels]
         if wrong:
             raise InputError(f"{name} has filters 0 to {channels - 1}, got {wrong[0]}")

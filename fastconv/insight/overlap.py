@@ -139,6 +139,12 @@ class _Masks:
         """[n, classes, *spatial] bool."""
         lists = [np.asarray(array[list(rows)]) for array in self._arrays]
         if self._values is None:
+            for name, part in zip(self.names, lists, strict=True):
+                if part.dtype.kind == "f" and len(other := part[(part != 0) & (part != 1)]):
+                    raise InputError(
+                        f"the mask {name!r} must be 0 or 1 everywhere, got {other[0]:g}; give "
+                        "mask > 0.5, say"
+                    )
             return torch.from_numpy(np.stack([part.astype(bool) for part in lists], 1))
         part = lists[0].astype(np.int64)
         return torch.from_numpy(np.stack([part == value for value in self._values], 1))

@@ -150,7 +150,9 @@ def conv_reduce_in_network(
     kernel = dispatch.kernel("conv_reduce", backend, input.device, *given, needs=extra.keys())
     if kernel.pack is not None and packed is not None:
         if module not in packed:
-            packed[module] = kernel.pack(weight, geometry.groups)
+            packed[module] = kernel.pack(
+                weight, geometry.stride, geometry.dilation, geometry.groups
+            )
         extra["packed"] = packed[module]
     return _reduction(kernel.run(*given, **extra), geometry, input, counts, written=written)
 

@@ -67,6 +67,7 @@ class Replay:
         """Record the work on buffers; nothing of it is done yet."""
         self._inputs, self._rows = batch.inputs.clone(), batch.rows.clone()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(batch.inputs.device)  # torch's own is of the current device
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self._work(batch.elsewhere(self._inputs, self._rows))
         self._graph = graph

@@ -14,7 +14,7 @@ from torch import nn
 from fastconv.capture import Forward
 from fastconv.engines.ranks import Rank, current_rank
 from fastconv.engines.ray import ray_tasks, run_tasks
-from fastconv.errors import InputError
+from fastconv.errors import FileFormatError, InputError
 from fastconv.run.job import Job
 from fastconv.run.loop import measure
 from fastconv.run.output_file import begin, finished, now, write
@@ -99,13 +99,14 @@ def extract(
         conditions: by name, changes of the input batch, such as those of `fastconv.perturb`: the
             same samples are measured changed, too, in the same pass. Any `change(batch, samples)`
             does that gives a batch of the same shape; the file knows it by its name.
-        outcomes: keep label, prediction, confidence and correctness of every sample.
+        outcomes: keep label, prediction, confidence and correctness of every sample; for each class
+            where labels are vectors of 0 and 1 (docs/data.md).
         output: where the class scores [n, K] are in the model's output: a name or index in a dict
             or tuple, or a function of it; needed where the output is no tensor.
         columns: names of numbers and texts to keep of every sample, which must be a dict (or hold
             one): `run.columns`.
-        thumbnails: keep a reduced picture of every sample that has a hit (images alone); default
-            where those of all samples have at most 32 MiB. These samples are read once more.
+        thumbnails: keep a reduced picture of every sample that has a hit or maps (images alone);
+            default where those of all samples have at most 32 MiB. They are read once more.
         forward: `forward(model, batch)` instead of `model(batch)`: lists of images, other keywords.
         on_error: of a sample that cannot be read, or does not fit the others: "raise", or "skip":
             it is left out of everything (NaN in `samples`, no maps) and listed in the file. And of
@@ -185,11 +186,17 @@ def extract(
 
 
 def _at_url(url: str, request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
+    replace_file = overwrite
     if not overwrite and exists(url):
-        with request.job() as job:
-            return finished(url, job)
+        try:
+            with request.job() as job:
+                return finished(url, job)
+        except FileFormatError:
+            if not request.out.exists():
+                raise
+            replace_file = True  # it was cut off as the finished file was put there
     _in_one_process(request, started, resume=resume, overwrite=overwrite).close()
-    put(request.out, url, overwrite=overwrite)
+    put(request.out, url, overwrite=replace_file)
     return Run(url)
 
 

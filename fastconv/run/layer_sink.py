@@ -77,7 +77,7 @@ class LayerSink:
             self._maps.write(self.index, batch.first, kept)
 
     def input(self, x: Tensor, batch: MeasuredBatch) -> Tensor | None:
-        """Run the convolution on its input and measure it; returns what the network reads on."""
+        """Run the convolution on its input and measure it; returns what the network reads."""
         target, backend = self._target, self._options.backend
         assert target.fusion is not None and target.weight is not None
         check_shape(self.info, _output_shape(self.info, x), len(batch.rows))

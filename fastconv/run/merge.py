@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastconv.errors import InputError
+from fastconv.errors import InputError, OutputError
 from fastconv.format.result import LayerResult, Maps, Rows, SampleTable
 from fastconv.measure.layer_state import LayerState
 from fastconv.run.fingerprint import require_equal
@@ -19,6 +20,7 @@ from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
+from fastconv.store.remote import destination, exists, put
 from fastconv.store.writer import write_run
 
 
@@ -31,8 +33,9 @@ def merge(
     """Join finished shards of one run; the result is that of the run in one piece, bit for bit.
 
     Args:
-        parts: the files that `extract(..., shard=(i, n))` made, all n of them, in any order.
-        out: the file to make.
+        parts: the files that `extract(..., shard=(i, n))` made, all n of them, in any order; paths,
+            or URLs of fsspec (extra `[remote]`).
+        out: the file to make, or a URL, where it is put once it is whole.
         overwrite: replace an existing file.
 
     Raises:
@@ -41,6 +44,26 @@ def merge(
         InputError: shards that are missing, double, or none at all.
         OutputError: `out` exists or cannot be written.
     """
+    place, url = destination(out)
+    if url is None:
+        _write_merged(parts, place, overwrite=overwrite)
+        return Run(place)
+    if not overwrite and exists(url):
+        raise OutputError(f"{url} exists already; choose another name or allow overwriting it")
+    folder = place.parent / "merged"  # beside what an unfinished run to that URL has there
+    folder.mkdir(exist_ok=True)
+    try:
+        _write_merged(parts, folder / place.name, overwrite=True)
+        put(folder / place.name, url, overwrite=overwrite)
+    finally:
+        with suppress(OSError):  # where something is kept
+            folder.rmdir()
+        with suppress(OSError):
+            place.parent.rmdir()
+    return Run(url)
+
+
+def _write_merged(parts: Sequence[str | os.PathLike[str]], out: Path, *, overwrite: bool) -> None:
     with ExitStack() as stack:
         runs = [stack.enter_context(open_run(path)) for path in parts]
         runs = _in_order(runs)
@@ -64,7 +87,6 @@ def merge(
                 "end_time": max(str(r.attributes.get("end_time")) for r in runs),
             },
         )
-    return Run(out)
 
 
 def _unsharded(config: dict[str, Any]) -> dict[str, Any]:
@@ -164,12 +186,13 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
 
 
 def _thumbnails(runs: list[Run]) -> dict[int, np.ndarray]:
-    """Pictures of the samples that are still among the best."""
+    """Pictures of the samples that are still among the best, or have maps."""
     config, options = runs[0].config, _options(runs[0])
     length, size = config["fingerprint"]["data"]["length"], config["input_size"]
     if not size or not are_kept(options, length, size):
         return {}
-    best: set[int] = set()
+    mapped, all_samples = options.maps, range(length)
+    best = set(mapped if isinstance(mapped, tuple) else all_samples if mapped else ())
     for name in runs[0].layers:
         state: LayerState | None = None
         for run in runs:

@@ -113,7 +113,7 @@ def _in_place(target: CaptureTarget, options: Options, place: torch.device) -> b
         return False
     if weight is None or (options.many_hits and len(options.hit_sets) > 1):
         return False
-    x = weight.new_empty((0, len(weight)))
+    x = weight.new_empty((0, *weight.shape[:1]))
     try:
         dispatch.kernel("channel_reduce", options.backend, place, x, needs={"post_ops"})
     except BackendUnavailableError:

@@ -72,18 +72,21 @@ class Recorder:
         """Bytes of the largest parts of the states."""
         return sum(sink.state.nbytes for sink in self._sinks())
 
-    def hit_samples(self) -> set[int]:
-        """The samples that a hit of the unchanged data is of."""
-        return set(self._hits().unique().tolist()) - {-1}
+    def shown_samples(self, samples: np.ndarray) -> set[int]:
+        """The samples that a hit of the unchanged data is of, and those of `samples` with maps."""
+        mapped = samples[self.maps.rows(samples)]
+        return {*self._hits().unique().tolist(), *mapped.tolist()} - {-1}
 
-    def with_hits(self, samples: list[int]) -> list[int]:
-        """Those samples of the last unit that have a hit of the unchanged data, or may have."""
+    def to_be_shown(self, samples: list[int]) -> list[int]:
+        """Those samples of the last unit that have a hit of the unchanged data, or may, or maps."""
         short = (flag for batch in self._plain.unsettled for flag in batch.overflowed.values())
         if any(short):
             return samples
         hits = self._hits()
         rows = torch.isin(torch.tensor(samples, device=hits.device), hits)
-        return [sample for sample, hit in zip(samples, rows.tolist(), strict=True) if hit]
+        shown = np.asarray(rows.tolist(), bool)
+        shown[self.maps.rows(np.asarray(samples, np.int64))] = True
+        return [sample for sample, keep in zip(samples, shown.tolist(), strict=True) if keep]
 
     def _hits(self) -> Tensor:
         """The samples of all hits of the unchanged data, -1 where a place is empty."""

@@ -94,7 +94,7 @@ class Recording:
             self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
         if self._job.source.unit_keys is not None:
             self._rows.add({"keys": column_array(self._job.source.unit_keys)})
-        self._thumbnails.keep(self._recorder.with_hits)
+        self._thumbnails.keep(self._recorder.to_be_shown)
         self._skipped += sorted(set(unit) - set(kept))
         self._units = range(self._units.start, number + 1)
         self._torn = False
@@ -153,9 +153,7 @@ class Recording:
 
     def results(self) -> Iterator[LayerResult]:
         """The finished layers, one at a time."""
-        own = self._own_samples()
-        kept = np.setdiff1d(np.asarray(own), self.skipped())
-        return self._recorder.results(self._parts, own, kept)
+        return self._recorder.results(self._parts, self._own_samples(), self._kept_samples())
 
     def sample_table(self) -> SampleTable:
         """Keys, labels, outcomes, columns and thumbnails of the samples of this run."""
@@ -167,11 +165,11 @@ class Recording:
         found = {name: self._joined(f"columns/{name}") for name in self._job.options.columns}
         table.columns = {n: decoded(values) for n, values in found.items() if values is not None}
         table.classes = self._job.source.classes()
-        hits = self._recorder.hit_samples()
+        shown = self._recorder.shown_samples(self._kept_samples())
         if self._job.source.by_index:
-            table.thumbnails = read_thumbnails(self._job, hits)
+            table.thumbnails = read_thumbnails(self._job, shown)
         else:
-            table.thumbnails = self._thumbnails.of(hits, self._parts)
+            table.thumbnails = self._thumbnails.of(shown, self._parts)
         return table
 
     def _keys(self, own: range) -> Sequence[str] | None:
@@ -188,6 +186,10 @@ class Recording:
         """The samples so far that could not be read."""
         rows = [r for part in self._parts if (r := part.rows("skipped")) is not None]
         return sorted([int(i) for r in rows for i in r] + self._skipped)
+
+    def _kept_samples(self) -> np.ndarray:
+        """[n] int64: the samples of this run that could be read."""
+        return np.setdiff1d(np.asarray(self._own_samples()), self.skipped())
 
     def _own_samples(self) -> range:
         own = self._own or self._job.units.own

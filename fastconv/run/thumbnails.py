@@ -1,4 +1,4 @@
-"""Whole pictures of the samples that have a hit, reduced, so that its box can be drawn in one."""
+"""Whole pictures, reduced, of samples with a hit, whose box is drawn there, or with maps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_thumbnails(job: Job, samples: Iterable[int]) -> dict[int, np.ndarray]:
     assert job.source.length is not None
     if job.display is None or not are_kept(job.options, job.source.length, job.input_size):
         return {}
-    wanted = sorted(samples)
+    wanted = sorted(set(samples))
     batches = job.source.batches([[sample] for sample in wanted])
     return {
         sample: _reduced(job, job.transfer(picture(inputs)))[0]
@@ -42,7 +42,7 @@ def read_thumbnails(job: Job, samples: Iterable[int]) -> dict[int, np.ndarray]:
 
 
 class ThumbnailRows:
-    """Thumbnails of a stream, which is not read again: those of samples with a hit go to parts.
+    """Thumbnails of a stream, which is not read again: those that may be needed go to parts.
 
     A sample that has a hit at the end had it when it was measured.
     """
@@ -57,9 +57,9 @@ class ThumbnailRows:
             return
         self._seen.update(zip(samples, _reduced(self._job, picture(inputs)), strict=True))
 
-    def keep(self, with_hits: Callable[[list[int]], list[int]]) -> None:
-        """Add to the part those of the unit that have a hit, and forget the others."""
-        chosen = with_hits([*self._seen]) if self._seen else []
+    def keep(self, to_be_shown: Callable[[list[int]], list[int]]) -> None:
+        """Add to the part those of the unit that may be needed, and forget the others."""
+        chosen = to_be_shown([*self._seen]) if self._seen else []
         if chosen:
             part, kept = self._part(), [self._seen[sample] for sample in chosen]
             part.append(f"{_PLACE}/sample", np.asarray(chosen, np.int64))

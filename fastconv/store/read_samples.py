@@ -81,7 +81,7 @@ def _columns(file: OpenFile, count: int) -> dict[str, np.ndarray]:
 
 
 class Thumbnails(Mapping[int, np.ndarray]):
-    """The reduced picture [h, w, 3] uint8 of every sample that has a hit, read one at a time."""
+    """The reduced picture [h, w, 3] uint8 of samples with a hit or maps, read one at a time."""
 
     def __init__(self, file: OpenFile) -> None:
         self._file = file

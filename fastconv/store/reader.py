@@ -152,7 +152,7 @@ class Run:
         return json.loads(self._file.guard.text(run, name)) if name in run else []
 
     def thumbnail(self, sample: int) -> np.ndarray | None:
-        """The reduced picture [h, w, 3] uint8 of a sample with a hit; None if it was not kept."""
+        """The reduced picture [h, w, 3] uint8 of a sample with a hit or maps; None if not kept."""
         thumbnails = {} if self.samples is None else self.samples.thumbnails
         return thumbnails.get(sample)
 

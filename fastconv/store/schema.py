@@ -16,7 +16,7 @@ from fastconv.format.patch_plan import MAX_POINTS, PatchPlan
 from fastconv.format.result import STATUS, LayerInfo
 from fastconv.geometry import FieldMap
 
-FORMAT_VERSION = "2.1"
+FORMAT_VERSION = "2.0"
 SPATIAL = {0: (), 1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 QUANTILE_ERROR = 1 / 65  # of histogram bins that cut an octave into 32
 MAX_NAME = 200  # bytes of an escaped name: it also names a file

@@ -20,7 +20,9 @@ def test_figures(file, tmp_path, capsys):
     assert (
         main(["export", "figures", file, str(out), "--layers", "conv*", "--format", "svg"]) == DONE
     )
-    assert capsys.readouterr().out == f"{out}: 4 figures\n"
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 4 figures\n"
+    assert said.err.startswith("1 of 1 layers (100%), ")
     assert len(list(out.rglob("*.svg"))) == 4
 
 

@@ -107,3 +107,32 @@ def test_a_condition_that_does_not_exist(place, monkeypatch, capsys):
     command = ["extract", "net.py:model", "net.py:data", "-o", "bad.h5", "--conditions", "turn15"]
     assert main(command) == 2
     assert "no condition is called 'turn15'; known are rot<degrees>" in capsys.readouterr().err
+
+
+SEVERAL = """
+def findings():
+    class Findings(Data):
+        classes = ["edema", "mass", "fracture"]
+
+        def __getitem__(self, i):
+            vector = [float(i % 2), float(i % 3 == 0), float("nan") if i < 4 else float(i % 5 > 2)]
+            return super().__getitem__(i)["image"], torch.tensor(vector)
+
+    return Findings()
+"""
+
+
+def test_several_labels_a_sample(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    (place / "several.py").write_text(FACTORY + SEVERAL)
+    command = ["extract", "several.py:model", "several.py:findings", "-o", "several.h5", "--quiet"]
+    assert main([*command, "--samples", "--outcomes"]) == 0
+    for table in ("classes", "outcomes", "misfires"):
+        assert main(["insight", table, "several.h5", "--csv", "table.csv"]) == 0
+        found = set(pd.read_csv("table.csv")["class"])
+        assert found <= {"edema", "mass", "fracture"} and found
+    ablate = ["ablate", "several.py:model", "several.py:findings", "--filters", "0:0", "--csv"]
+    assert main([*ablate, "table.csv"]) == 0
+    assert pd.read_csv("table.csv")["class"].tolist() == [0, 1, 2]
+    assert main(["verify", "several.h5", "several.py:model", "several.py:findings"]) == 0
+    assert "outcomes: of 30 samples recomputed" in capsys.readouterr().out

@@ -28,7 +28,8 @@ def test_demo(tmp_path, capsys, which, picture, page, samples, layers):
         assert run.layers == [f"conv{i + 1}" for i in range(layers)]
         assert run.samples.count == samples
         for name in run.layers:
-            held = {"weights", "stats", "histogram", "topk", "patches", "samples", "activations"}
+            held = {"weights", "stats", "histogram", "topk", "bottomk", "samples", "activations"}
+            held |= {"patches", "bottomk_patches"}
             assert held <= set(run[name].holds)
             assert (run[name].topk.sample >= 0).all()
     pixels = np.asarray(Image.open(tmp_path / "out" / picture))

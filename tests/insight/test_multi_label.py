@@ -240,7 +240,7 @@ def test_missing_labels_are_left_out_class_by_class():
 def test_nothing_is_found_in_noise(table):
     """Under the null hypothesis at most 5 % of the rows are called at q < 0.05."""
     called = rows = 0
-    for draw in range(60):
+    for draw in range(200):
         rng = np.random.default_rng(draw)
         labels = rng.integers(-1, 2, (90, 3))
         said = np.where(rng.random((90, 3)) < 0.2, 1, labels).clip(0)
@@ -249,7 +249,7 @@ def test_nothing_is_found_in_noise(table):
         given = (rng.integers(0, 2, 90),) if table == "biases" else ()
         frame = getattr(insight, table)(run, *given)
         called, rows = called + (frame["q"] < 0.05).sum(), rows + len(frame)
-    assert rows > 60 * 8 * 0.8
+    assert rows > 200 * 8 * 0.8
     assert called <= 0.05 * rows
 
 

@@ -106,6 +106,7 @@ def test_bad_masks_are_told_in_one_line():
         (right.astype(float), "booleans or integers, got float64"),
         (np.zeros((30, 10, 10), int), "0 everywhere"),
         ([[0]], "masks must be"),
+        ({"a": np.where(right, 0.3, 0)}, "mask 'a' must be 0 or 1 everywhere, got 0.3"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             fastconv.overlap(model, data, masks)

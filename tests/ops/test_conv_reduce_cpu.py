@@ -57,6 +57,11 @@ CASES = {
     "3d_32": (1, 32, 17, (4, 6, 9), (3, 3, 3), {"padding": 1, "dilation": (1, 1, 2)}),
     "groups_32": (1, 64, 34, (8, 8), (3, 3), {"groups": 2, "padding": "same"}),
     "bands": (1, 64, 33, (65, 60), (3, 3), {"padding": 1}),
+    "winograd": (3, 48, 40, (11, 13), (3, 3), {"padding": (1, 2)}),
+    "winograd_bands": (1, 32, 33, (38, 61), (3, 3), {}),
+    "winograd_groups": (2, 64, 96, (6, 5), (3, 3), {"groups": 2, "padding": 2}),
+    "winograd_row": (2, 32, 32, (1, 9), (3, 3), {"padding": 1}),
+    "winograd_3d": (1, 32, 48, (4, 5, 6), (3, 3, 3), {"padding": 1, "stride": (2, 1, 1)}),
     "narrow": (3, 128, 40, (7, 7), (3, 3), {"padding": 1}),
     "narrow_stride": (1, 130, 17, (9, 8), (3, 5), {"padding": (1, 2), "stride": (1, 2)}),
     "narrow_far": (1, 128, 9, (3, 2), (2, 3), {"padding": 4, "dilation": (2, 3)}),
@@ -284,7 +289,7 @@ def test_histogram_counts_the_activation_written(case, isa):
 
 
 @every_isa
-@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d"])
+@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d", "winograd"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_non_finite_values_are_counted_and_left_out(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
@@ -304,6 +309,43 @@ def test_non_finite_values_are_counted_and_left_out(case, dtype, isa):
         for field, expected in zip(FIELDS[2:], fields[2:], strict=True):
             assert torch.equal(getattr(result, field), expected), field
         assert torch.equal(result.histogram, counts)
+
+
+@every_isa
+def test_sums_of_small_integers_are_exact_in_winograds_tiles(isa):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(-4, 5, (2, 32, 9, 10), generator=g).float()
+    w = torch.randint(-4, 5, (32, 32, 3, 3), generator=g).float()
+    got = conv_reduce(x, w, padding=1, return_activation=True, backend="cpu")
+    assert torch.equal(got.activation, F.conv2d(x, w, padding=1))
+
+
+@every_isa
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 2e37])
+def test_a_value_changes_the_outputs_of_its_windows_alone(value, isa):
+    """Winograd's tiles subtract neighbours: that of infinity, or of huge values, is no number."""
+    x, w, kwargs = make("winograd")
+    relu = partial(conv_reduce, activation="relu", return_activation=True, backend="cpu", **kwargs)
+    before = relu(x, w).activation[0]
+    x[0, 3, 4, 6] = value
+    x[0, 5, 4, 8] = -value
+    got = relu(x, w)
+    want = F.relu(
+        F.conv2d(x.double(), w.double(), kwargs["bias"].double(), padding=(1, 2))
+        * kwargs["scale"].double()[:, None, None]
+        + kwargs["shift"].double()[:, None, None]
+    ).float()
+    assert torch.equal(got.activation.isfinite(), want.isfinite())
+    assert torch.equal(got.nonfinite, (~want.isfinite()).flatten(2).sum(-1))
+    rows, columns = slice(3, 6), slice(5, 11)  # outputs whose windows hold a changed value
+    finite = want.isfinite()
+    finite[0, :, rows, columns] &= value != 2e37  # there a small sum is lost beside large ones
+    torch.testing.assert_close(got.activation[finite], want[finite], rtol=1e-4, atol=1e-3)
+    outside = torch.ones(before.shape[1:], dtype=torch.bool)
+    outside[rows, columns] = False
+    torch.testing.assert_close(
+        got.activation[0][:, outside], before[:, outside], rtol=1e-5, atol=1e-4
+    )
 
 
 @every_isa
@@ -389,7 +431,7 @@ def test_packed_weights_give_the_same_bits(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
     run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
     for weight in (w, w.contiguous(memory_format=FORMATS.get(w.ndim, torch.contiguous_format))):
-        packed = pack_weight(weight, kwargs.get("groups", 1))
+        packed = pack_weight(weight, args[3], args[5], kwargs.get("groups", 1))
         plain = run(*args, "relu", None, return_activation=True)
         again = run(*args, "relu", None, return_activation=True, packed=packed)
         assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
@@ -397,7 +439,7 @@ def test_packed_weights_give_the_same_bits(case, dtype, isa):
 
 def test_weights_packed_for_another_convolution_are_refused():
     x, w, kwargs = make("3x3")
-    packed = pack_weight(w[:, :5].contiguous(), 1)
+    packed = pack_weight(w[:, :5].contiguous(), [1, 1], [1, 1], 1)
     with pytest.raises(RuntimeError, match="packed for another convolution"):
         cpu.KERNELS["conv_reduce"].run(
             *kernel_arguments(x, w, kwargs), None, None, return_activation=False, packed=packed

@@ -25,6 +25,7 @@ def op_arguments(device):
         "conv_reduce": [
             (x, weight, None, *geometry, None, None, None, None, False),
             (x, weight, affine, *geometry, affine, affine, "relu", counts, True),
+            (x, weight[:3, :1], None, [1, 2], [1, 1, 0, 1], [1, 1], 3, *(None,) * 4, True),
         ],
         "channel_reduce": [
             (x, None, None, None, None),
@@ -51,6 +52,7 @@ CASES = [
 @pytest.mark.parametrize(("device", "op", "backend", "index"), CASES)
 def test_opcheck(device, op, backend, index):
     arguments = op_arguments(device)[op][index]
+    assert getattr(fastconv, op)  # imported, so that torch knows it
     torch.library.opcheck(getattr(torch.ops.fastconv, op).default, (*arguments, backend))
 
 

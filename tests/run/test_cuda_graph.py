@@ -14,6 +14,7 @@ import fastconv
 from fastconv.errors import FastconvError
 from fastconv.run import gpu_cost, recorder
 from fastconv.run import plan as planner
+from fastconv.run.save_clock import SaveClock
 
 
 class FakeGraph:
@@ -39,9 +40,9 @@ class FakeGraph:
 class FakeCapture(TorchDispatchMode):
     """Records; what a GPU would not do meanwhile is undone afterwards."""
 
-    def __init__(self, graph: FakeGraph, capture_error_mode: str) -> None:
+    def __init__(self, graph: FakeGraph, stream: torch.device, capture_error_mode: str) -> None:
         super().__init__()
-        assert capture_error_mode == "thread_local"
+        assert (stream.type, capture_error_mode) == ("cpu", "thread_local")
         self.graph, self.before = graph, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -68,6 +69,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(FakeGraph, "made", [])
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", FakeCapture)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
 
     def use():
         monkeypatch.setattr(recorder, "replays", lambda options, place: True)
@@ -83,8 +85,7 @@ OPTIONS = {"batch_size": 4, "topk": 3, "order": "both", "progress": False, "laye
 @pytest.mark.parametrize("often", [False, True])
 def test_the_result_is_that_of_a_run_without(often, tmp_path, graphs, monkeypatch):
     """Also where a part is saved after every unit, so that the states move."""
-    if often:
-        monkeypatch.setattr(fastconv.run.save_clock.SaveClock, "due", lambda self: True)
+    monkeypatch.setattr(SaveClock, "due", lambda self: often)
     model, data = network(), images(30)
     fastconv.extract(model, data, tmp_path / "plain.h5", **OPTIONS)
     made = graphs()
@@ -101,7 +102,7 @@ def test_a_model_that_cannot_be_captured_runs_without(tmp_path, graphs, monkeypa
     fastconv.extract(model, data, tmp_path / "plain.h5", **OPTIONS)
     graphs()
 
-    def refuse(graph, capture_error_mode):
+    def refuse(graph, **options):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)

@@ -1,51 +1,22 @@
 """Outcomes of a multi-label model: labels that are vectors of 0 and 1, one value a class."""
 
-import functools
+import os
+import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from helpers.findings import ASKED, FINDINGS, IMAGES, LABELS, K, N, Scans, model
 from helpers.networks import datasets
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fastconv
 from fastconv import perturb
 from fastconv.errors import FastconvError
-from fastconv.run.recording import Recording
-
-N, K = 22, 3
-IMAGES = torch.rand(N, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-FINDINGS = torch.stack([torch.arange(N) % 2, torch.arange(N) % 3 // 2, torch.arange(N) < 9], 1)
-MISSING = torch.where((torch.arange(N) % 5 == 0)[:, None] & torch.tensor([0, 1, 0]).bool(), -1, 1)
-LABELS = torch.where(MISSING < 0, -1, FINDINGS)  # some of the second finding are unknown
-ASKED = {"batch_size": 4, "topk": 3, "samples": True, "outcomes": True, "progress": False}
-
-
-class Scans(Dataset):
-    """Each with a vector of findings, float as its loss takes it, NaN where unknown."""
-
-    classes = ("edema", "mass", "fracture")
-
-    def __init__(self, form=None, broken=()):
-        self.form, self.broken = form or (lambda x, y: (x, y)), broken
-
-    def __len__(self):
-        return N
-
-    def __getitem__(self, i):
-        if i in self.broken:
-            raise OSError("cannot be read")
-        known = LABELS[i].float()
-        return self.form(IMAGES[i], torch.where(known < 0, torch.nan, known))
-
-
-@functools.cache
-def model(scores=K):
-    torch.manual_seed(0)
-    top = (nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, scores))
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *top).eval()
 
 
 @pytest.fixture(scope="module")
@@ -126,21 +97,15 @@ def test_merged_shards_have_the_bytes_of_one_run(whole, tmp_path, count):
     assert differing(whole, tmp_path / "merged.h5") == []
 
 
-@pytest.mark.parametrize("after", [1, 4])
-def test_an_interrupted_run_ends_with_the_same_bytes(whole, tmp_path, monkeypatch, after):
-    monkeypatch.setattr("fastconv.run.save_clock.SaveClock.due", lambda self: True)
-    take = Recording.take
-
-    def interrupted(self, number, *rest):
-        if number == after:
-            raise KeyboardInterrupt
-        take(self, number, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Recording, "take", interrupted)
-        fastconv.extract(model(), Scans(), tmp_path / "run.h5", **ASKED)
-    fastconv.extract(model(), Scans(), tmp_path / "run.h5", **ASKED, num_workers=1)
-    assert differing(whole, tmp_path / "run.h5") == []
+def test_a_killed_run_ends_with_the_same_bytes(whole, tmp_path):
+    out = tmp_path / "run.h5"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "helpers.findings", str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list((tmp_path / "run.h5.parts").glob("u*.h5"))) == 3
+    fastconv.extract(model(), Scans(), out, **ASKED, num_workers=1)
+    assert differing(whole, out) == []
 
 
 @pytest.mark.parametrize("name", ["label", "prediction", "confidence", "correct"])

@@ -11,6 +11,13 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
+def test_other_work_than_samples_is_counted_by_its_name(monkeypatch, stream):
+    text = shown(monkeypatch, stream, unit="layers")
+    assert " layers, " in text.replace(" (100%)", "") and " layers/s" in text
+    assert "samples" not in text
+
+
 def shown(monkeypatch, stream, **options):
     monkeypatch.setattr(sys, "stderr", stream)
     with Progress(1000, **options) as progress:

@@ -10,13 +10,14 @@ import fastconv
 OPTIONS = {"batch_size": 4, "topk": 2, "progress": False, "layers": ["0", "5"]}
 
 
-def test_they_are_kept_of_samples_with_hits_and_show_them(tmp_path):
+def test_they_are_kept_of_samples_with_hits_or_maps_and_show_them(tmp_path):
     data = (torch.rand(30, 3, 250, 240, generator=torch.Generator().manual_seed(0)) * 255).byte()
-    options = {**OPTIONS, "layers": None, "order": "both"}
+    options = {**OPTIONS, "layers": None, "order": "both", "maps": [7, 19]}
     run = fastconv.extract(torch.nn.Conv2d(3, 2, 5), data, tmp_path / "run.h5", **options)
     layer = run[run.layers[0]]
     hits = {*layer.topk.sample.flatten().tolist(), *layer.bottomk.sample.flatten().tolist()}
     assert 4 < len(hits) <= 8
+    hits |= {7, 19}
     for sample in range(30):
         picture = run.thumbnail(sample)
         assert (picture is not None) == (sample in hits)
@@ -29,6 +30,7 @@ def test_they_are_kept_of_samples_with_hits_and_show_them(tmp_path):
 @pytest.mark.parametrize(("asked", "order"), [(None, "largest"), (True, "both")])
 def test_shards_have_those_of_the_whole(asked, order, tmp_path):
     model, data, options = network(), images(30), {**OPTIONS, "thumbnails": asked, "order": order}
+    options["maps"] = [3, 11, 29]
     fastconv.extract(model, data, tmp_path / "whole.h5", **options).close()
     shards = [tmp_path / f"{i}.h5" for i in range(3)]
     for i, shard in enumerate(shards):

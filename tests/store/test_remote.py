@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import ClassVar
 import fsspec
 import numpy as np
 import pytest
-import torch
 from fsspec.spec import AbstractFileSystem
 from helpers import synthetic
 from helpers.networks import images, network
 
 import fastconv
+from fastconv.cli.main import main as cli
 from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
+from fastconv.run.recording import Recording
 from fastconv.store import remote, write_maps
 from fastconv.store.remote import destination, put
 from fastconv.store.writer import write_run
@@ -134,15 +136,46 @@ def test_a_put_that_is_cut_off_loses_nothing(bucket, scratch, monkeypatch):
     with pytest.raises(OutputError, match=r"cut\.h5: .*cut off; the finished file is kept"):
         fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS)
     monkeypatch.setattr(bucket, "put_file", plain)
-    bucket.rm("runs/cut.h5")
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", None)  # nothing is measured again
     with pytest.raises(OutputError, match=r"s3://nowhere/cut\.h5"):
         put(next(scratch.rglob("cut.h5")), "s3://nowhere/cut.h5", overwrite=False)
-    put(next(scratch.rglob("cut.h5")), "s3://runs/cut.h5", overwrite=False)
-    with fastconv.open("s3://runs/cut.h5") as run:
+    monkeypatch.setattr(Recording, "take", None)  # nothing is measured again
+    with fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS) as run:
         assert run.damaged() == []
+    assert not any(scratch.iterdir())
     with pytest.raises(InputError, match="is a folder"):
         destination("s3://runs/")
+
+
+def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
+    model, data = network(), images(16)
+    here = fastconv.extract(model, data, tmp_path / "here.h5", **OPTIONS)
+    parts = [f"s3://runs/part{i}.h5" for i in range(2)]
+    for i, part in enumerate(parts):
+        fastconv.extract(model, data, part, shard=(i, 2), **OPTIONS).close()
+    with pytest.raises(InputError, match=r"each once; got 0/2$"):
+        fastconv.merge(parts[:1], "s3://runs/merged.h5")
+    with pytest.raises(OutputError, match=r"nowhere/merged\.h5: .*the finished file is kept"):
+        fastconv.merge(parts, "s3://nowhere/merged.h5")
+    (kept,) = scratch.rglob("merged.h5")
+    plain = bucket.put_file
+
+    def cut(local, target, **options):
+        short = Path(local).with_suffix(".cut")
+        short.write_bytes(Path(local).read_bytes()[:-99])
+        plain(str(short), target, **options)
+
+    monkeypatch.setattr(bucket, "put_file", cut)
+    with pytest.raises(OutputError, match="cut off"):
+        fastconv.merge(parts, "s3://runs/merged.h5")
+    monkeypatch.setattr(bucket, "put_file", plain)
+    with pytest.raises(FileFormatError):  # nothing that passes for a run
+        fastconv.open("s3://runs/merged.h5")
+    assert cli(["merge", *parts, "-o", "s3://runs/merged.h5"]) == 2  # it is there
+    with fastconv.merge(parts, "s3://runs/merged.h5", overwrite=True) as merged:
+        assert merged.path == "s3://runs/merged.h5" and merged.digest() == here.digest()
+    shutil.rmtree(kept.parents[1])
+    assert not any(scratch.iterdir())
+    here.close()
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

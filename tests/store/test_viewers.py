@@ -89,7 +89,7 @@ def test_silx_finds_the_overview_by_default_and_every_plot_is_valid(run_file):
         assert found.signal.name == "/run/layers/conv1/overview/montage"
         plots = []
         file.visititems(lambda _, node: plots.append(node) if _is_plot(node) else None)
-        assert len(plots) == 3 * 7 + 1
+        assert len(plots) == 3 * 9 + 1
         for node in plots:
             plot = nxdata.NXdata(node)
             assert plot.is_valid and not plot.issues, (node.name, plot.issues)

@@ -34,7 +34,7 @@ def conv_reduce(
     candidates: CandidateLists | None = None,
     packed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Implement `fastconv::conv_reduce`; `packed`: result of `pack_weight(weight, groups)`."""
+    """Implement `fastconv::conv_reduce`; `packed`: result of `pack_weight`."""
     weight, weight_last = _dense(weight)
     scale_and_shift = (None, None) if post_ops is None else post_ops[:2]
     post = (*scale_and_shift, -1 if post_ops is None else _number(post_ops.activation))
@@ -46,13 +46,15 @@ def conv_reduce(
     )  # fmt: skip
 
 
-def pack_weight(weight: Tensor, groups: int) -> Tensor:
-    """The weight as the kernels of the instruction set in use read it: memory of its size.
+def pack_weight(
+    weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The weight as the kernels of the instruction set in use read it: up to twice its size.
 
     A call packs it anew, which costs a few percent of late layers; who runs a convolution again
     and again, and knows that its weight stays as it is, packs it once.
     """
-    return torch.ops.fastconv_cpu.pack_weight(*_dense(weight), groups)
+    return torch.ops.fastconv_cpu.pack_weight(*_dense(weight), stride, dilation, groups)
 
 
 def _number(activation: str | None) -> int:

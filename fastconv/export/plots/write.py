@@ -16,13 +16,16 @@ from fastconv.export.plots.kernels import kernels
 from fastconv.export.plots.maps import maps, surfaces
 from fastconv.export.plots.statistics import filter_statistics, network_statistics
 from fastconv.export.plots.tables import class_selectivity, condition_responses
+from fastconv.run.progress import counted
 from fastconv.store.reader import Layer, Run
 from fastconv.store.schema import escape
 
 _DATES = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # same bytes each time
 
 
-def write_figures(run: Run, layers: list[Layer], folder: Path, format: str) -> list[Path]:
+def write_figures(
+    run: Run, layers: list[Layer], folder: Path, format: str, *, progress: bool
+) -> list[Path]:
     """Draw the layers into `folder`, as `fastconv.export.figures` says."""
     written: list[Path] = []
 
@@ -40,7 +43,7 @@ def write_figures(run: Run, layers: list[Layer], folder: Path, format: str) -> l
     classes, responses = _table("classes", run), _table("responses", run)
     with style():
         save(network_statistics(layers), "network")
-        for layer in layers:
+        for layer in counted(layers, "layers", enabled=progress):
             for name, figure in _figures_of(layer, run, classes, responses):
                 save(figure, "layers", escape(layer.name), name)
     return written

@@ -24,6 +24,8 @@ def report(
     run: Run | str | os.PathLike[str],
     out: str | os.PathLike[str],
     other: Run | str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
 ) -> Path:
     """Make a page that shows every filter of a run; it needs neither network nor the run.
 
@@ -34,6 +36,7 @@ def report(
         run: a finished run, or its file.
         out: the page to make, such as "report.html"; an older page is replaced.
         other: a second run to show beside it; filters of layers of the same name are compared.
+        progress: show layers done and the time left.
 
     Returns:
         The path of the page.
@@ -55,20 +58,20 @@ def report(
         if empty:
             raise InputError(f"{empty[0]} has no layers to show")
         chunks = Chunks()
-        index = _index(runs, chunks)
+        index = _index(runs, chunks, progress=progress)
         title = " and ".join(file_name(given) for given in runs)
         _write(out, page(f"{title} · fastconv", index, chunks))
     return out
 
 
-def _index(runs: list[Run], chunks: Chunks) -> dict:
+def _index(runs: list[Run], chunks: Chunks, *, progress: bool) -> dict:
     budget = Budget.of(runs)
     extra, comparison = {}, None
     if len(runs) == 2:
         comparison = {"layers": shared_layers(*runs), "differences": differences(*runs)}
         extra = changes(*runs)
     entries = [
-        run_entry(run, chunks, budget, extra if number == 0 else {})
+        run_entry(run, chunks, budget, extra if number == 0 else {}, progress=progress)
         for number, run in enumerate(runs)
     ]
     names = [

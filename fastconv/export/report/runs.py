@@ -14,6 +14,7 @@ from fastconv.export.report.insight import Insight, gather
 from fastconv.export.report.layers import entry
 from fastconv.export.report.samples import labels_of, members, samples
 from fastconv.format.result import HIT_SETS
+from fastconv.run.progress import counted
 from fastconv.store.reader import Run
 
 _MISFIRES = 500
@@ -31,19 +32,25 @@ _KEPT = (
 
 
 def run_entry(
-    run: Run, chunks: Chunks, budget: Budget, extra: dict[str, dict[str, np.ndarray]]
+    run: Run,
+    chunks: Chunks,
+    budget: Budget,
+    extra: dict[str, dict[str, np.ndarray]],
+    *,
+    progress: bool,
 ) -> dict[str, Any]:
     """Add a run.
 
     Args:
         extra: further columns [C] by layer.
+        progress: whether to show it.
     """
     insight = gather(run)
     labels = labels_of(run)
     names = class_names(run, labels, insight)
     layers = [
         entry(run[name], chunks, budget, insight, names, extra.get(name, {}), len(run.layers))
-        for name in run.layers
+        for name in counted(run.layers, "layers", enabled=progress)
     ]
     hits, weakest = ([_hit_samples(run, n, which) for n in run.layers] for which in HIT_SETS)
     scatter, shown, why = embedding(run, chunks)

@@ -38,7 +38,7 @@ def samples(
     if labels is not None and labels.ndim == 2:
         facts, sets = _as_sets(facts, names)
     arrays: dict[str, np.ndarray] = {"sample": wanted, **facts}
-    pictures, numbers = _thumbnails(run, ranked, chunks)
+    pictures, numbers = _thumbnails(run, [*ranked.tolist(), *also.tolist()], chunks)
     arrays["picture"] = np.array([pictures.get(int(s), -1) for s in wanted], np.int32)
     keys = None if table is None or table.keys is None else table.keys
     return {
@@ -94,23 +94,21 @@ def _by_rank(hits: list[np.ndarray]) -> np.ndarray:
     return order[order >= 0]
 
 
-def _thumbnails(run: Run, wanted: np.ndarray, chunks: Chunks) -> tuple[dict[int, int], list[int]]:
+def _thumbnails(run: Run, wanted: list[int], chunks: Chunks) -> tuple[dict[int, int], list[int]]:
     """The number of each sample's picture, and the chunks that hold `PER_CHUNK` pictures each."""
     files: list[bytes] = []
     numbers: dict[int, int] = {}
     size = 0
-    for sample in wanted:
+    for sample in dict.fromkeys(wanted):
         if size > THUMBNAIL_BYTES:
             break
-        pixels = run.thumbnail(int(sample))
+        pixels = run.thumbnail(sample)
         if pixels is None:
-            if not files:
-                break  # none was kept
             continue
         picture = Image.fromarray(pixels)
         picture.thumbnail((_SIDE, _SIDE))
         files.append(webp(np.asarray(picture), exact=max(picture.size) <= 32))
-        numbers[int(sample)] = len(files) - 1
+        numbers[sample] = len(files) - 1
         size += len(files[-1])
     starts = range(0, len(files), PER_CHUNK)
     return numbers, [chunks.pictures(files[i : i + PER_CHUNK]) for i in starts]

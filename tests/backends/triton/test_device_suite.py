@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,75 @@ def test_a_part_that_hangs_is_ended_and_named(tmp_path, monkeypatch):
     suite = common.Suite("right", smoke=True, out=tmp_path, seconds=540)
     hang = [sys.executable, "-c", "import time; print('at conv 3x3', flush=True); time.sleep(99)"]
     assert suite.run_part("checks 0 1", hang, seconds=3) == "took more than 3 s; at conv 3x3"
+
+
+def test_what_a_part_started_ends_with_it(tmp_path):
+    """A profiler's or a sanitizer's child holds the GPU, and the output, otherwise."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common
+
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(99)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    code, told = common.run_limited([sys.executable, "-c", parent], 3)
+    assert code is None
+    deadline = time.monotonic() + 30
+    while runs(int(told)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(int(told))
+
+
+def runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+UNKNOWN = "error: unrecognised option --kernel-regex"
+SUMMARY = "========= ERROR SUMMARY: 0 errors"
+
+
+@pytest.mark.parametrize(
+    ("told", "runs", "result", "wrong"),
+    [
+        ([None], 1, "nothing found", False),
+        ([UNKNOWN, None], 2, "nothing found", False),
+        ([f"memcheck found something {SUMMARY}"], 1, "memcheck found something", True),
+        (["took more than 80 s; at small"], 1, "took more than 80 s", True),
+        ([UNKNOWN, "Device not supported"], 2, "does not support this device", False),
+    ],
+)
+def test_the_sanitizer_looks_at_these_kernels_alone_where_it_can(
+    told, runs, result, wrong, tmp_path, monkeypatch
+):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common, cuda
+
+    suite = common.Suite("right", smoke=True, out=tmp_path, seconds=540)
+    commands, answers = [], iter(told)
+    monkeypatch.setattr(cuda.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(suite, "run_part", lambda p, c, s: commands.append(c) or next(answers))
+    assert bool(cuda.sanitized(suite, "memcheck", "cuda", 80)) is wrong
+    assert result in suite.result["memcheck, cuda"]
+    assert len(commands) == runs
+    assert "kns=fastconv" in commands[0]
+    assert len(commands) == 1 or "kns=fastconv" not in commands[1]
+
+
+def test_tests_that_time_runs_out_on_are_no_failure(tmp_path, monkeypatch):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from device_stages import common, cuda
+
+    suite = common.Suite("right", smoke=True, out=tmp_path, seconds=540)
+    name = "shared cases, triton"
+    monkeypatch.setattr(cuda, "run_limited", lambda *a, **k: (None, "....s [ 1%]\n...\n"))
+    assert cuda.tests(suite, name, 9) is None
+    assert suite.result[name] == "7 passed, then time ran out"
+    monkeypatch.setattr(cuda, "run_limited", lambda *a, **k: (None, "..F.E [ 1%]\n"))
+    assert cuda.tests(suite, name, 9) == "2 failed before 9 s had passed"
+    monkeypatch.setattr(cuda, "run_limited", lambda *a, **k: (1, "..F\nFAILED a\n1 failed\n"))
+    assert cuda.tests(suite, name, 9) == "1 failed; FAILED a"
 
 
 def test_the_summary_fits_forty_lines_and_begins_with_failures(tmp_path, capsys):

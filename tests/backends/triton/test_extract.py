@@ -73,7 +73,7 @@ def whole_activations(monkeypatch):
 @pytest.mark.parametrize(
     "case",
     [
-        ("conv", "smallest", "0"),
+        ("conv", "both", "0"),
         pytest.param(("act", "largest", "5"), marks=pytest.mark.slow),
     ],
 )
@@ -90,19 +90,21 @@ def test_hits_from_lists_are_those_of_the_activation(
     on_triton()
     whole_activations.clear()
     lists = fastconv.extract(model, data, tmp_path / "lists.h5", device=device, **options)
-    assert whole_activations == [layer] * 2  # until 7 samples have been seen
+    sets = 2 if order == "both" else 1
+    assert whole_activations == [layer] * 2 * sets  # until 7 samples have been seen
     monkeypatch.setattr(listing, "LEAST", 1)
     monkeypatch.setattr(listing, "MOST", 1)
     whole_activations.clear()
     short = fastconv.extract(model, data, tmp_path / "short.h5", device=device, **options)
-    assert len(whole_activations) > 2  # some lists were too short, and were made up for
+    assert len(whole_activations) > 2 * sets  # some lists were too short, and were made up for
     for name in whole.layers:
-        got, again, wanted = lists[name].topk, short[name].topk, whole[name].topk
-        for field in ("values", "sample", "position", "box"):
-            np.testing.assert_array_equal(getattr(got, field), getattr(again, field))
-            if stage == "conv":
-                np.testing.assert_array_equal(getattr(got, field), getattr(wanted, field))
-        np.testing.assert_allclose(got.values, wanted.values, rtol=1e-5, atol=1e-6)
+        for hits in ("topk", "bottomk")[:sets]:
+            got, again, wanted = (getattr(run[name], hits) for run in (lists, short, whole))
+            for field in ("values", "sample", "position", "box"):
+                np.testing.assert_array_equal(getattr(got, field), getattr(again, field))
+                if stage == "conv":
+                    np.testing.assert_array_equal(getattr(got, field), getattr(wanted, field))
+            np.testing.assert_allclose(got.values, wanted.values, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(lists[name].patches[()], short[name].patches[()])
         for field in ("count", "mean", "max"):  # of every sample once
             np.testing.assert_allclose(

@@ -215,8 +215,11 @@ def test_a_run_that_kept_everything_lacks_nothing(tmp_path, installed_insight):
         progress=False,
     )
     with run:
-        found = Page(fastconv.report(run, tmp_path / "report.html")).index
+        page = Page(fastconv.report(run, tmp_path / "report.html"))
+    found = page.index
     (entry,) = found["runs"]
+    table = page.arrays(entry["samples"]["table"])
+    assert (table["picture"][np.isin(table["sample"], range(4))] >= 0).all()  # behind the maps
     assert not entry["missing"] and not entry["lacks"]
     assert entry["conditions"] == ["noise"] and len(entry["classes"]) == 10
     assert entry["embedding"]["layer"] == "conv3" and entry["samples"]["pictures"]

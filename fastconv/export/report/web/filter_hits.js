@@ -85,12 +85,7 @@ function hitButton(run, layer, filter, hit, lookup, choose) {
     "button",
     { type: "button", class: "hit", "aria-pressed": "false", title: known.name, on: { click: () => choose(hit) } },
     layer.patches && hit.rank < layer.patches.ranks ? later(patchPicture(layer, filter, hit.rank, size)) : null,
-    el(
-      "span",
-      { class: "hit-text" },
-      el("b", {}, number(hit.value)),
-      label !== null ? ` · ${label}` : ` · #${hit.sample}`,
-    ),
+    el("span", { class: "hit-text" }, el("b", {}, number(hit.value)), " ", el("span", {}, label ?? `#${hit.sample}`)),
     el("span", { class: "hidden" }, `, patch ${hit.rank + 1}, sample ${hit.sample}`),
   );
 }
@@ -120,7 +115,7 @@ function hitDetail(run, layer, filter, hit, lookup) {
           "figure",
           {},
           later(boxedPicture(known.picture, hit.box, run.input_size, 260, words)),
-          el("figcaption", {}, "The whole picture, with what the filter sees of it."),
+          el("figcaption", {}, "Boxed: what the filter sees."),
         )
       : layer.patches && hit.rank < layer.patches.ranks
         ? el("figure", {}, later(patchPicture(layer, filter, hit.rank, 260, `patch ${hit.rank + 1}`)))

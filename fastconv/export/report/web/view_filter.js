@@ -65,10 +65,7 @@ async function filterBody(run, layer, filter, named) {
     run.misfires === null ? [] : plain(run.misfires),
   ]);
   const mistakes = wrong.filter((row) => run.layers[row.layer] === layer && row.filter === filter);
-  const left = [
-    ...hitPanels(run, layer, filter, hits, weakest, lookup),
-    layer.weights && kernel(layer, filter),
-  ];
+  const left = [...hitPanels(run, layer, filter, hits, weakest, lookup), layer.weights && kernel(layer, filter)];
   const right = [
     spread(layer, filter, table, [...hits, ...weakest]),
     layer.responses && responses(run, layer, filter),
