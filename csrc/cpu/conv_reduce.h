@@ -136,8 +136,9 @@ struct ConvUnit {
                                   d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
     const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
                                                     : plan.unit_samples * p.in_stride[0]);
-    const int64_t positions = plan.winograd ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
-                                            : plan.band_positions;
+    const int64_t positions = plan.winograd
+                                  ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
+                                  : plan.band_positions;
     const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) * positions;
     return {next, next + bytes, bytes / work / (plan.by_rows && p.stride[2] == 1 ? 2 : 1) + 1};
   }
@@ -243,17 +244,18 @@ struct ConvUnit {
       for (int64_t tile = 0; tile < tiles; ++tile, window += plan.gemm_k)
         for (int64_t plane = 0; plane < p.kernel[0]; ++plane)
           transform_window(pixels, plane, tile / plan.tile_columns * 2,
-                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch, window + plane * p.c_in);
+                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch,
+                           window + plane * p.c_in);
     }
     const int64_t block_pitch = kProducts * plan.product_pitch;
     Ahead ahead = after(band, d, h);
     for (int i = 0; i < kProducts; ++i)
       for (int64_t block = blocks.begin; block < blocks.end; ++block)
-        multiply_matrices(plan, scratch.windows + i * plan.window_pitch, tiles * (samples.end - samples.begin),
-                          panel(block) + i * plan.gemm_k * kChannelBlock,
-                          plan.c_out - block * kChannelBlock > kLanes, ahead,
-                          scratch.products + (block - blocks.begin) * block_pitch +
-                              i * plan.product_pitch);
+        multiply_matrices(
+            plan, scratch.windows + i * plan.window_pitch, tiles * (samples.end - samples.begin),
+            panel(block) + i * plan.gemm_k * kChannelBlock,
+            plan.c_out - block * kChannelBlock > kLanes, ahead,
+            scratch.products + (block - blocks.begin) * block_pitch + i * plan.product_pitch);
     for (int64_t block = blocks.begin; block < blocks.end; ++block) {
       bool packed = false;
       for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
