@@ -92,6 +92,7 @@ struct ConvPlan {
   bool winograd;        // 16 products for a tile of 2x2 outputs, in place of 36
   bool direct;          // the slab is the input tensor itself
   bool by_rows;         // depthwise: row by row of the output, no padding read
+  int64_t merged;       // groups of few channels taken as one, others' weights zero; or 1
   int64_t groups, c_in, c_out;  // c_in: of a slab; c_out: of a group
   int64_t step[3];              // input pixels from one slab plane, row, column to the next
   int64_t slab_size[3];         // planes, rows, columns

@@ -37,6 +37,7 @@ struct BandJob {
                            measured_early() ? &measured.affine : nullptr, ahead, tile);
       else
         multiply(begin, end, tile);
+      if (plan.merged > 1) multiply_own_where_needed(begin, end, tile);
       finish_tile(static_cast<int>(end - begin), first_position + begin, tile, state);
     }
   }
@@ -112,6 +113,27 @@ struct BandJob {
       }
       multiply_tile_at(from, to, taps, false, tile + (from - begin) * kChannelBlock);
     });
+  }
+
+  // The same of several groups in one, whose lanes meet the inputs of other groups with a weight of
+  // zero: where a sum is not finite, lane by lane, its own inputs alone.
+  void multiply_own_where_needed(int64_t begin, int64_t end, float* tile) const {
+    Float poison{};
+    for (int64_t at = 0; at < end - begin; ++at)
+      for (int v = 0; v < kLanes; v += kWidth)
+        poison += load<Float>(tile + at * kChannelBlock + v) * 0.0f;
+    if (lanes_equal(poison, Float{}) == (1u << kWidth) - 1) return;
+    for (int64_t at = begin; at < end; ++at, tile += kChannelBlock)
+      for (int lane = 0; lane < channels; ++lane) {
+        Float sum{};
+        for (int64_t r = 0; r < plan.runs; ++r)
+          for (int64_t i = 0; i < plan.run_length; ++i) {
+            if (i % plan.c_in / p.c_in != lane / p.c_out) continue;
+            const float weight = panel[(r * plan.run_length + i) * kChannelBlock + lane];
+            sum = multiply_add(splat(slab[plan.offset[at] + plan.run[r] + i]), splat(weight), sum);
+          }
+        tile[lane] = sum[0];
+      }
   }
 
   // The same for whole output rows, column by column of the kernel: no padding is multiplied.
@@ -217,7 +239,8 @@ struct BandJob {
 
   // Whether tiles are transformed where their products are added up.
   bool measured_early() const {
-    return measured.clamps && !plan.amx && plan.depthwise == plan.by_rows && !plan.skips[2];
+    return measured.clamps && !plan.amx && plan.depthwise == plan.by_rows && !plan.skips[2] &&
+           plan.merged == 1;
   }
 };
 

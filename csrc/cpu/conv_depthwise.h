@@ -129,8 +129,8 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
 }
 
 using MultiplyRows = void (*)(const ConvReduceParams&, const ConvPlan&, const float*, int64_t,
-                              int64_t, int64_t, int64_t, const float*, const ClampedAffine*,
-                              Ahead&, float*);
+                              int64_t, int64_t, int64_t, const float*, const ClampedAffine*, Ahead&,
+                              float*);
 
 inline MultiplyRows rows_kernel(int64_t kernel, int64_t stride) {
   if (kernel == 3) return stride == 1 ? multiply_by_rows<3, 1> : multiply_by_rows<3, 2>;

@@ -57,16 +57,17 @@ inline void pack_weights(const ConvReduceParams& p, const typename E::Raw* weigh
 template <Dtype kDtype>
 void pack_panel(const ConvReduceParams& p, const ConvPlan& plan, int64_t group, int64_t block,
                 float* panel) {
-  const int64_t first = block * plan.channel_block;
+  const int64_t first = block * plan.channel_block, gemm_k = plan.gemm_k / plan.merged;
   const int64_t left = p.c_out - first;
   const int64_t channels = left < plan.channel_block ? left : plan.channel_block;
   const auto* weight = static_cast<const typename Element<kDtype>::Raw*>(p.weight) +
-                       (group * p.c_out + first) * plan.gemm_k;
+                       (group * plan.c_out + first) * gemm_k;
   if (channels < plan.channel_block)
     __builtin_memset(panel, 0, plan.panel_elements * sizeof *panel);
-  pack_weights<Element<kDtype>>(p, weight, channels, 0, p.c_in, [&](int64_t tap, int64_t c) {
-    return panel + (tap * p.c_in + c) * plan.channel_block;
-  });
+  for (int64_t g = 0; g < plan.merged; ++g, panel += p.c_in * plan.channel_block + p.c_out)
+    pack_weights<Element<kDtype>>(
+        p, weight + g * p.c_out * gemm_k, channels, 0, p.c_in,
+        [&](int64_t tap, int64_t c) { return panel + (tap * plan.c_in + c) * plan.channel_block; });
 }
 
 // Channels [first, last) of `count` pixels that lie `step` elements apart, channel by channel.
@@ -149,7 +150,7 @@ void pack_slab(const ConvReduceParams& p, const ConvPlan& plan, int64_t sample,
   // Pixels of a line are packed together: of a row, or of a column where rows have one pixel.
   const int line = plan.slab_size[2] == 1 ? 1 : 2, across = 3 - line;
   const int64_t pixels = plan.slab_size[line], step = plan.step[line], pitch = plan.c_in;
-  const int64_t channel = p.c_in == 1 && !plan.depthwise ? 1 : p.in_stride[1];
+  const int64_t channel = plan.c_in == 1 ? 1 : p.in_stride[1];
   const int64_t first[3] = {d * p.stride[0] - p.pad[0], h * p.stride[1] - p.pad[1], -p.pad[2]};
   // Pixels [left, right) of the line lie inside the input.
   auto clamp = [&](int64_t at) { return at < 0 ? 0 : at < pixels ? at : pixels; };

@@ -19,8 +19,8 @@ constexpr int64_t kWinogradTiles = 56;  // about, of a unit: for so many weights
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // True where every window lies inside an input with channels innermost, and all of it is used.
-bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
-  if (p.dtype != packed || (p.in_stride[1] != 1 && p.c_in != 1)) return false;
+bool reads_in_place(const ConvReduceParams& p, const ConvPlan& plan, Dtype packed) {
+  if (p.dtype != packed || (p.in_stride[1] != 1 && plan.c_in != 1)) return false;
   for (int d = 0; d < 3; ++d) {
     const int64_t last =
         (p.out_size[d] - 1) * p.stride[d] - p.pad[d] + (p.kernel[d] - 1) * p.dilation[d];
@@ -28,6 +28,14 @@ bool reads_in_place(const ConvReduceParams& p, Dtype packed) {
     if (p.pad[d] > 0 || last >= p.in_size[d] || skips) return false;
   }
   return true;
+}
+
+// Groups that together fill the lanes of a channel block, where one alone would leave most empty.
+int64_t merged_groups(const ConvReduceParams& p) {
+  int64_t found = 1;
+  for (int64_t n = 2; n <= p.groups && n * p.c_out <= kDepthwiseChannels; ++n)
+    if (p.groups % n == 0) found = n;
+  return found;
 }
 
 // True where there is a kernel for rows of a depthwise convolution.
@@ -44,7 +52,7 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
                   plan.c_out % kDepthwiseChannels == 0;
   else
     plan.direct = plan.amx == plan.copies_windows &&
-                  reads_in_place(p, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
+                  reads_in_place(p, plan, plan.amx ? Dtype::kBFloat16 : Dtype::kFloat32);
   plan.step[0] = p.dilation[0];
   for (int d = 1; d < 3; ++d) plan.step[d] = p.kernel[d] == 1 ? p.stride[d] : 1;
   auto extent = [&](int64_t outputs, int d) {
@@ -189,12 +197,14 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool a
   ConvPlan plan{};
   plan.depthwise = params.groups > 1 && params.c_in == 1 && params.c_out == 1;
   plan.amx = amx && params.dtype == Dtype::kBFloat16 && !plan.depthwise;
-  plan.groups = plan.depthwise ? 1 : params.groups;
-  plan.c_in = plan.depthwise ? kDepthwiseChannels : params.c_in;
-  plan.c_out = plan.depthwise ? params.groups : params.c_out;
+  plan.merged = plan.depthwise || plan.amx ? 1 : merged_groups(params);
+  plan.groups = plan.depthwise ? 1 : params.groups / plan.merged;
+  plan.c_in = plan.depthwise ? kDepthwiseChannels : params.c_in * plan.merged;
+  plan.c_out = plan.depthwise ? params.groups : params.c_out * plan.merged;
   plan.channel_block = plan.depthwise ? kDepthwiseChannels : channel_block;
   plan.blocks = divide_up(plan.c_out, plan.channel_block);
-  plan.gemm_k = params.kernel[0] * params.kernel[1] * params.kernel[2] * params.c_in;
+  plan.gemm_k =
+      params.kernel[0] * params.kernel[1] * params.kernel[2] * (plan.depthwise ? 1 : plan.c_in);
   if (plan.amx) {
     plan.gemm_k = divide_up(plan.gemm_k, kAmxDepth) * kAmxDepth;
     plan.row_pitch = plan.gemm_k + kAmxDepth;  // no power of two: rows spread over the cache

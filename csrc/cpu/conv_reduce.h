@@ -136,8 +136,9 @@ struct ConvUnit {
                                   d * p.stride[0] * p.in_stride[2] + row * p.in_stride[3]);
     const int64_t bytes = element * (plan.bands > 1 ? plan.band_rows * p.stride[1] * p.in_stride[3]
                                                     : plan.unit_samples * p.in_stride[0]);
-    const int64_t positions = plan.winograd ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
-                                            : plan.band_positions;
+    const int64_t positions = plan.winograd
+                                  ? kProducts * (plan.band_rows + 1) / 2 * plan.tile_columns
+                                  : plan.band_positions;
     const int64_t work = (samples.end - samples.begin) * (blocks.end - blocks.begin) * positions;
     return {next, next + bytes, bytes / work / (plan.by_rows && p.stride[2] == 1 ? 2 : 1) + 1};
   }
@@ -180,7 +181,7 @@ struct ConvUnit {
   template <typename T>
   const T* input_at(int64_t sample, int64_t d, int64_t h) const {
     return static_cast<const T*>(p.input) + sample * p.in_stride[0] +
-           group * p.c_in * p.in_stride[1] + (d * p.stride[0] - p.pad[0]) * p.in_stride[2] +
+           group * plan.c_in * p.in_stride[1] + (d * p.stride[0] - p.pad[0]) * p.in_stride[2] +
            (h * p.stride[1] - p.pad[1]) * p.in_stride[3] - p.pad[2] * p.in_stride[4];
   }
 
@@ -237,59 +238,71 @@ struct ConvUnit {
   // A band by Winograd's tiles: windows of all samples, products of all blocks, then sums.
   void run_winograd(int64_t band, int64_t d, int64_t h) const {
     const int64_t tile_rows = (rows(h) + 1) / 2, tiles = tile_rows * plan.tile_columns;
+    transform_windows(tiles, d, h);
+    Ahead ahead = after(band, d, h);
+    for (int i = 0; i < kProducts; ++i)
+      for (int64_t block = blocks.begin; block < blocks.end; ++block)
+        multiply_matrices(plan, scratch.windows + i * plan.window_pitch,
+                          tiles * (samples.end - samples.begin),
+                          panel(block) + i * plan.gemm_k * kChannelBlock,
+                          plan.c_out - block * kChannelBlock > kLanes, ahead,
+                          products(block) + i * plan.product_pitch);
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      bool packed = false;
+      for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
+        const WinogradRows sums{
+            .products = products(block) + (job.sample - samples.begin) * tiles * kChannelBlock,
+            .pitch = plan.product_pitch,
+            .tile_columns = plan.tile_columns,
+            .width = p.out_size[2],
+            .height = rows(h),
+            .transform = job.measured_early() ? &job.measured.affine : nullptr,
+            .channels = job.channels};
+        const int64_t step = tile_rows_at_once(plan);
+        for (int64_t first = 0; first < tile_rows; first += step)
+          finish_tiles(job, sums, {first, smaller(first + step, tile_rows)}, packed, state);
+      });
+    }
+  }
+
+  void transform_windows(int64_t tiles, int64_t d, int64_t h) const {
     float* window = scratch.windows;
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       const Pixels pixels = pixels_of(n, d, h);
       for (int64_t tile = 0; tile < tiles; ++tile, window += plan.gemm_k)
         for (int64_t plane = 0; plane < p.kernel[0]; ++plane)
           transform_window(pixels, plane, tile / plan.tile_columns * 2,
-                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch, window + plane * p.c_in);
-    }
-    const int64_t block_pitch = kProducts * plan.product_pitch;
-    Ahead ahead = after(band, d, h);
-    for (int i = 0; i < kProducts; ++i)
-      for (int64_t block = blocks.begin; block < blocks.end; ++block)
-        multiply_matrices(plan, scratch.windows + i * plan.window_pitch, tiles * (samples.end - samples.begin),
-                          panel(block) + i * plan.gemm_k * kChannelBlock,
-                          plan.c_out - block * kChannelBlock > kLanes, ahead,
-                          scratch.products + (block - blocks.begin) * block_pitch +
-                              i * plan.product_pitch);
-    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-      bool packed = false;
-      for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
-        const WinogradRows sums{.products = scratch.products +
-                                            (block - blocks.begin) * block_pitch +
-                                            (job.sample - samples.begin) * tiles * kChannelBlock,
-                                .pitch = plan.product_pitch,
-                                .tile_columns = plan.tile_columns,
-                                .width = p.out_size[2],
-                                .height = rows(h),
-                                .transform = job.measured_early() ? &job.measured.affine : nullptr,
-                                .channels = job.channels};
-        const int64_t step = tile_rows_at_once(plan);
-        for (int64_t first = 0; first < tile_rows; first += step) {
-          const int64_t last = smaller(first + step, tile_rows);
-          const int64_t positions = (smaller(2 * last, sums.height) - 2 * first) * p.out_size[2];
-          if (!sums.write(first, last, scratch.outputs)) {
-            if (!packed) pack_taps(block);
-            packed = true;
-            multiply_windows(p, pixels_of(job.sample, d, h), 2 * first, positions, scratch.panel,
-                             sums.transform, scratch.outputs);
-          }
-          job.finish(positions, 2 * first * p.out_size[2], scratch.outputs, state);
-        }
-      });
+                           tile % plan.tile_columns * 2, p.c_in, plan.window_pitch,
+                           window + plane * p.c_in);
     }
   }
 
-  // The weights of a channel block, not transformed.
-  void pack_taps(int64_t block) const {
-    const int64_t first = block * kChannelBlock, taps = p.kernel[0] * 9;
-    const auto* weight =
-        static_cast<const float*>(p.weight) + (group * p.c_out + first) * taps * p.c_in;
+  float* products(int64_t block) const {
+    return scratch.products + (block - blocks.begin) * kProducts * plan.product_pitch;
+  }
+
+  // Some rows of tiles, one product after the other where a sum is not finite; `packed`: whether
+  // scratch.panel holds the weights for that.
+  void finish_tiles(const BandJob& job, const WinogradRows& sums, const Range& tile_rows,
+                    bool& packed, BlockState& state) const {
+    const int64_t first = 2 * tile_rows.begin;
+    const int64_t positions = (smaller(2 * tile_rows.end, sums.height) - first) * sums.width;
+    if (!sums.write(tile_rows.begin, tile_rows.end, scratch.outputs)) {
+      if (!packed) pack_taps(job.channel);
+      packed = true;
+      multiply_windows(p, pixels_of(job.sample, job.plane, job.row), first, positions,
+                       scratch.panel, sums.transform, scratch.outputs);
+    }
+    job.finish(positions, first * sums.width, scratch.outputs, state);
+  }
+
+  // The weights of a channel block from `channel` of all groups on, not transformed.
+  void pack_taps(int64_t channel) const {
+    const int64_t taps = p.kernel[0] * 9, left = (group + 1) * p.c_out - channel;
+    const auto* weight = static_cast<const float*>(p.weight) + channel * taps * p.c_in;
     __builtin_memset(scratch.panel, 0, taps * p.c_in * kChannelBlock * sizeof(float));
     pack_weights<Element<Dtype::kFloat32>>(
-        p, weight, smaller(kChannelBlock, p.c_out - first), 0, p.c_in,
+        p, weight, smaller(kChannelBlock, left), 0, p.c_in,
         [&](int64_t tap, int64_t c) { return scratch.panel + (tap * p.c_in + c) * kChannelBlock; });
   }
 

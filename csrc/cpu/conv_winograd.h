@@ -124,8 +124,7 @@ inline void transform_products(const float* products, int64_t pitch, Float out[2
 
 // products [tiles, kChannelBlock] = windows [tiles, gemm_k] x panel [gemm_k, kChannelBlock].
 inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_t tiles,
-                              const float* panel, bool wide, Ahead& ahead,
-                              float* products) {
+                              const float* panel, bool wide, Ahead& ahead, float* products) {
   BandJob::for_tiles(0, tiles, [&](int64_t from, int64_t to) {
     const TileInput in{.slab = windows + from * plan.gemm_k,
                        .offset = plan.offset,

@@ -35,6 +35,8 @@ CASES = {
     "padding_only": (1, 2, 3, (1, 1), (2, 2), {"padding": 4, "stride": 3}),
     "dilated": (1, 9, 16, (17, 19), (3, 3), {"dilation": (3, 2), "stride": (1, 2)}),
     "groups": (2, 12, 36, (9, 7), (3, 3), {"groups": 3, "padding": 1}),
+    "small_groups": (2, 24, 36, (9, 7), (3, 3), {"groups": 12, "padding": 1, "stride": (1, 2)}),
+    "small_groups_1d": (3, 8, 32, (40,), (5,), {"groups": 4, "dilation": 2}),
     "groups_1x1": (2, 34, 66, (5, 5), (1, 1), {"groups": 2}),
     "depthwise": (2, 33, 33, (9, 14), (3, 3), {"groups": 33, "padding": 1}),
     "depthwise_multiplier": (1, 7, 21, (9, 8), (5, 7), {"groups": 7, "padding": 3, "stride": 2}),
@@ -289,7 +291,7 @@ def test_histogram_counts_the_activation_written(case, isa):
 
 
 @every_isa
-@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d", "winograd"])
+@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d", "winograd", "small_groups"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_non_finite_values_are_counted_and_left_out(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
