@@ -11,8 +11,8 @@ thread, so that other work on the machine counts less; with more they are those 
 
 Every case runs in a process of its own, in which the C library keeps freed memory: else torch's
 output, mapped anew in every call, would cost page faults that are no merit of a fused kernel.
-The floor is the longer of the products at the rate of a large matrix product and of reading input
-and weight once at the rate of a streaming read.
+The floor is the longer of all products, one by one, at the best rate of torch's in a large matrix
+product or convolution, and of reading input and weight once at the rate of a streaming read.
 """
 
 from __future__ import annotations
@@ -199,10 +199,16 @@ def cases_of(
 
 
 def peak(dtype: torch.dtype) -> float:
-    """GFLOP/s of a large matrix product, the best of some."""
-    a = torch.randn(256 if SMOKE else 1024, 256 if SMOKE else 1024).to(dtype)
-    a @ a
-    return 2 * a.shape[0] ** 3 / min(seconds(lambda: a @ a) for _ in range(9)) / 1e9
+    """GFLOP/s of a large matrix product or of a large convolution of torch, the best of some."""
+    n, size = (64, 8) if SMOKE else (256, 30)
+    a = torch.randn(4 * n, 4 * n).to(dtype)
+    x = torch.randn(4, n, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(n, n, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    runs: dict[Run, int] = {
+        lambda: a @ a: 2 * a.shape[0] ** 3,
+        lambda: F.conv2d(x, weight): 2 * 4 * (size - 2) ** 2 * 9 * n * n,
+    }
+    return max(flops / min(seconds(run) for _ in range(5)) for run, flops in runs.items()) / 1e9
 
 
 def main() -> None:

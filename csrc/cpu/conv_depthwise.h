@@ -101,7 +101,9 @@ void multiply_by_rows(const ConvReduceParams& p, const ConvPlan& plan, const flo
     in.rows = taps_inside(p, 1, row + from / width);
     int64_t done = 0;
     auto multiply = [&](auto count) {
-      for (; left - done >= count.value; done += count.value) {
+      if (left < count.value) return;
+      for (; done < left; done += count.value) {
+        if (left - done < count.value) done = left - count.value;  // some of them again
         in.x = slab + plan.offset[from] + done * kStride * pixel;
         in.left = p.pad[2] - (first + done) * kStride;
         in.right = in.left + p.in_size[2];

@@ -6,6 +6,8 @@
 namespace fastconv {
 namespace {
 
+constexpr int kWeightsAhead = 64;  // to fetch
+
 struct RawElement {  // 16 bits as they are
   using Raw = uint16_t;
   using Packed = uint16_t;
@@ -36,9 +38,13 @@ inline void pack_weights(const ConvReduceParams& p, const typename E::Raw* weigh
       }
       int64_t lane = 0;
 #if defined(__AVX2__)
-      for (; count == 8 && lane + 8 <= lanes; lane += 8)
+      for (; count == 8 && lane + 8 <= lanes; lane += 8) {
+        if (i % 16 == 0)  // more streams than hardware follows
+          for (int j = 0; j < 8; ++j)
+            __builtin_prefetch(weight + (lane + j) * channel + i + kWeightsAhead);
         transpose_eight<E>(weight + lane * channel + i, channel,
                            [&](int j) { return out[j] + lane; });
+      }
 #endif
       for (; lane < lanes; ++lane)
         for (int j = 0; j < count; ++j)

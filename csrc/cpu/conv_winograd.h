@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kProducts = 16;  // of a tile of 2x2 outputs, for every pair of channels
 
-// row(k, i): i of three weights. out(k, i): i of four transformed ones.
+// Three weights of a row or column to four.
 inline void transform_three(Float a, Float b, Float c, Float* out) {
   const Float ends = (a + c) * 0.5f, middle = b * 0.5f;
   out[0] = a;

@@ -95,8 +95,9 @@ def filter_html(layer: Any, index: int) -> str:
         names = ("mean", "std", "min", "max", "positive")
         stats = layer.stats
         parts.append(_table(names, [[f"{stats[name][index]:.4g}" for name in names]]))
-    if layer.weight is not None and layer.weight.size:
-        parts.append(_image(_kernels(layer.weight[index : index + 1]), f"kernel of filter {index}"))
+    weight = layer.weight_of(index)
+    if weight is not None and weight.size:
+        parts.append(_image(_kernels(weight[None]), f"kernel of filter {index}"))
     strip = _strip(layer, index)
     if strip is not None:
         parts.append(_image(strip, f"strongest patches of filter {index}"))

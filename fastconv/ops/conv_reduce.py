@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -98,13 +99,13 @@ def conv_reduce(
         >>> found.max, found.argmax, found.count  # the first of 4 x 5 positions with the value 1
         (tensor([[1.]]), tensor([[1]]), 20)
     """
-    geometry = _checked_geometry(input, weight, bias, stride, padding, dilation, groups)
+    geometry, positions = _checked_geometry(input, weight, bias, stride, padding, dilation, groups)
     check_affine(scale, shift, weight.shape[0], input)
     check_activation(activation)
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
     given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts)
     results = torch.ops.fastconv.conv_reduce(*given, return_activation, backend)
-    return _reduction(results, geometry, input, counts, written=return_activation)
+    return _reduction(results, positions, counts, written=return_activation)
 
 
 def kernel_of_module(input: Tensor, module: Convolution, backend: str) -> Kernel:
@@ -140,7 +141,7 @@ def conv_reduce_in_network(
     by module: the caller knows how long they stay as they are.
     """
     weight, bias = module.weight, module.bias
-    geometry = _checked_geometry(
+    geometry, positions = _checked_geometry(
         input, weight, bias, module.stride, module.padding, module.dilation, module.groups
     )
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
@@ -154,7 +155,7 @@ def conv_reduce_in_network(
                 weight, geometry.stride, geometry.dilation, geometry.groups
             )
         extra["packed"] = packed[module]
-    return _reduction(kernel.run(*given, **extra), geometry, input, counts, written=written)
+    return _reduction(kernel.run(*given, **extra), positions, counts, written=written)
 
 
 def _arguments(
@@ -167,19 +168,16 @@ def _arguments(
 
 
 def _reduction(
-    results: Sequence[Tensor],
-    geometry: ConvGeometry,
-    input: Tensor,
-    counts: Tensor | None,
-    *,
-    written: bool,
+    results: Sequence[Tensor], positions: int, counts: Tensor | None, *, written: bool
 ) -> Reduction:
     *fields, activation = results
-    positions = torch.Size(geometry.output_size(input.shape[2:])).numel()
     return Reduction._make((*fields, positions, counts, activation if written else None))
 
 
-def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) -> ConvGeometry:
+def _checked_geometry(
+    input, weight, bias, stride, padding, dilation, groups
+) -> tuple[ConvGeometry, int]:
+    """The geometry, and how many positions the output has."""
     check_dtype(input, "input")
     rank = weight.ndim - 2
     if not 1 <= rank <= 3:
@@ -212,4 +210,4 @@ def _checked_geometry(input, weight, bias, stride, padding, dilation, groups) ->
             f"the output is empty: input {list(input.shape[2:])} with padding {geometry.padding} "
             f"is smaller than the window {geometry.extent}"
         )
-    return geometry
+    return geometry, math.prod(size)

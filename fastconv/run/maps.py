@@ -48,14 +48,16 @@ class KeptMaps:
 
         None stands for those of a stream of unknown length; of "all" a single one is counted then.
         """
+        each = samples is None and self._all
         if samples is None:
             samples = np.zeros(1, np.int64) if self._all else self._samples
         count = len(self.rows(samples))
         values = count * sum(info.channels * math.prod(info.size) for info in infos)
         raw = values * np.dtype(MAP_DTYPES[self._storage]).itemsize
         disk = values * BYTES_A_VALUE[self._storage]
-        words = f"maps of {count:,} samples x {len(infos)} layers: {_bytes(raw)} uncompressed"
-        return f"{words}, about {_bytes(disk)} on the disk", disk
+        what = "every sample" if each else f"{count:,} samples"
+        words = f"maps of {what} x {len(infos)} layers: {_bytes(raw)} uncompressed"
+        return f"{words}, about {_bytes(disk)} on the disk{' each' if each else ''}", disk
 
     def write(self, layer: int, first: int, values: Tensor) -> None:
         """Add the maps of one batch, `first` its first sample: float32 [n, C, *spatial]."""

@@ -38,14 +38,14 @@ class NewFiles:
         return self
 
     @contextmanager
-    def create(self, path: Path) -> Iterator[h5py.File]:
+    def create(self, path: Path, meta_block: int = META_BLOCK) -> Iterator[h5py.File]:
         """A new file, on the disk under a temporary name when the inner block ends."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         file = None
         try:
             if path != self.path:
                 path.parent.mkdir(exist_ok=True)
-            file = open_new(temporary)
+            file = open_new(temporary, meta_block)
             yield file
             close(file, temporary)
         except BaseException as error:
@@ -89,13 +89,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def open_new(path: Path) -> h5py.File:
-    """A new file, to be ended with `close` or `abandon`.
+def open_new(path: Path, meta_block: int = META_BLOCK) -> h5py.File:
+    """A new file, to be ended with `close` or `abandon`; metadata gather in blocks.
 
     Its arrays are written at once: by default HDF5 writes many of them as they are closed, where
     h5py ignores that they are lost.
     """
-    return h5py.File(path, "x", driver="fastconv", rdcc_nbytes=0, meta_block_size=META_BLOCK)
+    return h5py.File(path, "x", driver="fastconv", rdcc_nbytes=0, meta_block_size=meta_block)
 
 
 def _at_once(properties: h5py.h5p.PropFAID) -> None:
@@ -165,7 +165,8 @@ def reserve(file: h5py.h5f.FileID, nbytes: int = 0) -> None:
     Raises:
         OSError: the disk is full.
     """
-    needed = file.get_filesize() + RESERVE + nbytes
+    block = file.get_access_plist().get_meta_block_size()  # that HDF5 takes at once
+    needed = file.get_filesize() + RESERVE + block + nbytes
     handle = file.get_vfd_handle()
     present = os.fstat(handle).st_size
     if present < needed:

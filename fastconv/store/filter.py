@@ -32,8 +32,7 @@ class Filter:
     @property
     def weight(self) -> np.ndarray | None:
         """[C_in/groups, *kernel] float32; None where the layer has no weight."""
-        weight = self.layer.weight
-        return None if weight is None else weight[self.index]
+        return self.layer.weight_of(self.index)
 
     @property
     def stats(self) -> dict[str, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,9 @@ import h5py
 from fastconv.errors import FileFormatError, InputError
 from fastconv.store import schema
 from fastconv.store.guard import Guard, check_path, check_root, reading
-from fastconv.store.remote import is_url, local_path, open_url
+from fastconv.store.remote import RemoteFile, is_url, local_path, open_url
+
+MOST_CHUNKS = 1024  # of a dataset whose chunks are looked for beforehand
 
 
 class OpenFile:
@@ -26,6 +30,7 @@ class OpenFile:
         self.place: Path | str = str(url) if local is None else Path(local)
         self.closed = False
         self._file: h5py.File | None = None
+        self._remote: RemoteFile | None = None
         self._groups: dict[tuple[str, ...], h5py.Group] = {}
 
     def check_path(self) -> None:
@@ -38,13 +43,22 @@ class OpenFile:
         return self.place if isinstance(self.place, Path) else open_url(self.place)
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether the file is at a URL, where every request takes its time."""
+        return not isinstance(self.place, Path)
+
+    @property
     def root(self) -> h5py.File:
         """The file, opened and checked; raises once it was closed."""
         if self.closed:
             raise InputError(f"{self.place} is closed; open it again to read more of it")
         if self._file is None:
             with reading(self.place):
-                file, size = _open(self.place)
+                if isinstance(self.place, str):
+                    self._remote = open_url(self.place)
+                    file, size = _open_remote(self._remote, self.place), self._remote.size
+                else:
+                    file, size = _open(self.place), self.place.stat().st_size
                 self.guard = Guard(self.place, size)
                 try:
                     check_root(self.guard, file)
@@ -63,6 +77,13 @@ class OpenFile:
             with reading(self.place):
                 self._groups[path] = self.guard.group(self.group(*path[:-1]), path[-1])
         return self._groups[path]
+
+    def fetch(
+        self, datasets: Iterable[h5py.Dataset], regions: Sequence[Sequence[slice]] | None = None
+    ) -> None:
+        """Fetch these arrays, or regions of them, at once from elsewhere, before they are read."""
+        if self._remote is not None:
+            self._remote.fetch(r for dataset in datasets for r in _places(dataset, regions))
 
     def has(self, *path: str) -> bool:
         """Whether the group that a path leads to has a child of its last name."""
@@ -107,16 +128,13 @@ class OpenFile:
         return OpenFile, (self.place,)
 
 
-def _open(place: Path | str) -> tuple[h5py.File, int]:
-    """The file and its size in bytes."""
-    if isinstance(place, str):
-        return _open_remote(place)
+def _open(place: Path) -> h5py.File:
     check_path(place)
     # as every other program in this process does by default, since HDF5 refuses a file that is open
     # with another way of locking; and without a lock where there are none, or another holds it
     for locking in (None, False, True):
         try:
-            return h5py.File(place, "r", locking=locking), place.stat().st_size
+            return h5py.File(place, "r", locking=locking)
         except OSError as error:
             refused = error
             if "lock" not in str(error):
@@ -124,9 +142,36 @@ def _open(place: Path | str) -> tuple[h5py.File, int]:
     raise refused
 
 
-def _open_remote(url: str) -> tuple[h5py.File, int]:
-    file = open_url(url)
+def _open_remote(file: RemoteFile, url: str) -> h5py.File:
     try:
-        return h5py.File(file, "r"), int(file.size)
+        return h5py.File(file, "r")
     except OSError as error:
         raise FileFormatError(f"{url} is no HDF5 file, or cannot be read: {error}") from error
+
+
+def _places(
+    dataset: h5py.Dataset, regions: Sequence[Sequence[slice]] | None
+) -> list[tuple[int, int]]:
+    """Where the values of a dataset, or those of some regions, lie in the file."""
+    if dataset.chunks is None:
+        start, size = dataset.id.get_offset(), dataset.id.get_storage_size()
+        return [] if start is None else [(start, start + size)]
+    count = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    found: list[tuple[int, int]] = []
+
+    def look(chunk: h5py.h5d.StoreInfo) -> None:
+        cells = [range(a, a + n) for a, n in zip(chunk.chunk_offset, dataset.chunks, strict=True)]
+        if regions is None or any(_overlap(cells, region) for region in regions):
+            found.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+    if count <= MOST_CHUNKS:
+        dataset.id.chunk_iter(look)
+    return found
+
+
+def _overlap(cells: Sequence[range], region: Sequence[slice]) -> bool:
+    """Whether a chunk has values of a region, whose last dimensions may be left out."""
+    return all(
+        part.start < cell.stop and cell.start < part.stop
+        for cell, part in zip(cells, region, strict=False)
+    )

@@ -69,6 +69,19 @@ class ArrayGroup(Mapping[str, np.ndarray]):
             self._arrays[name] = values
         return self._arrays[name]
 
+    def row(self, name: str, index: int) -> np.ndarray:
+        """One row of an array, which is read alone unless all of it was read before."""
+        if name in self._arrays:
+            return self._arrays[name][index]
+        dataset = self.dataset(name)
+        with self.file.reading():
+            return np.asarray(dataset[index])
+
+    def fetch(self) -> None:
+        """Fetch all arrays at once, where the file lies elsewhere."""
+        if self.file.elsewhere and len(self._arrays) < len(self._fields):
+            self.file.fetch(map(self.dataset, self._fields))
+
     def held(self, name: str) -> np.ndarray | None:
         """An array, or None where the group lacks it."""
         if name not in self:

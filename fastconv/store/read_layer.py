@@ -167,6 +167,10 @@ class Layer:
         """[C_out, C_in/groups, *kernel] float32; None where the layer has no weight."""
         return self._weights["weight"] if "weights" in self.holds else None
 
+    def weight_of(self, filter: int) -> np.ndarray | None:
+        """[C_in/groups, *kernel] float32 of one filter; no other is read."""
+        return self._weights.row("weight", filter) if "weights" in self.holds else None
+
     @property
     def stats(self) -> Mapping[str, np.ndarray]:
         """Per filter, each [C], over the finite values of the whole data set.
@@ -333,6 +337,7 @@ class Layer:
 
     def _hits(self, name: str) -> Hits:
         found = self._hit_arrays[name]
+        found.fetch()
         return Hits(found["value"], *(found[n] for n in ("sample", "position", "box", "status")))
 
     def _pictures(self, name: str) -> tuple[Patches, PatchPlan | None]:

@@ -102,6 +102,9 @@ class Patches:
                 source = source[()]
                 if source.nbytes <= KEPT:
                     self._pictures = source
+            if source is self._pictures and isinstance(source, h5py.Dataset):
+                wanted = [self._region(key) for key in distinct.tolist() if key[0] >= 0]
+                self._file.fetch([source], wanted)
             for picture, key in zip(found, distinct.tolist(), strict=True):
                 if key[0] >= 0:
                     self._read(source, key, picture)
@@ -110,6 +113,10 @@ class Patches:
     def _keys(self) -> np.ndarray:
         """[C, k, K]: what identifies the picture of a hit, its number first."""
         return self._row[..., None]
+
+    def _region(self, key: Sequence[int]) -> tuple[slice, ...]:
+        """Where the picture lies in the first dimensions of its dataset."""
+        return (slice(key[0], key[0] + 1),)
 
     def _read(self, source: Any, key: Sequence[int], picture: np.ndarray) -> None:
         picture[...] = source[key[0]]
@@ -122,6 +129,9 @@ class PatchesOfFormat1(Patches):
         row = np.arange(math.prod(pictures.shape[:2])).reshape(pictures.shape[:2])
         super().__init__(file, row, pictures)
         self.ndim, self.shape = pictures.ndim, pictures.shape
+
+    def _region(self, key: Sequence[int]) -> tuple[slice, ...]:
+        return tuple(slice(i, i + 1) for i in divmod(key[0], self.shape[1]))
 
     def _read(self, source: Any, key: Sequence[int], picture: np.ndarray) -> None:
         picture[...] = source[divmod(key[0], self.shape[1])]
@@ -146,16 +156,24 @@ class CutPatches(Patches):
         super().__init__(file, row, pictures)
         self._start, self._size, self._outside = start, size, outside
         images, extent = pictures.dtype == np.uint8, pictures.shape[1:]
-        self._images = images
+        self._images, self._extent = images, extent
         self.shape = (*row.shape, *size, extent[-1]) if images else (*row.shape, extent[0], *size)
 
     def _keys(self) -> np.ndarray:
         return np.concatenate([self._row[..., None], self._start], -1)
 
+    def _region(self, key: Sequence[int]) -> tuple[slice, ...]:
+        row, *start = key
+        before = () if self._images else (slice(0, self._extent[0]),)
+        return (slice(row, row + 1), *before, *window(start, self._size, self._inputs())[1])
+
+    def _inputs(self) -> tuple[int, ...]:
+        """The spatial size of the inputs."""
+        return self._extent[:-1] if self._images else self._extent[1:]
+
     def _read(self, source: Any, key: Sequence[int], picture: np.ndarray) -> None:
         row, *start = key
-        extent = source.shape[1:-1] if self._images else source.shape[2:]
-        inside, there = window(start, self._size, extent)
+        inside, there = window(start, self._size, self._inputs())
         before = () if self._images else (slice(None),)
         shown = channels_first(source[(row, *before, *there)], images=self._images)
         found = framed(shown, inside, self._size, self._outside)

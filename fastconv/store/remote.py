@@ -7,14 +7,17 @@ import io
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fastconv.errors import FileFormatError, InputError, OutputError
 from fastconv.store.schema import maps_folder
 
-BLOCK = 2**15  # bytes: the small arrays of a layer lie side by side
-MAX_BLOCKS = 2048  # that are kept
+BLOCK = 2**12  # bytes
+MAX_BLOCKS = 2**14  # that are kept
+SMALL, AROUND = 2**12, 7  # bytes of a read that is of metadata; blocks that are fetched with it
+GAP = 2**15  # bytes between two ranges that are fetched at once
 
 
 def is_url(place: str) -> bool:
@@ -47,6 +50,10 @@ def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
 
     For a URL that is a folder of `$FASTCONV_SCRATCH`, by default of `~/.cache/fastconv`, the same
     one in every call, so that an interrupted run goes on there.
+
+    Raises:
+        InputError: the URL is of no known kind, or names no file.
+        OutputError: there is no such bucket.
     """
     url = os.fspath(out)
     if not is_url(url):
@@ -56,11 +63,27 @@ def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
     name = url.rpartition("/")[2]
     if not name:
         raise InputError(f"{url} is a folder; give the name of a file")
+    _require_bucket(url)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     scratch = Path(os.environ.get("FASTCONV_SCRATCH") or Path(cache) / "fastconv")
     folder = scratch / hashlib.sha256(url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder / name, url
+
+
+def _require_bucket(url: str) -> None:
+    """Refuse an object store's bucket that does not exist, before there is work to lose."""
+    system, path = _file_system(url)
+    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    if protocols.isdisjoint(("s3", "gs", "gcs")):
+        return
+    bucket = path.split("/")[0]
+    try:
+        system.info(bucket)
+    except FileNotFoundError as error:
+        raise OutputError(f"cannot write {url}: there is no bucket {bucket}") from error
+    except Exception:  # noqa: BLE001 - who may write need not be allowed to look
+        return
 
 
 def exists(url: str) -> bool:
@@ -133,7 +156,7 @@ class RemoteFile(io.RawIOBase):
         if start >= stop:
             return 0
         wanted = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-        self._fetch([block for block in wanted if block not in self._blocks])
+        self._fetch(self._around(wanted) if stop - start <= SMALL else wanted)
         found = b"".join(self._blocks[block] for block in wanted)
         first = wanted.start * BLOCK
         buffer[: stop - start] = found[start - first : stop - first]
@@ -144,8 +167,31 @@ class RemoteFile(io.RawIOBase):
         self._at = stop
         return stop - start
 
-    def _fetch(self, blocks: list[int]) -> None:
-        for run in _runs(blocks):
+    def _around(self, blocks: range) -> range:
+        """These blocks of metadata and their neighbours: what is needed next lies near them."""
+        first, stop = blocks.start // AROUND, -(-blocks.stop // AROUND)
+        have = {group: group * AROUND in self._blocks for group in range(first - 2, stop + 2)}
+        if not any(block not in self._blocks for block in blocks):
+            return blocks
+        first -= have[first - 2] and not have[first - 1]  # a hole between them is filled
+        stop += (have[stop + 1] and not have[stop]) or first == 0  # the names of layers are there
+        return range(first * AROUND, stop * AROUND)
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch (start, stop) of the file beforehand; neighbours in one request."""
+        joined: list[list[int]] = []
+        for start, stop in sorted(ranges):
+            if joined and start - joined[-1][1] <= GAP:
+                joined[-1][1] = max(stop, joined[-1][1])
+            else:
+                joined.append([max(start, 0), stop])
+        for start, stop in joined:
+            self._fetch(range(start // BLOCK, -(-stop // BLOCK)))
+
+    def _fetch(self, blocks: range) -> None:
+        """Fetch those of the blocks that are in the file and not here."""
+        last = -(-self.size // BLOCK)
+        for run in _runs([b for b in blocks if b < last and b not in self._blocks]):
             first, last = run.start * BLOCK, min(run.stop * BLOCK, self.size)
             fetched = self._system.cat_file(self._path, start=first, end=last)
             if len(fetched) != last - first:

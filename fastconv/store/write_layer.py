@@ -16,6 +16,7 @@ from fastconv.store.nexus import Output, data_group
 from fastconv.store.schema import Plot
 from fastconv.store.write_patches import PatchWriter, array_plot
 
+WEIGHTS_CHUNK = 2**17  # bytes: a reader that wants one filter reads few beside it
 _DEFAULTS = ("overview", "stats", "topk", "samples", "weights")
 
 
@@ -108,7 +109,8 @@ def _write_weights(group: h5g.GroupID, weight: np.ndarray, output: Output) -> No
     rank = weight.ndim - 2
     field = schema.weight_field(rank)
     plot = array_plot("weight", field.dims, rank)
-    data_group(group, "weights", {"weight": field}, {"weight": weight}, plot, output)
+    values = {"weight": weight}
+    data_group(group, "weights", {"weight": field}, values, plot, output, chunk_bytes=WEIGHTS_CHUNK)
     picture = weights_picture(weight)
     if picture is not None:
         _write_montage(group, "weights_picture", picture, output)

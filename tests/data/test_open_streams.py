@@ -16,6 +16,7 @@ from helpers.stream_run import EVERYTHING, Stream
 from torch.utils.data import IterableDataset, TensorDataset
 
 import fastconv
+from fastconv.data import open_data
 from fastconv.engines.ranks import Rank
 from fastconv.errors import DataError, FingerprintError, InputError
 from fastconv.run.claims import Claims
@@ -240,3 +241,24 @@ def test_names_and_columns_are_kept_as_they_come(tmp_path, monkeypatch):
     with fastconv.extract(network(), Named(), out, **options) as run:
         assert list(run.samples.keys) == [f"shard/{i:05}" for i in range(40)]
         assert list(run.columns["place"]) == [f"p{i}" for i in range(40)]
+
+
+def test_streams_of_hugging_face_pass_over_samples_by_themselves(tmp_path):
+    datasets_library = pytest.importorskip("datasets")
+    rows = [[float(i)] * 4 for i in range(20)]
+    stream = datasets_library.Dataset.from_dict({"x": rows}).with_format("torch")
+    samples = open_data(stream.to_iterable_dataset())
+    assert [x[:, 0].tolist() for x, _ in samples.batches([[9], [17, 19]])] == [[9], [17, 19]]
+
+    class Beyond:  # units that begin after the end
+        def __iter__(self):
+            return iter([range(30, 34)])
+
+    assert list(samples.batches(Beyond())) == []
+    assert samples.length == 20
+
+
+def test_maps_of_all_say_what_each_sample_takes(tmp_path, capsys):
+    options = {"batch_size": 4, "layers": ["0"], "maps": "all"}
+    fastconv.extract(network(), Stream(20), tmp_path / "run.h5", **options).close()
+    assert "maps of every sample x 1 layers: 3.2 kB uncompressed" in capsys.readouterr().err

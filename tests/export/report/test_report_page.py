@@ -175,9 +175,15 @@ def test_a_filter_shows_all_that_is_known_of_it(visit, page_file, run_file):
 
 
 @pytest.mark.parametrize(
-    ("address", "kind"), [("volume/1", "canvas"), ("head/1", "canvas"), ("conv1/2", None)]
+    ("address", "kind"),
+    [
+        ("volume/1", "canvas"),
+        ("head/1", "canvas"),
+        ("layer1.0.conv%2F2%231/1", "svg"),
+        ("conv1/2", None),
+    ],
 )
-def test_volumes_vectors_and_filters_without_values_have_pages(visit, page_file, address, kind):
+def test_filters_of_every_rank_and_without_values_have_pages(visit, page_file, address, kind):
     page = visit(page_file, f"filter/{address}")
     page.wait_for_selector(".numbers")
     if kind is None:  # every value is NaN
@@ -185,6 +191,10 @@ def test_volumes_vectors_and_filters_without_values_have_pages(visit, page_file,
         assert ["No hit: none of its values is finite." in text for text in said] == [True] * 2
     else:
         assert page.locator(f".hit {kind}").count() == 18
+        wider = "[...document.querySelectorAll('.hits')].filter(e => e.scrollWidth > e.clientWidth)"
+        for width, height in (WIDE, PHONE):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate(f"{wider}.length") == 0
 
 
 @pytest.mark.parametrize("order", ["largest", "smallest"])
