@@ -124,7 +124,7 @@ def main() -> None:
         f"{args.model}: extract / fastest forward = {result['ratio']:.3f}, in processor time "
         f"{result['processor_ratio']:.3f}  {result}"
     )
-    save(f"extract_{args.model}_{args.threads}_threads", result)
+    save(f"extract_{args.model}", result)
 
 
 if __name__ == "__main__":

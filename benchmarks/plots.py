@@ -112,7 +112,8 @@ def extract(result: dict[str, Any], name: str) -> Iterator[Table]:
     """P5: seconds of the extraction and of the plain forward in both layouts."""
     table = Table(
         name,
-        f"{name.removeprefix('extract_')}, {result['samples']} samples: seconds (less is better)",
+        f"{name.removeprefix('extract_')}, {result['samples']} samples, {result['threads']} "
+        "threads: seconds (less is better)",
         ["", "seconds", "/ fastest", "processor", "rounds"],
     )
     for key, value in result["seconds"].items():
