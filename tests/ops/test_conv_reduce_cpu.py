@@ -291,7 +291,9 @@ def test_histogram_counts_the_activation_written(case, isa):
 
 
 @every_isa
-@pytest.mark.parametrize("case", ["3x3", "1x1", "depthwise", "bands", "1d", "winograd", "small_groups"])
+@pytest.mark.parametrize(
+    "case", ["3x3", "1x1", "depthwise", "bands", "1d", "winograd", "small_groups"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_non_finite_values_are_counted_and_left_out(case, dtype, isa):
     x, w, kwargs = make(case, dtype)
