@@ -229,8 +229,8 @@ struct BandJob {
       Block block = blocks;
       block.values += b * kLanes;
       block.lanes = channels - first < kLanes ? channels - first : kLanes;
-      complete_block<false, BlockCounts>(block, position, finite, states[b],
-                                         counts == nullptr ? nullptr : counts + first, extrema[b]);
+      complete_block<BlockCounts>(block, position, finite, states[b],
+                                  counts == nullptr ? nullptr : counts + first, extrema[b]);
       if (p.candidates.threshold != nullptr)
         list_block(p.candidates, channel + first, block, sample * p.positions() + position,
                    extrema[b]);

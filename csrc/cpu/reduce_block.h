@@ -174,30 +174,6 @@ inline Int find_step(const Block& block, int part, Float wanted) {
   return step;
 }
 
-// First position, from the start of a planar block, of a value that is the extremum of some lanes.
-inline int find_first(const Block& block, const float* lane_extrema, float wanted) {
-  alignas(64) int32_t position[kLanes];
-  for (int part = 0; part < kLanes; part += kWidth) {
-    const Float extremum = load<Float>(lane_extrema + part);
-    const Int here = find_step(block, part, extremum) * kLanes + lane_numbers(part);
-    store(position + part, extremum == splat(wanted) ? here : Int{} + INT32_MAX);
-  }
-  return min_16(position);
-}
-
-inline void update_extrema_planar(const Block& block, int64_t start, const BlockExtrema& extrema,
-                                  LaneState& state) {
-  const float low = min_16(extrema.min), high = max_16(extrema.max);
-  if (low < state.min[0]) {
-    state.min[0] = low;
-    state.argmin[0] = start + find_first(block, extrema.min, low);
-  }
-  if (high > state.max[0]) {
-    state.max[0] = high;
-    state.argmax[0] = start + find_first(block, extrema.max, high);
-  }
-}
-
 // Where `better` has a bit, the value and its position replace those of the lane.
 inline void replace_extrema(const Block& block, int64_t start, int part, unsigned better,
                             Float value, float* values, int64_t* positions) {
@@ -298,28 +274,14 @@ inline void count_block_carefully(const Block& block, typename Layout::Count* co
 }
 
 // The rest of a block that add_blocks took, all of it where it found values that are not finite.
-template <bool kPlanar, typename Layout>
+template <typename Layout>
 inline void complete_block(const Block& block, int64_t start, bool finite, LaneState& state,
                            typename Layout::Count* counts, BlockExtrema& extrema) {
   if (!finite) add_block_carefully(block, state, extrema);
-  if (kPlanar)
-    update_extrema_planar(block, start, extrema, state);
-  else
-    update_extrema_lanes(block, start, extrema, state);
+  update_extrema_lanes(block, start, extrema, state);
   if (counts == nullptr) return;
-  if (!finite) return count_block_carefully<kPlanar, Layout>(block, counts);
-  if constexpr (kPlanar)
-    count_block_planar(block, counts);
-  else
-    count_block_lanes<Layout>(block, counts);
-}
-
-// One block into the state, and into counts unless null; its extrema are found on the way.
-template <bool kPlanar, typename Layout = ByChannel>
-inline void reduce_block(const Block& block, int64_t start, LaneState& state,
-                         typename Layout::Count* counts, BlockExtrema& extrema) {
-  const bool finite = add_blocks<1>(block, &state, &extrema);
-  complete_block<kPlanar, Layout>(block, start, finite, state, counts, extrema);
+  if (!finite) return count_block_carefully<false, Layout>(block, counts);
+  count_block_lanes<Layout>(block, counts);
 }
 
 }  // namespace
