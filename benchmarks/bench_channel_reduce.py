@@ -6,25 +6,25 @@ The streaming read is the fastest the instruction set has (`fastconv_cpu::stream
 chains of vector loads and XOR), over the very memory that is then reduced. Each round runs the
 read and every variant once, one after the other; a share is the median over the rounds of
 (time of the read) / (time of the reduction) in the same round. With one thread the time is that of
-the thread, so that other work on the machine counts less; with more it is that of the clock.
+the thread, so that other work on the machine counts less; with more it is that of the clock. Every
+shape and dtype has a process of its own, in which freed memory is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from apart import SMOKE, apart
 from results import save
 
 import fastconv
 from fastconv.backends import cpu
 from fastconv.histogram import BINS
 
-SMOKE = os.environ.get("FASTCONV_BENCH_SMOKE") == "1"
 SHAPES = [(8, 64, 14, 14)] if SMOKE else [
     (64, 64, 112, 112), (64, 64, 56, 56), (64, 128, 28, 28), (64, 256, 14, 14), (64, 512, 7, 7),
 ]  # fmt: skip
@@ -64,8 +64,10 @@ def seconds(run: Callable[[], object]) -> float:
     return clock() - start
 
 
-def measure(x: torch.Tensor, rounds: int) -> dict[str, float]:
+def measure(shape: tuple[int, ...], dtype: torch.dtype, threads: int, rounds: int) -> dict:
     """GB/s of the read, and the share of it that every variant reaches."""
+    torch.set_num_threads(threads)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     read, runs = variants(x)
     for run in (read, *runs.values()):
         run()
@@ -80,6 +82,16 @@ def measure(x: torch.Tensor, rounds: int) -> dict[str, float]:
     return {"read_GB_per_s": size / read_time / 1e9, **shares}
 
 
+def means(cases: list[dict]) -> dict[str, float]:
+    """P4: geometric means of the shares of float32, 112x112 to 14x14, by threads and variant."""
+    found: dict[str, list[float]] = {}
+    for row in cases:
+        if row["dtype"] == "torch.float32" and row["shape"][-1] > 7:
+            for name in ("contiguous", "channels_last"):
+                found.setdefault(f"{name}, {row['threads']} threads", []).append(row[name])
+    return {name: statistics.geometric_mean(shares) for name, shares in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -89,10 +101,9 @@ def main() -> None:
         raise SystemExit(reason)
     result = []
     for threads in options.threads:
-        torch.set_num_threads(threads)
         for shape in SHAPES:
             for dtype in DTYPES:
-                figures = measure(torch.randn(shape).to(dtype), options.rounds)
+                figures = apart(measure, shape, dtype, threads, options.rounds)
                 row = {"threads": threads, "shape": list(shape), "dtype": str(dtype), **figures}
                 result.append(row)
                 read, *shares = figures.values()
@@ -103,7 +114,9 @@ def main() -> None:
                     ),
                     flush=True,
                 )
-    path = save("channel_reduce", {"isa": cpu.isa(), "cases": result})
+    for name, share in means(result).items():
+        print(f"geometric mean, {name}: {share:.0%}")
+    path = save("channel_reduce", {"isa": cpu.isa(), "means": means(result), "cases": result})
     print(f"wrote {path}" if path else "smoke run: nothing kept")
 
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from apart import apart
 from cases import CONV_CASES, SMOKE, ConvCase, random_cases
 from results import save
 
@@ -37,8 +36,6 @@ from fastconv.backends.cpu.conv_reduce import pack_weight
 
 Run = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Of glibc, for new processes; it ignores a larger threshold of mapping, and never maps with 0 maps.
-FREED_MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 SETS = {"public": CONV_CASES, "random": random_cases()}
 
 
@@ -122,18 +119,6 @@ def seconds(run: Run, calls: int = 1) -> float:
     for _ in range(calls):
         run()
     return (clock() - start) / calls
-
-
-def measure_apart(
-    case: ConvCase, dtype: torch.dtype, rounds: int, *, compiled: bool
-) -> dict[str, float]:
-    """`measure` in a new process; of small sizes, which show only that it runs, in this one."""
-    given = (case, dtype, rounds, torch.get_num_threads())
-    if SMOKE:
-        return measure(*given, compiled=compiled)
-    os.environ |= FREED_MEMORY_KEPT
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, given, {"compiled": compiled})
 
 
 @torch.inference_mode()
@@ -239,7 +224,9 @@ def run_cases(cases, dtype, options) -> dict[str, object]:
     print(f"{torch.get_num_threads()} threads, {dtype}")
     rows = []
     for case in cases:
-        row = measure_apart(case, dtype, options.rounds, compiled=options.compile)
+        row = apart(
+            measure, case, dtype, options.rounds, torch.get_num_threads(), compiled=options.compile
+        )
         rows.append({"case": case.name, **row})
         print(
             f"{case.name:48s} {row['fused ms']:7.2f} ms, fused / alone {row['fused / alone']:.2f}, "

@@ -61,7 +61,7 @@ def candidates(target: CaptureTarget, x: Tensor) -> dict[str, Callable[[], objec
     """The same work, fused and one after the other."""
     fusion, counts = target.fusion, torch.zeros(target.info.channels, BINS, dtype=torch.int64)
     assert fusion is not None and target.weight is not None
-    packed = {target.module: cpu.pack_weight(target.weight, target.info.groups or 1)}
+    packed: dict[nn.Module, Tensor] = {}  # filled by the first call
 
     def separate() -> None:
         value = target.module(x)

@@ -6,7 +6,7 @@ Every moment of an extraction is given to one layer and one kind:
 
 - network: the forward between two layers that are measured, the convolution of the second included
 - fused: convolutions that run in one kernel with their reductions
-- reduction: reading an output and reducing it; exact sums
+- reduction: reading an output and reducing it, with norm and activation written over it; exact sums
 - histogram: what counting adds to these, the difference to an extraction with quantiles=False
 - hits, patches: merging candidates; cutting their pictures
 - start: the probe, the plan, the fingerprint; data: reading; file: parts and the finished file
@@ -37,7 +37,8 @@ from typing import Any
 import models
 import torch
 from bench_conv_reduce import peak
-from bench_extract import fastest, photographs
+from bench_extract import forward as plain_forward
+from bench_extract import photographs, spent
 from results import save
 
 import fastconv
@@ -45,7 +46,7 @@ from fastconv.data.samples import Samples
 from fastconv.format.result import LayerInfo
 from fastconv.measure.hits import Hits
 from fastconv.measure.patches import PatchSource
-from fastconv.run import extract, layer_sink
+from fastconv.run import extract, fused, layer_sink
 from fastconv.run.allocator import freed_memory_kept
 from fastconv.run.job import Job
 from fastconv.run.recording import Recording
@@ -154,6 +155,8 @@ def timeline() -> Iterator[Timeline]:
     line.time_sink("input")
     line.time(layer_sink, "channel_reduce", "reduction")
     line.time(layer_sink, "run_fused", "fused")
+    line.time(layer_sink, "run_in_place", "network")
+    line.time(fused, "channel_reduce", "reduction")
     line.time(layer_sink.LayerState, "update", "reduction")
     line.time(Hits, "update", "hits")
     line.time(PatchSource, "place", "patches")
@@ -259,12 +262,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = getattr(models, args.model)()
     images = photographs(args.samples, args.size)
+    last = getattr(models, args.model)().to(memory_format=torch.channels_last)
+    given = images.contiguous(memory_format=torch.channels_last), args.batch
     whole, without, forward = [], [], []
     with freed_memory_kept():
         layers = measured(model, images)
         profile(model, images[: args.batch], args.batch)  # warm up
         for _ in range(args.rounds):
-            forward.append(fastest(model, images, args.batch))
+            forward.append(spent(functools.partial(plain_forward, last, *given)).wall)
             whole.append(profile(model, images, args.batch))
             without.append(profile(model, images, args.batch, quantiles=False))
         rate = rates()

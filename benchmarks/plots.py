@@ -101,7 +101,7 @@ def channel_reduce(result: dict[str, Any]) -> Iterator[Table]:
         "channel_reduce",
         "channel_reduce: share of the streaming-read bandwidth (more is better)",
         ["shape, dtype, threads", "read GB/s", *kinds],
-        bar=0.6,
+        bar=0.7,
     )
     for row in result["cases"]:
         shape = "x".join(map(str, row["shape"]))
@@ -113,39 +113,38 @@ def channel_reduce(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def extract(result: dict[str, Any], name: str) -> Iterator[Table]:
-    """P5: seconds of the extraction and of the plain forward, round by round in between."""
+    """P5: seconds of the extraction and of the plain forward in both layouts."""
     table = Table(
         name,
-        f"{name.removeprefix('extract_')}, {result['samples']} samples: seconds (less is better)",
-        ["", "seconds", "/ forward", "rounds"],
+        f"{name.removeprefix('extract_')}, {result['samples']} samples, {result['threads']} "
+        "threads: seconds (less is better)",
+        ["", "seconds", "/ fastest", "processor", "rounds"],
     )
-    table.add(
-        "plain forward", {"seconds": f"{result['forward_s']:.1f}"}, {"s": result["forward_s"]}
-    )
-    if "fastest_forward_s" in result:
-        best, plain = result["fastest_forward_s"], result["forward_s"]
-        cells = {"seconds": f"{best:.1f}", "/ forward": f"{best / plain:.2f}"}
-        table.add("channels last, freed memory kept", cells, {"s": best})
-    cells = {"seconds": f"{result['extract_s']:.1f}", "/ forward": f"**{result['ratio']:.2f}**"}
-    cells["rounds"] = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
-    table.add("extraction", cells, {"s": result["extract_s"]})
+    for key, value in result["seconds"].items():
+        cells = {"seconds": f"{value:.1f}"}
+        if key == "extract":
+            cells |= {"/ fastest": f"**{result['ratio']:.2f}**"}
+            cells |= {"processor": f"{result['processor_ratio']:.2f}"}
+            cells |= {"rounds": ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])}
+        table.add("extraction" if key == "extract" else f"forward, {key}", cells, {"s": value})
     yield table
 
 
 def planner(result: dict[str, Any]) -> Iterator[Table]:
-    """Layers run fused, over the same work in turn: a table for every network and threads."""
+    """Layers run fused and in place, over the same work in turn, for every network and threads."""
+    ways = ("fused", "in place")
     for run, layers in result.items():
         table = Table(
             f"planner_{run.replace(',', '').replace(' ', '_')}",
-            f"{run}: a layer fused / the same work in turn (less is better)",
-            ["layer", "channels x positions", "in turn, ms", "fused, ms", "ratio"],
+            f"{run}: a layer fused, in place / the same work in turn (less is better)",
+            ["layer", "channels x positions", "in turn, ms", *ways],
             bar=1.0,
         )
         for name, row in layers.items():
             cells = {"channels x positions": f"{row['channels']} x {row['positions']}"}
             cells |= {"in turn, ms": f"{row['separate'] * 1e3:.1f}"}
-            cells |= {"fused, ms": f"{row['fused'] * 1e3:.1f}", "ratio": f"{row['ratio']:.2f}"}
-            table.add(name, cells, {"fused / in turn": row["ratio"]})
+            cells |= {way: f"{row[f'{way} / separate']:.2f}" for way in ways}
+            table.add(name, cells, {way: row[f"{way} / separate"] for way in ways})
         yield table
 
 

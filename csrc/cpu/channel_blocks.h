@@ -10,8 +10,6 @@
 namespace fastconv {
 namespace {
 
-constexpr int kRowAhead = 512;  // steps to prefetch of memory in order
-
 // The first n values at p, which may end there; zeros after them.
 template <Dtype kDtype>
 inline Float widen(const void* p, int n) {
@@ -188,13 +186,8 @@ struct Source {
     const int64_t stride = planar ? kLanes : p.stride_p;
     const char* x = static_cast<const char*>(p.x) + (row(n) + at * p.stride_p) * bytes;
     if (in_place())
-      return {reinterpret_cast<const float*>(x),
-              stride,
-              steps,
-              last,
-              lanes,
-              x + (planar && !p.histogram ? kRowAhead : kAhead) * stride * bytes,
-              stride * 4};
+      return {reinterpret_cast<const float*>(x), stride,    steps, last, lanes,
+              x + kAhead * stride * bytes,       stride * 4};
     const int tail = planar ? last : lanes;
     switch (p.dtype) {
       case Dtype::kFloat32:

@@ -16,11 +16,10 @@ inline void reduce_row(const Source& source, int64_t n, LaneTotals& totals, floa
   const int64_t c = source.channel;
   int64_t* counts = p.histogram ? p.histogram + c * kBins : nullptr;
   const bool lists = p.candidates.threshold != nullptr;
-  const bool once = source.in_place() && counts == nullptr && !lists && p.written == nullptr;
-  const int64_t most = once ? p.positions : kSteps * kLanes;  // of a block
+  constexpr int64_t kBlock = kSteps * kLanes;
   totals.clear();
-  for (int64_t start = 0; start < p.positions; start += most) {
-    const int64_t values = p.positions - start < most ? p.positions - start : most;
+  for (int64_t start = 0; start < p.positions; start += kBlock) {
+    const int64_t values = p.positions - start < kBlock ? p.positions - start : kBlock;
     const int steps = (values + kLanes - 1) / kLanes;
     const int last = values - int64_t{steps - 1} * kLanes;
     const Block block = source.block(n, start, steps, last, buffer);
@@ -32,29 +31,40 @@ inline void reduce_row(const Source& source, int64_t n, LaneTotals& totals, floa
   }
 }
 
-// Planar channels. Lanes are joined some rows at a time, as that takes long but can overlap.
+// Planar channels whose blocks want more than reductions.
+inline void reduce_rows_in_blocks(const ChannelReduceParams& p, const Range& samples,
+                                  const Range& channels) {
+  alignas(64) float buffer[kSteps * kLanes];
+  LaneTotals totals;
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    const Source source(p, c, kLanes, true);
+    for (int64_t n = samples.begin; n < samples.end; ++n) {
+      reduce_row(source, n, totals, buffer);
+      write_joined(p.out, n * p.c + c, totals);
+    }
+  }
+}
+
+// Planar channels, float32 as it lies. Lanes are joined some rows at a time, as each takes long but
+// they overlap.
 inline void reduce_rows(const ChannelReduceParams& p, const Range& samples, const Range& channels) {
   constexpr int kRows = 16;
-  alignas(64) float buffer[kSteps * kLanes];
   LaneTotals totals[kRows];
-  int64_t row[kRows];
-  int filled = 0;
-  const auto finish = [&] {
-    for (int i = 0; i < filled; ++i) write_joined(p.out, row[i], totals[i]);
-    filled = 0;
-  };
-  const auto reduce = [&](int64_t n, int64_t c) {
-    reduce_row(Source(p, c, kLanes, true), n, totals[filled], buffer);
-    row[filled++] = n * p.c + c;
-    if (filled == kRows) finish();
-  };
-  if (p.histogram)  // counts of a channel stay in the cache
-    for (int64_t c = channels.begin; c < channels.end; ++c)
-      for (int64_t n = samples.begin; n < samples.end; ++n) reduce(n, c);
-  else
-    for (int64_t n = samples.begin; n < samples.end; ++n)
-      for (int64_t c = channels.begin; c < channels.end; ++c) reduce(n, c);
-  finish();
+  for (int64_t n = samples.begin; n < samples.end; ++n)
+    for (int64_t c = channels.begin; c < channels.end; c += kRows) {
+      const int rows = channels.end - c < kRows ? channels.end - c : kRows;
+      const float* x = static_cast<const float*>(p.x) + n * p.stride_n + c * p.stride_c;
+      const unsigned bad = add_rows(x, p.stride_c, rows, p.positions, totals);
+      for (int r = 0; r < rows; ++r) {
+        if (bad >> r & 1) {
+          const int steps = (p.positions + kLanes - 1) / kLanes;
+          const int last = p.positions - int64_t{steps - 1} * kLanes;
+          totals[r].clear();
+          add_carefully({x + r * p.stride_c, kLanes, steps, last}, 0, totals[r], nullptr);
+        }
+        write_joined(p.out, n * p.c + c + r, totals[r]);
+      }
+    }
 }
 
 // The counts of 16 channels on their way to the histogram.
@@ -151,7 +161,11 @@ inline int64_t channel_count_bytes(const ChannelReduceParams& p) {
 // The reductions of samples x channels; a thread that counts owns its channels.
 inline void channel_reduce(const ChannelReduceParams& p, const Range& samples,
                            const Range& channels, void* tables) {
-  if (!p.channels_last && p.positions > kSteps) return reduce_rows(p, samples, channels);
+  if (!p.channels_last && p.positions > kSteps) {
+    const bool plain = Source(p, 0, kLanes, true).in_place() && p.histogram == nullptr &&
+                       p.candidates.threshold == nullptr && p.written == nullptr;
+    return (plain ? reduce_rows : reduce_rows_in_blocks)(p, samples, channels);
+  }
   // Rows of at most kSteps positions: 16 channels in lanes, so that starting and ending costs as
   // much as for one.
   const int64_t step = (p.histogram ? kCountedGroups : kGroups) * kLanes;

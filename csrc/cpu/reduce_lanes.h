@@ -40,6 +40,17 @@ struct VectorTotals {
   Float low, high;
   Int low_at, high_at, positive, step;
 
+  // Of no values yet.
+  VectorTotals()
+      : sum{},
+        sumsq{},
+        low(splat(kInfinity)),
+        high(splat(-kInfinity)),
+        low_at(Int{} - 1),
+        high_at(Int{} - 1),
+        positive{},
+        step{} {}
+
   VectorTotals(const LaneTotals& from, int first, int32_t start) {
     for (int half = 0; half < 2; ++half) {
       sum[half] = load<Double>(from.sum + first + half * (kWidth / 2));
@@ -102,6 +113,7 @@ struct VectorTotals {
 using LaneCounts = ByBin<kLanes, uint16_t>;
 constexpr int64_t kCountTable = int64_t{(kBins + 7) / 8 * 8} * kLanes;  // whole rows of eight
 constexpr int64_t kMostCounted = UINT16_MAX;
+constexpr int kRowAhead = 512;  // steps to prefetch of memory that is read in order
 
 // Counts the values of a block, some steps late: what was just stored cannot be loaded in parts.
 struct StepCounter {
@@ -152,6 +164,29 @@ __attribute__((noinline)) bool add_finite(const Block& block, int32_t start, Lan
   }
   if (kWidth < kLanes && finite) __builtin_memcpy(&totals, &after, offsetof(LaneTotals, nonfinite));
   return finite;
+}
+
+// The totals of `rows` planar rows, `pitch` floats apart; one bit for each that holds a non-finite
+// value, whose totals are wrong. One call for many rows, as short ones are soon done.
+__attribute__((noinline)) inline unsigned add_rows(const float* x, int64_t pitch, int rows,
+                                                   int64_t positions, LaneTotals* totals) {
+  const int64_t full = positions / kLanes * kLanes;
+  const int rest = static_cast<int>(positions - full);
+  unsigned bad = 0;
+  for (int r = 0; r < rows; ++r, x += pitch)
+    for (int first = 0; first < kLanes; first += kWidth) {
+      VectorTotals now;
+      const float* p = x + first;
+      for (const float* end = p + full; p < end; p += kLanes) {
+        __builtin_prefetch(p + kRowAhead * kLanes);
+        now.add(p);
+      }
+      if (rest > 0) now.add_first(p, rest - first);
+      bad |= static_cast<unsigned>(!all_finite(now.sumsq[0] + now.sumsq[1])) << r;
+      now.write(totals[r], first);
+      store(totals[r].nonfinite + first, Int{});
+    }
+  return bad;
 }
 
 // The same for a block with non-finite values, one value at a time; all of them were counted, so

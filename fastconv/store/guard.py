@@ -86,6 +86,8 @@ class Guard:
             and any(c > n for c, n in zip(found.chunks, found.shape, strict=True))
         ):
             raise self.fail(f"{found.name} declares more than it holds")
+        if found.chunks is not None and found.nbytes <= self.size:
+            return found  # harmless; adding up its chunks would read the whole index of them
         stored = found.id.get_storage_size()
         if stored > self.size or found.nbytes > MAX_INFLATION * stored + MAX_ATTRIBUTE:
             raise self.fail(f"{found.name} declares {found.nbytes} bytes and holds {stored}")

@@ -17,7 +17,7 @@ from fastconv.store.schema import maps_folder
 BLOCK = 2**12  # bytes
 MAX_BLOCKS = 2**14  # that are kept
 SMALL, AROUND = 2**12, 7  # bytes of a read that is of metadata; blocks that are fetched with it
-GAP = 2**15  # bytes between two ranges that are fetched at once
+GAP = 24 * 2**10  # bytes between two ranges that are fetched at once
 
 
 def is_url(place: str) -> bool:
