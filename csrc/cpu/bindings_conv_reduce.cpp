@@ -127,10 +127,11 @@ void pack(const ConvReduceParams& p, const ConvPlan& plan, float* panels) {
   });
 }
 
-// The weight as the kernels of the instruction set in use read it, for any input.
-Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t> stride,
-                   std::vector<int64_t> dilation, int64_t groups) {
-  ConvReduceParams p = params_of(weight, weight_channels_last, groups);
+// A convolution of one window, which is planned as any other of that weight.
+ConvReduceParams one_window(const Tensor& weight, bool channels_last,
+                            const std::vector<int64_t>& stride,
+                            const std::vector<int64_t>& dilation, int64_t groups) {
+  ConvReduceParams p = params_of(weight, channels_last, groups);
   p.n = 1;
   spread(stride, 1, p.stride);
   spread(dilation, 1, p.dilation);
@@ -138,12 +139,28 @@ Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t
     p.in_size[d] = p.dilation[d] * (p.kernel[d] - 1) + 1;
     p.out_size[d] = 1;
   }
+  return p;
+}
+
+// The weight as the kernels of the instruction set in use read it, for any input.
+Tensor pack_weight(Tensor weight, bool weight_channels_last, std::vector<int64_t> stride,
+                   std::vector<int64_t> dilation, int64_t groups) {
+  const ConvReduceParams p = one_window(weight, weight_channels_last, stride, dilation, groups);
   const KernelTable& table = kernels();
   std::vector<int64_t> offsets;
   const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx, 1, offsets);
   Tensor panels = empty({panel_bytes(plan) / 4}, {1}, ScalarType::Float);
   pack(p, plan, data<float>(panels));
   return panels;
+}
+
+// Whether convolutions of the weight run by Winograd's tiles.
+bool uses_winograd(Tensor weight, std::vector<int64_t> stride, std::vector<int64_t> dilation,
+                   int64_t groups) {
+  const ConvReduceParams p = one_window(weight, false, stride, dilation, groups);
+  const KernelTable& table = kernels();
+  std::vector<int64_t> offsets;
+  return plan_conv(p, table.conv_channel_block, table.conv_amx, 1, offsets).winograd;
 }
 
 void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
@@ -236,6 +253,7 @@ Results conv_reduce(Tensor input, Tensor weight, bool weight_channels_last,
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def("uses_winograd(Tensor weight, int[] stride, int[] dilation, int groups) -> bool");
   m.def(
       "pack_weight(Tensor weight, bool weight_channels_last, int[] stride, int[] dilation,"
       " int groups) -> Tensor");
@@ -251,5 +269,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
   m.impl("pack_weight", TORCH_BOX(&fastconv::pack_weight));
+  m.impl("uses_winograd", TORCH_BOX(&fastconv::uses_winograd));
   m.impl("conv_reduce", TORCH_BOX(&fastconv::conv_reduce));
 }

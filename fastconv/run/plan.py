@@ -16,6 +16,7 @@ import torch
 
 from fastconv import dispatch
 from fastconv.backends import reference
+from fastconv.backends.cpu.conv_reduce import uses_winograd
 from fastconv.capture import CaptureTarget
 from fastconv.errors import BackendUnavailableError
 from fastconv.format.result import LayerInfo
@@ -69,7 +70,7 @@ def plan_kernels(
         targets = [_written(t) for t in targets]
     planned = []
     for target in targets:
-        fused = pays(target, options) and _can(target, options)
+        fused = _can(target, options) and pays(target, options)
         planned.append(PlannedLayer(target, fused, not fused and _in_place(target, options, place)))
     return planned
 
@@ -134,12 +135,17 @@ def _written(target: CaptureTarget) -> CaptureTarget:
 def _pays(target: CaptureTarget, options: Options) -> bool:
     """Whether the C++ kernel beats the network's own convolution and a pass over its output.
 
-    Measured (docs/benchmarks.md): where nothing has to be written, but for very many channels.
+    Measured (docs/benchmarks.md): where nothing has to be written, and where it needs fewer
+    products; but for very many channels.
     """
-    fusion, weight = target.fusion, target.weight
-    if fusion is None or target.info.channels > COUNTED_AT_ONCE:
+    fusion, info, weight = target.fusion, target.info, target.weight
+    if fusion is None or info.channels > COUNTED_AT_ONCE:
         return False
-    return weight is not None and weight.dtype == torch.float32 and not fusion.read
+    if weight is None or weight.dtype != torch.float32:
+        return False
+    module = cast(Convolution, target.module)
+    stride, dilation = list(module.stride), list(module.dilation)
+    return not fusion.read or uses_winograd(weight, stride, dilation, module.groups)
 
 
 def _pays_on_gpu(target: CaptureTarget, options: Options, device: str) -> bool:

@@ -101,6 +101,22 @@ def test_norm_and_activation_are_applied_where_an_output_is_reduced(tmp_path, st
     assert "bit for bit" in str(report)
 
 
+def test_fewer_products_make_it_pay(tmp_path):
+    """3x3 by Winograd's tiles; with a stride there are none."""
+    torch.manual_seed(2)
+    layers = [nn.Conv2d(3, 32, 1), nn.Conv2d(32, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU()]
+    model = with_moments(
+        nn.Sequential(*layers, nn.Conv2d(48, 32, 3, stride=2), nn.Conv2d(32, 4, 1))
+    )
+    with extract(model, tmp_path / "run.h5") as run:
+        assert [n for n, op in ops(run).items() if op == FUSED] == ["1", "5"]
+        with extract(model, tmp_path / "plain.h5", backend="reference") as plain:
+            assert_same(run, plain)
+    report = fastconv.verify(tmp_path / "run.h5", model, images(40))
+    assert report, str(report)
+    assert "bit for bit" in str(report)
+
+
 def test_very_many_channels_run_by_themselves(tmp_path):
     many = nn.Sequential(nn.Conv2d(3, planner.COUNTED_AT_ONCE + 1, 1))
     with extract(many, tmp_path / "many.h5", patches=False) as run:

@@ -57,6 +57,13 @@ def pack_weight(
     return torch.ops.fastconv_cpu.pack_weight(*_dense(weight), stride, dilation, groups)
 
 
+def uses_winograd(
+    weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> bool:
+    """Whether four outputs take 16 products in place of 36, whatever the input."""
+    return torch.ops.fastconv_cpu.uses_winograd(weight, stride, dilation, groups)
+
+
 def _number(activation: str | None) -> int:
     return 0 if activation is None else 1 + ACTIVATIONS.index(activation)
 
