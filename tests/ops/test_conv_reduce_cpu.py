@@ -46,6 +46,7 @@ CASES = {
     "depthwise_16_far": (2, 16, 16, (5, 6), (7, 7), {"groups": 16, "padding": (9, 8)}),
     "depthwise_16_3d": (1, 16, 16, (5, 6, 7), (3, 3, 3), {"groups": 16, "padding": (2, 1, 1)}),
     "depthwise_16_bands": (1, 64, 64, (70, 57), (3, 3), {"groups": 64, "padding": 1}),
+    "depthwise_16_stride_bands": (2, 480, 480, (13, 80), (3, 3), {"groups": 480, "stride": 2}),
     "1d": (3, 3, 17, (101,), (9,), {"stride": 2, "padding": 4}),
     "1d_depthwise": (2, 8, 8, (40,), (5,), {"groups": 8, "padding": "same"}),
     "3d": (2, 3, 16, (4, 9, 7), (3, 3, 3), {"padding": 1, "dilation": (1, 2, 1)}),
