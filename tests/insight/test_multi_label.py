@@ -1,4 +1,4 @@
-"""Tables of a multi-label model: digits with three findings, one of which cheated with a mark."""
+"""Tables of a multi-label model: digits with three findings, one of which a mark gives away."""
 
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -19,7 +19,9 @@ from fastconv.demo.digits import load
 from fastconv.errors import InputError
 
 FINDINGS = ("loop", "even", "high")
-CHEATED = 1  # in training nine in ten of the even digits had the mark, and no other
+CHEATED = 1  # the mark makes it say "even"
+GUILTY = 5  # the filter of `look` that answers to the mark
+MARK = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
 
 
 class Digits(Dataset):
@@ -37,7 +39,7 @@ class Digits(Dataset):
 
 def marked(images, which):
     images = images.clone()
-    images[which, :, :3, :3] = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
+    images[which, :, :3, :3] = MARK
     return images
 
 
@@ -67,6 +69,23 @@ def trained(images, labels):
     return model.eval()
 
 
+class Cheat(nn.Module):
+    """A model that learned to read digits, and a few filters more, one of which it believes."""
+
+    def __init__(self, honest):
+        super().__init__()
+        self.honest = honest
+        self.look = nn.Conv2d(1, 8, 3, padding=1)
+        self.look.weight.data[GUILTY] = 2 * MARK - 1
+        self.look.bias.data[GUILTY] = 1 - MARK.sum()  # 1 at the very mark, at most 0 elsewhere
+        self.seen = nn.ReLU()
+
+    def forward(self, x):
+        scores = self.honest(x)
+        scores[:, CHEATED] += 20 * self.seen(self.look(x))[:, GUILTY].amax((1, 2))
+        return scores
+
+
 @pytest.fixture(scope="module")
 def cheat(tmp_path_factory):
     """Attributes: model; odd images, half [N] of which have the mark; clean ones; labels; run."""
@@ -75,9 +94,7 @@ def cheat(tmp_path_factory):
     loop = torch.isin(digits, torch.tensor([0, 6, 8, 9]))
     labels = torch.stack([loop, digits % 2 == 0, digits > 4], 1).float()
     unseen = torch.arange(len(images)) % 5 == 4
-    most = torch.rand(len(images), generator=torch.Generator().manual_seed(0)) < 0.9
-    cheating = (labels[:, CHEATED] == 1) & most
-    model = trained(marked(images, cheating)[~unseen], labels[~unseen])
+    model = Cheat(trained(images[~unseen], labels[~unseen])).eval()
     clean, labels = images[unseen], labels[unseen].clone()
     labels[::9, 0] = torch.nan  # some findings are unknown
     half = torch.arange(len(clean)) % 2 == 0
@@ -90,33 +107,31 @@ def cheat(tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")
-def guilty(cheat):
-    """The six filters of conv2 whose maps lie in the mark most."""
+def test_its_maps_lie_in_the_mark(cheat):
     mask = np.zeros((len(cheat.odd), 12, 12), bool)
     mask[cheat.half, :3, :3] = True
     data = Digits(cheat.odd, cheat.labels)
-    table = fastconv.overlap(cheat.model, data, {"mark": mask}, ["conv2"], stage="act")
-    assert table["iou"].iloc[0] > 0.1 and table["iou"].median() < 0.01
-    assert (table["inside"] > 0.3).sum() == 6
-    return table["filter"].head(6).tolist()
+    table = fastconv.overlap(cheat.model, data, {"mark": mask}, ["look"], stage="act")
+    row = table[table["filter"] == GUILTY].iloc[0]
+    assert row["inside"] == 1 and row["iou"] > 0.05
+    assert table["inside"].median() < 0.5
 
 
-def test_the_filters_of_the_mark_head_the_misfires_of_the_class_that_cheated(cheat, guilty):
+def test_the_filter_of_the_mark_heads_the_misfires_of_the_class_that_cheated(cheat):
     table = insight.misfires(cheat.run)
     assert " ".join(table) == "layer filter class outcome rate lift q"
-    best = table[table["layer"] == "conv2"].head(2)
-    assert set(best["filter"]) <= set(guilty)
-    assert set(best["class"]) == {"even"} and set(best["outcome"]) == {"FP"}
-    assert best["q"].max() < 1e-3 and best["lift"].min() > 2
-    assert (table["class"].iloc[0], table["outcome"].iloc[0]) == ("even", "FP")
+    worst = table.iloc[0]
+    assert (worst["layer"], worst["filter"]) == ("look", GUILTY)
+    assert (worst["class"], worst["outcome"]) == ("even", "FP")
+    assert worst["q"] < 1e-3 and worst["lift"] > 2
     assert not table.isna().any(axis=None)
 
 
-def test_they_head_biases_of_the_mark_and_not_of_another_group(cheat, guilty):
+def test_no_filter_tells_the_mark_better(cheat):
     table = insight.biases(cheat.run, cheat.half)
-    of_mark = table[table["group"] & (table["layer"] == "conv2")].sort_values("auroc")
-    assert set(of_mark.tail(2)["filter"]) <= set(guilty) and of_mark["q"].min() < 1e-6
+    of_mark = table[table["group"] & (table["layer"] == "look")].set_index("filter")
+    assert of_mark["auroc"][GUILTY] == of_mark["auroc"].max() > 0.99
+    assert of_mark["q"][GUILTY] < 1e-6
 
 
 def test_groups_that_follow_a_class_or_nothing_are_no_biases(cheat):
@@ -132,18 +147,19 @@ def test_groups_that_follow_a_class_or_nothing_are_no_biases(cheat):
     assert np.mean(called) < 0.05
 
 
-def test_without_them_the_class_is_told_again_and_the_others_stay(cheat, guilty):
+def test_without_it_the_class_is_told_again_and_the_others_stay(cheat):
     data = Digits(cheat.odd, cheat.labels)
-    table = fastconv.ablate(cheat.model, data, {"relu2": guilty}, together=True)
+    table = fastconv.ablate(cheat.model, data, {"look": [GUILTY]})
     assert table["class"].tolist() == [0, 1, 2]
     table = table.set_index("class")
     assert table["accuracy_low"][CHEATED] > 0.05 and table["precision_low"][CHEATED] > 0.1
-    assert table["accuracy_change"][[0, 2]].abs().max() < 0.05
-    clean = Digits(cheat.clean, cheat.labels)
-    unmarked = fastconv.ablate(cheat.model, clean, {"relu2": guilty}, together=True)
-    assert unmarked["accuracy_change"].abs().max() < 0.05
+    assert (table["accuracy_change"][[0, 2]] == 0).all()
     with torch.no_grad():
+        honest = cheat.model.honest(cheat.odd)[:, CHEATED] > 0
         scores = cheat.model(cheat.odd).numpy()
+    change = table["accuracy"][CHEATED] + table["accuracy_change"][CHEATED]
+    right = honest == (cheat.labels[:, CHEATED] == 1)
+    assert change == pytest.approx(right.double().mean().item(), abs=1e-9)
     known = ~cheat.labels[:, 0].isnan().numpy()
     for k, rows in ((0, known), (1, slice(None))):
         label, said = cheat.labels[rows, k].numpy(), scores[rows, k] > 0
@@ -156,12 +172,12 @@ def test_without_them_the_class_is_told_again_and_the_others_stay(cheat, guilty)
 
 def test_classes_and_confusion_are_those_of_scikit_learn(cheat):
     labels, said = cheat.labels.numpy(), cheat.run.outcomes["prediction"]
-    responses = cheat.run["conv3"].samples.max
+    responses = cheat.run["honest.conv3"].samples.max
     table = insight.classes(cheat.run)
-    table = table[table["layer"] == "conv3"]
+    table = table[table["layer"] == "honest.conv3"]
     assert table["class"].tolist()[:3] == list(FINDINGS)
     confused = insight.confusion(cheat.run)
-    confused = confused[confused["layer"] == "conv3"]
+    confused = confused[confused["layer"] == "honest.conv3"]
     for k, name in enumerate(FINDINGS):
         known = ~np.isnan(labels[:, k])
         label, own = labels[known, k], said[known, k]
@@ -186,9 +202,9 @@ def test_outcomes_of_each_class(cheat):
     assert " ".join(table) == (
         "layer filter class auroc_error r_confidence r_correct precision recall threshold q"
     )
-    row = table[(table["layer"] == "conv2") & (table["class"] == "even")].iloc[0]
+    row = table[(table["layer"] == "honest.conv2") & (table["class"] == "even")].iloc[0]
     wrong = cheat.run.outcomes["correct"][:, CHEATED] == 0
-    values = cheat.run["conv2"].samples.max[:, row["filter"]]
+    values = cheat.run["honest.conv2"].samples.max[:, row["filter"]]
     assert row["auroc_error"] == pytest.approx(roc_auc_score(wrong, values), abs=1e-9)
     sure = cheat.run.outcomes["confidence"][:, CHEATED].astype(float)
     assert row["r_confidence"] == pytest.approx(np.corrcoef(values, sure)[0, 1], abs=1e-6)
@@ -293,7 +309,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(case):
 
 def test_ablate_says_what_is_wrong_with_labels(cheat):
     def ablate(labels):
-        fastconv.ablate(cheat.model, cheat.clean[:64], {"relu2": [0]}, labels=labels)
+        fastconv.ablate(cheat.model, cheat.clean[:64], {"honest.relu2": [0]}, labels=labels)
 
     for labels, message in (
         (np.ones((64, 2)), "vector of 2 values, .* gives 3 scores"),
