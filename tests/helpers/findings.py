@@ -64,5 +64,5 @@ def killed_in_the_fourth_batch(out):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(sys.argv[2]))
     killed_in_the_fourth_batch(sys.argv[1])

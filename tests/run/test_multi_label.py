@@ -100,7 +100,8 @@ def test_merged_shards_have_the_bytes_of_one_run(whole, tmp_path, count):
 def test_a_killed_run_ends_with_the_same_bytes(whole, tmp_path):
     out = tmp_path / "run.h5"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "helpers.findings", str(out)]
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-m", "helpers.findings", str(out), threads]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(list((tmp_path / "run.h5.parts").glob("u*.h5"))) == 3

@@ -34,6 +34,7 @@ def test_a_run_agrees_with_the_cpu(fused, tmp_path, device, monkeypatch, on_trit
     options["progress"] = False
     monkeypatch.setattr(planner, "_pays", lambda target, options: fused and bool(target.fusion))
     monkeypatch.setattr(planner, "_pays_on_gpu", lambda target, options, device: fused)
+    monkeypatch.setattr(planner, "_in_place", lambda target, options, place: False)
     cpu = fastconv.extract(model, data, tmp_path / "cpu.h5", device="cpu", **options)
     on_triton()
     triton = fastconv.extract(model, data, tmp_path / "triton.h5", device=device, **options)
