@@ -1,7 +1,7 @@
 // A filter at a glance: its strongest patches, its weights, how its values are spread.
 
 import { arrays, index } from "./data.js";
-import { el } from "./dom.js";
+import { el, emptied, isDiscarded } from "./dom.js";
 import { bars } from "./charts.js";
 import { patchBlock, weightPicture } from "./draw.js";
 import { href } from "./route.js";
@@ -96,7 +96,10 @@ export function filterThumb(run, layer, filter, width = 44) {
 
 function place(parent, promise) {
   promise.then(
-    (node) => parent.replaceChildren(node),
+    (node) => {
+      parent.replaceChildren(node);
+      if (isDiscarded(parent)) emptied(parent); // out of sight before it was decoded
+    },
     (error) => parent.replaceChildren(el("span", { class: "missing" }, error.message)),
   );
 }

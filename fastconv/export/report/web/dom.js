@@ -36,8 +36,19 @@ export function later(promise, className = "waiting") {
 
 /** Remove an element, and give the memory of its pictures back at once. */
 export function discard(node) {
-  for (const canvas of node.querySelectorAll("canvas")) canvas.width = 0;
+  node.dataset.discarded = "";
+  emptied(node);
   node.remove();
+}
+
+/** Whether an element was discarded, or one that it is in. */
+export function isDiscarded(node) {
+  return node.closest("[data-discarded]") !== null;
+}
+
+/** Give the memory of pictures back. */
+export function emptied(node) {
+  for (const canvas of node.querySelectorAll("canvas")) canvas.width = 0;
 }
 
 /** Tell a screen reader. */
