@@ -4,6 +4,7 @@ import { discard, el } from "./dom.js";
 
 const GAP = 14;
 const SPARE_ROWS = 2; // above and below the window
+const PAUSE = 150; // milliseconds: cards that are scrolled past are not made
 
 /**
  * A list of `items` (their length, and at(i)), each made by `make(item)` when it comes into sight.
@@ -75,7 +76,13 @@ export function cardGrid(items, make, { minimum, label }) {
   const stop = new AbortController();
   const listen = (target, name, listener) =>
     target.addEventListener(name, listener, { signal: stop.signal, passive: true });
-  listen(window, "scroll", () => requestAnimationFrame(() => show()));
+  let due = 0;
+  listen(window, "scroll", () => {
+    due ||= setTimeout(() => {
+      due = 0;
+      show();
+    }, PAUSE);
+  });
   listen(window, "beforeprint", () => show(true));
   list.addEventListener("keydown", move);
   let width = 0;
