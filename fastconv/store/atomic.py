@@ -58,19 +58,24 @@ class NewFiles:
         self._written.append((temporary, path))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        named: list[Path] = []
         try:
             if kind is None:
                 _refuse_existing(self.path, overwrite=self._overwrite)
                 for temporary, path in self._written:
                     temporary.replace(path)
+                    named.append(path)
                     sync(path.parent)
         except OSError as error:
             if _from_the_disk(error):
                 raise OutputError(explain(error, self.path)) from error
             raise
         finally:
+            complete = self.path in named
             for temporary, path in self._written:
                 temporary.unlink(missing_ok=True)
+                if path in named and not complete:  # of no use without the file that it belongs to
+                    path.unlink(missing_ok=True)
                 self._remove_empty(path.parent)
 
     def _remove_empty(self, folder: Path) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fastconv.errors import OutputError
+from fastconv.store import atomic
+
 SCRIPT = """
 import os, sys
 sys.path.insert(0, {here!r})
@@ -56,3 +59,22 @@ def test_a_full_disk_is_a_clean_error(small_disk, size, code):
     )
     assert set(lines) <= {"written", expected} and lines[-1] == expected
     assert (lines[0] == "written") == (size in ("6m", "9m"))
+
+
+def test_maps_without_their_file_are_removed(tmp_path, monkeypatch):
+    """The disk fails when the first of the names stands already."""
+    out = tmp_path / "run.h5"
+    sync = atomic.sync
+
+    def failing(path):
+        if path.is_dir():
+            raise OSError(errno.ENOSPC, "no room")
+        sync(path)
+
+    monkeypatch.setattr(atomic, "sync", failing)
+    with pytest.raises(OutputError, match="no room left"), atomic.NewFiles(out) as files:
+        with files.create(tmp_path / "run.maps" / "conv1.h5") as maps:
+            maps["activation"] = 1.0
+        with files.create(out) as file:
+            file["value"] = 1.0
+    assert not list(tmp_path.iterdir())
