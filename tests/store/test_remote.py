@@ -4,6 +4,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -122,16 +123,16 @@ def test_a_run_is_put_to_s3_when_it_is_whole(bucket, tmp_path, scratch, monkeypa
     here.close()
 
 
+def put_all_but_the_end(put_file, local, target, **options):
+    short = Path(local).with_suffix(".cut")
+    short.write_bytes(Path(local).read_bytes()[:-99])
+    put_file(str(short), target, **options)
+
+
 def test_a_put_that_is_cut_off_loses_nothing(bucket, scratch, monkeypatch):
     model, data = network(), images(8)
     plain = bucket.put_file
-
-    def cut(local, target, **options):
-        short = Path(local).with_suffix(".cut")
-        short.write_bytes(Path(local).read_bytes()[:-99])
-        plain(str(short), target, **options)
-
-    monkeypatch.setattr(bucket, "put_file", cut)
+    monkeypatch.setattr(bucket, "put_file", partial(put_all_but_the_end, plain))
     with pytest.raises(OutputError, match=r"cut\.h5: .*cut off; the finished file is kept"):
         fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS)
     monkeypatch.setattr(bucket, "put_file", plain)
@@ -157,13 +158,7 @@ def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
         with pytest.raises(OutputError, match=r"nowhere/x\.h5: there is no bucket nowhere"):
             call(parts, "s3://nowhere/x.h5")
     plain = bucket.put_file
-
-    def cut(local, target, **options):
-        short = Path(local).with_suffix(".cut")
-        short.write_bytes(Path(local).read_bytes()[:-99])
-        plain(str(short), target, **options)
-
-    monkeypatch.setattr(bucket, "put_file", cut)
+    monkeypatch.setattr(bucket, "put_file", partial(put_all_but_the_end, plain))
     with pytest.raises(OutputError, match="cut off"):
         fastconv.merge(parts, "s3://runs/merged.h5")
     monkeypatch.setattr(bucket, "put_file", plain)
