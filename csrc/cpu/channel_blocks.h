@@ -70,21 +70,9 @@ inline void transform_steps(const Affine& affine, int steps, float* values) {
 }
 
 inline void transform_block(Activation activation, const Affine& affine, int steps, float* values) {
-  switch (activation) {
-#define FASTCONV_CASE(name) \
-  case Activation::name: return transform_steps<Activation::name>(affine, steps, values);
-    FASTCONV_CASE(kNone)
-    FASTCONV_CASE(kRelu)
-    FASTCONV_CASE(kRelu6)
-    FASTCONV_CASE(kLeakyRelu)
-    FASTCONV_CASE(kElu)
-    FASTCONV_CASE(kGelu)
-    FASTCONV_CASE(kSilu)
-    FASTCONV_CASE(kSigmoid)
-    FASTCONV_CASE(kTanh)
-    FASTCONV_CASE(kHardswish)
-#undef FASTCONV_CASE
-  }
+  with_activation(activation, [&](auto chosen) {
+    transform_steps<decltype(chosen)::value>(affine, steps, values);
+  });
 }
 
 // to = activation(scale * x + shift), `stride` apart; the last step, or channels last every one,
@@ -113,21 +101,9 @@ inline void write_steps(const Affine& post, const Block& block, int tail, float*
 
 inline void write_block(Activation activation, const Affine& post, const Block& block, int tail,
                         float* to, int64_t stride) {
-  switch (activation) {
-#define FASTCONV_CASE(name) \
-  case Activation::name: return write_steps<Activation::name>(post, block, tail, to, stride);
-    FASTCONV_CASE(kNone)
-    FASTCONV_CASE(kRelu)
-    FASTCONV_CASE(kRelu6)
-    FASTCONV_CASE(kLeakyRelu)
-    FASTCONV_CASE(kElu)
-    FASTCONV_CASE(kGelu)
-    FASTCONV_CASE(kSilu)
-    FASTCONV_CASE(kSigmoid)
-    FASTCONV_CASE(kTanh)
-    FASTCONV_CASE(kHardswish)
-#undef FASTCONV_CASE
-  }
+  with_activation(activation, [&](auto chosen) {
+    write_steps<decltype(chosen)::value>(post, block, tail, to, stride);
+  });
 }
 
 // out[i][lane] = x[lane * pitch + i], widened.

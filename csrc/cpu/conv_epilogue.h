@@ -34,22 +34,9 @@ void transform_tile(const float* scale, const float* shift, int channels, int ro
 using TransformTile = void (*)(const float*, const float*, int, int, float*);
 
 inline TransformTile transform_for(Activation activation) {
-  switch (activation) {
-#define FASTCONV_CASE(name) \
-  case Activation::name: return transform_tile<Activation::name>;
-    FASTCONV_CASE(kNone)
-    FASTCONV_CASE(kRelu)
-    FASTCONV_CASE(kRelu6)
-    FASTCONV_CASE(kLeakyRelu)
-    FASTCONV_CASE(kElu)
-    FASTCONV_CASE(kGelu)
-    FASTCONV_CASE(kSilu)
-    FASTCONV_CASE(kSigmoid)
-    FASTCONV_CASE(kTanh)
-    FASTCONV_CASE(kHardswish)
-#undef FASTCONV_CASE
-  }
-  return nullptr;
+  return with_activation(activation, [](auto chosen) -> TransformTile {
+    return transform_tile<decltype(chosen)::value>;
+  });
 }
 
 // activation(scale * x + shift) on tiles of one channel block.

@@ -1,6 +1,8 @@
 // Activations as torch defines them, a few units in the last place. No fused multiply-add, so
 // that every instruction set rounds alike. NaN in, NaN out.
 #pragma once
+#include <type_traits>
+
 #include "../params.h"
 #include "vec.h"
 
@@ -87,6 +89,27 @@ inline Float activate(Float x) {
     case Activation::kTanh: return tanh(x);
     case Activation::kHardswish: return x * min(splat(6.0f), max(zero, x + 3.0f)) / 6.0f;
   }
+}
+
+// f(constant) of an activation, whose ::value is known to the compiler.
+template <typename F>
+inline auto with_activation(Activation activation, F f) {
+  switch (activation) {
+#define FASTCONV_CASE(name) \
+  case Activation::name: return f(std::integral_constant<Activation, Activation::name>());
+    FASTCONV_CASE(kRelu)
+    FASTCONV_CASE(kRelu6)
+    FASTCONV_CASE(kLeakyRelu)
+    FASTCONV_CASE(kElu)
+    FASTCONV_CASE(kGelu)
+    FASTCONV_CASE(kSilu)
+    FASTCONV_CASE(kSigmoid)
+    FASTCONV_CASE(kTanh)
+    FASTCONV_CASE(kHardswish)
+#undef FASTCONV_CASE
+    case Activation::kNone: break;
+  }
+  return f(std::integral_constant<Activation, Activation::kNone>());
 }
 
 }  // namespace
