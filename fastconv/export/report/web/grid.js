@@ -3,7 +3,7 @@
 import { discard, el } from "./dom.js";
 
 const GAP = 14;
-const SPARE_ROWS = 2; // above and below the window
+const SPARE_ROWS = 1; // above and below the window
 const PAUSE = 150; // milliseconds: cards that are scrolled past are not made
 
 /**
