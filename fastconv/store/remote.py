@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +195,31 @@ class RemoteFile(io.RawIOBase):
         last = -(-self.size // BLOCK)
         for run in _runs([b for b in blocks if b < last and b not in self._blocks]):
             first, last = run.start * BLOCK, min(run.stop * BLOCK, self.size)
-            fetched = self._system.cat_file(self._path, start=first, end=last)
+            with _no_collection():
+                fetched = self._system.cat_file(self._path, start=first, end=last)
             if len(fetched) != last - first:
                 raise OSError(f"{self._path} was cut off after {first + len(fetched)} bytes")
             for i, block in enumerate(run):
                 self._blocks[block] = fetched[i * BLOCK : (i + 1) * BLOCK]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep other threads from collecting garbage while h5py waits for them.
+
+    h5py holds a lock while it reads, and takes it to free what it made. A thread of the file
+    system that happened to collect such an object would wait for the reader, and the reader for
+    it, for ever.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)  # here, so that none falls due in the other thread as it ends
+        gc.enable()
 
 
 def _first_line(error: Exception) -> str:

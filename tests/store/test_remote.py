@@ -195,6 +195,46 @@ def test_a_url_of_no_known_kind_or_without_fsspec_is_said():
     assert "pip install 'fastconv[remote]'" in done.stderr.splitlines()[-1]
 
 
+def test_garbage_of_h5py_does_not_stop_a_thread_that_fetches():
+    code = """
+import gc, sys, threading
+from pathlib import Path
+import fsspec, h5py
+from fsspec.spec import AbstractFileSystem
+import fastconv
+
+class Threaded(AbstractFileSystem):
+    protocol = "threaded"
+
+    def info(self, path, **options):
+        return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
+
+    def cat_file(self, path, start=None, end=None, **options):
+        got = []
+        def fetch():
+            kept = [[i] for i in range(100_000)]  # many a collection, if there were any
+            got.append(Path(path).read_bytes()[start:end])
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        thread.join()
+        return got[0]
+
+def litter():
+    file = h5py.File(sys.argv[1], locking=False)
+    cycle = {"group": file["/"]}
+    cycle["itself"] = cycle
+
+fsspec.register_implementation("threaded", Threaded)
+for _ in range(20):
+    litter()
+    with fastconv.open(f"threaded://{sys.argv[1]}") as run:
+        litter()
+        run.digest()
+assert gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", code, RUNS[1]], check=True, timeout=60)
+
+
 def test_a_read_that_is_cut_off_is_an_error_not_a_wrong_value(reads, monkeypatch):
     plain = Counted.cat_file
     with fastconv.open(f"counted://{RUNS[1]}") as run:
