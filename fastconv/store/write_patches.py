@@ -83,8 +83,13 @@ class ReducedInputs:
         inputs = channels_first(self._pictures, images=self._images)
         shown = channels_first(pictures, images=self._images)
         rows = self.rows(hits.sample)
-        tensors = map(torch.from_numpy, (shown, rows.astype(np.int64), hits.start, inputs))
-        paste_patches(*tensors, torch.from_numpy(self._known))
+        paste_patches(
+            torch.from_numpy(shown),
+            torch.from_numpy(rows.astype(np.int64)),
+            torch.from_numpy(hits.start),
+            torch.from_numpy(inputs),
+            torch.from_numpy(self._known),
+        )
         beyond = ((hits.start < 0) | (hits.start + size > self._extent)).any(axis=1)
         if self.outside is None and beyond.any():
             at = int(beyond.argmax())
