@@ -47,7 +47,7 @@ def mean_and_var(
     """
     mean = np.full(len(count), np.nan)
     var = np.full(len(count), np.nan)
-    used = (total.any(0) | squares.any(0))[: _UNIT // 32]
+    used = np.logical_or(total, squares).any(axis=0)[: _UNIT // 32]
     skip = int(used.argmax()) if used.any() else len(used)  # the lowest limbs, all zero
     unit = _UNIT - 32 * skip
     sums, sumsqs = _integers(total, skip), _integers(squares, skip)
