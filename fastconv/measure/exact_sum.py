@@ -7,8 +7,6 @@ result is the mathematical sum of the values added, whatever their order, split 
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,9 +25,13 @@ def canonical(sums: np.ndarray) -> np.ndarray:
     if not (sums[:, :-1] >> 32).any():
         return sums.copy()
     limbs = sums.T.copy()  # [LIMBS, C]
-    for low, high in itertools.pairwise(limbs):
-        high += low >> 32
-        low &= 0xFFFFFFFF
+    used = np.flatnonzero(limbs.any(axis=1))
+    for i in range(used[0], LIMBS - 1):
+        carry = limbs[i] >> 32
+        if i > used[-1] and not carry.any():  # those of negative sums go on to the end
+            break
+        limbs[i] &= 0xFFFFFFFF
+        limbs[i + 1] += carry
     return limbs.T.copy()
 
 

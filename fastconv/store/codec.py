@@ -60,7 +60,7 @@ def _share(size: int, room: int) -> int:
     return next(even, most)
 
 
-def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
+def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes | np.ndarray:
     """Compress a chunk as HDF5's shuffle and deflate filters do, its mantissas rounded."""
     chunk = np.require(chunk, requirements=["C", "W"])
     if chunk.dtype == np.float32 and _native():
@@ -70,7 +70,7 @@ def encode(chunk: np.ndarray, keepbits: int = 23) -> bytes:
         out = torch.empty(chunk.nbytes + chunk.nbytes // 8192 + 256, dtype=torch.uint8)
         values = torch.from_numpy(chunk)
         size = torch.ops.fastconv_cpu.deflate_chunk(values, keepbits, out)
-        return out[:size].numpy().tobytes()
+        return out.numpy()[:size]
     if keepbits < 23:
         chunk = round_mantissa(chunk, keepbits)
     flat, size = chunk.reshape(-1), chunk.dtype.itemsize
@@ -219,8 +219,9 @@ class ChunkWriter:
         rows = self.chunk[0]
         while done < block.shape[0]:
             take = min(rows - self._filled, block.shape[0] - done)
-            if take == rows:
-                self._submit(np.asarray(block[done : done + rows], self._dataset.dtype))
+            last = not self._filled and self._row + take == self._shape[0]
+            if take == rows or last:
+                self._submit(np.asarray(block[done : done + take], self._dataset.dtype))
             else:
                 if self._buffer is None:
                     self._buffer = np.empty((rows, *self._shape[1:]), self._dataset.dtype)
@@ -239,7 +240,7 @@ class ChunkWriter:
         if self._row != self._shape[0]:
             raise ValueError(f"{self._dataset.name} got {self._row} of {self._shape[0]} rows")
 
-    def store(self, offset: tuple[int, ...], data: bytes, mask: int = 0) -> None:
+    def store(self, offset: tuple[int, ...], data: bytes | np.ndarray, mask: int = 0) -> None:
         """Write one finished chunk; in the thread that owns HDF5."""
         if self._checksums is not None:
             at = tuple(a // c for a, c in zip(offset, self.chunk, strict=True))

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import h5py
@@ -90,9 +91,14 @@ def attach(dataset: h5d.DatasetID, scales: Sequence[_Scale]) -> None:
     for axis, scale in enumerate(scales):
         lists[axis] = np.array([scale.reference], h5py.ref_dtype)
         scale.uses.append((owner, axis))
-    kind = h5t.py_create(_SCALES, logical=True)
-    made = h5a.create(dataset, b"DIMENSION_LIST", kind, h5s.create_simple(lists.shape))
-    made.write(lists, h5t.py_create(_SCALES))
+    on_disk, in_memory = _scales_types()
+    made = h5a.create(dataset, b"DIMENSION_LIST", on_disk, h5s.create_simple(lists.shape))
+    made.write(lists, in_memory)
+
+
+@cache
+def _scales_types() -> tuple[h5t.TypeID, h5t.TypeID]:
+    return h5t.py_create(_SCALES, logical=True), h5t.py_create(_SCALES)
 
 
 def put(
