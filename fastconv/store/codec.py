@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from fastconv.store.atomic import sync
 from fastconv.store.low_level import new_chunked
 
 try:
@@ -31,6 +33,7 @@ except ImportError:  # no wheel for this platform
 CHUNK_BYTES = 2**20
 PROBE, PROBES = 2**15, 4  # bytes of a chunk that are tried, in so many places
 NO_FILTER = 1  # mask of a chunk of bytes that is stored as it is: its filter, deflate, is left out
+WRITE_BACK = 2**24  # bytes that go to the disk while the next are compressed
 MAP_ROWS = 8  # samples in a chunk of maps
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 QUEUE = 8 * WORKERS  # chunks that may wait, so that no thread does
@@ -154,6 +157,8 @@ class Compressor:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
         self._pending: deque[tuple[ChunkWriter, Future[list[Stored]], list[Chunk]]] = deque()
+        self._to_disk: Future[None] | None = None
+        self._on_disk = 0  # bytes of the file that went there before its end
 
     def submit(self, writer: ChunkWriter, chunks: list[Chunk], keepbits: int) -> None:
         """Queue some chunks, which must not change any more, and write those that are ready."""
@@ -166,6 +171,21 @@ class Compressor:
         """Write everything that is queued; before a file is closed."""
         while self._pending:
             self._write_one()
+        if self._to_disk is not None:
+            self._to_disk.result()
+
+    def write_back(self, file: h5py.h5f.FileID) -> None:
+        """Let the disk take what a file has so far, once it is much: its end waits for the rest.
+
+        Raises:
+            OSError: the disk did not take what it got before.
+        """
+        size = file.get_filesize()
+        if size - self._on_disk < WRITE_BACK or (self._to_disk and not self._to_disk.done()):
+            return
+        if self._to_disk is not None:
+            self._to_disk.result()
+        self._on_disk, self._to_disk = size, self._pool.submit(sync, Path(os.fsdecode(file.name)))
 
     def drop(self) -> None:
         """Forget what is queued."""

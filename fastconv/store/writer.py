@@ -127,6 +127,7 @@ def _write_layers(
             if not default:
                 default = f"layers/{name}/{shown}"
                 set_attribute(run, "default", default)
+        output.compressor.write_back(h5i.get_file_id(run))
     patches.finish(run)
     put_text(run, "layers_json", infos_to_json(infos))
     if conditions:

@@ -1,3 +1,4 @@
+import errno
 import weakref
 
 import h5py
@@ -7,7 +8,7 @@ from helpers import synthetic
 
 import fastconv
 from fastconv.errors import FastconvError, InputError, OutputError
-from fastconv.store import schema
+from fastconv.store import codec, schema
 from fastconv.store.writer import write_run
 
 CASES = {
@@ -216,3 +217,15 @@ def test_quantiles_are_as_good_as_they_say(tmp_path, q):
             np.testing.assert_array_equal(found[:, 0], edge)
     with fastconv.open(tmp_path / "run.h5") as run, pytest.raises(InputError, match="between"):
         run["conv1"].quantile(1.5)
+
+
+def test_a_disk_that_fails_before_the_end_is_a_clean_error(tmp_path, monkeypatch):
+    def fail(path):
+        assert path.exists()
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(codec, "sync", fail)
+    monkeypatch.setattr(codec, "WRITE_BACK", 0)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_run(tmp_path / "run.h5", synthetic.CONFIG, [make(**CASES["rgb"])[0]])
+    assert not [*tmp_path.iterdir()]
