@@ -61,7 +61,7 @@ def embed(run: Run, layer: str, method: str = "pca", seed: int = 0) -> Embedding
     responses = found[kept].astype(np.float64)
     if len(responses) < 12 or responses.shape[1] < 2:
         raise InputError(
-            f"an embedding needs 12 samples and 2 filters at least; {layer} has "
+            f"an embedding needs 12 samples and 2 filters of finite values at least; {layer} has "
             f"{len(responses)} and {responses.shape[1]}"
         )
     points, parameters = _METHODS[method](responses, seed)

@@ -56,9 +56,13 @@ def kernels(run: Run) -> pd.DataFrame:
             continue
         dilation = layer.info.dilation or (1,) * (weight.ndim - 2)
         usable = np.flatnonzero(finite_weights(weight))
+        if not len(usable):
+            continue
         tables.append({"layer": name, "filter": usable, **describe(weight[usable], dilation)})
     if not tables:
-        raise InputError(f"no layer of {run.path} has spatial kernels; extract convolutions")
+        raise InputError(
+            f"no layer of {run.path} has spatial kernels that are finite; extract convolutions"
+        )
     return pd.concat([pd.DataFrame(table) for table in tables], ignore_index=True)
 
 

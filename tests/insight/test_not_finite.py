@@ -94,6 +94,19 @@ def test_the_report_is_made(run, tmp_path):
     assert page.stat().st_size
 
 
+def test_a_layer_of_nan_alone_has_no_rows(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with extracted(network(dict.fromkeys(range(8), torch.nan)), tmp_path / "runs") as run:
+        for name in ("kernels", "redundancy"):
+            assert set(getattr(fastconv.insight, name)(run)["layer"]) == {"top"}
+        assert fastconv.insight.design(run)["redundant"].tolist() == [0, 0]
+        assert set(fastconv.compare(run, run)["layer"]) == {"top"}
+        with pytest.raises(InputError, match="2 filters of finite values at least; conv has 40"):
+            fastconv.insight.embed(run, "conv")
+        assert fastconv.report(run, tmp_path / "report.html").stat().st_size
+        assert fastconv.export.figures(run, tmp_path / "figures")
+
+
 def test_answers_of_nan_are_no_answers(tmp_path):
     model = network({})
     with torch.no_grad():
