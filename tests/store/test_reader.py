@@ -102,7 +102,7 @@ def test_a_statistic_that_is_none_is_missing_and_the_file_not_damaged(with_sampl
     with fastconv.open(with_samples) as run:
         stats = run[run.layers[0]].stats
         assert "median" not in stats and stats.get("median") is None and "dead" in stats
-        with pytest.raises(KeyError, match="median; there are mean, std, .*nonfinite"):
+        with pytest.raises(KeyError, match=r"median; there are mean, std, .*nonfinite"):
             stats["median"]
 
 
