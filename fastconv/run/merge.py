@@ -45,6 +45,8 @@ def merge(
         InputError: shards that are missing, double, or none at all.
         OutputError: `out` exists or cannot be written.
     """
+    if isinstance(parts, str | os.PathLike):
+        raise InputError(f"parts must be a list of files, got {os.fspath(parts)!r} alone")
     place, url = destination(out)
     if url is None:
         _write_merged(parts, place, overwrite=overwrite)
