@@ -21,7 +21,7 @@ from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
-from fastconv.store.scratch import destination, exists, put
+from fastconv.store.upload import destination, exists, put
 from fastconv.store.writer import write_run
 
 

@@ -43,19 +43,6 @@ def open_url(url: str) -> RemoteFile:
         raise FileFormatError(f"cannot read {url}: {first_line(error)}") from error
 
 
-def put_bytes(content: bytes, url: str) -> None:
-    """Write a small file to a URL; one that is there is replaced.
-
-    Raises:
-        OutputError: it could not be written.
-    """
-    system, target = _file_system(url)
-    try:
-        system.pipe_file(target, content)
-    except Exception as error:
-        raise OutputError(f"cannot write {url}: {_first_line(error)}") from error
-
-
 class RemoteFile(io.RawIOBase):
     """Reads a file of fsspec; blocks are kept, and missing neighbours come in one request.
 
