@@ -14,6 +14,7 @@ from fastconv.draw.weights import BACKGROUND, kernel_pictures
 from fastconv.format.result import LayerResult
 
 MAX_FILTERS = 32  # with their patches
+MAX_HITS = 32  # of each order
 MAX_KERNELS = 64  # that fill the picture; more are drawn small
 TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it
 AREA = 1e6  # pixels of a picture, as near as tiles between those two sizes get
@@ -32,11 +33,11 @@ def overview(result: LayerResult) -> np.ndarray | None:
     kept = [pictures for _, _, pictures in result.hit_sets() if pictures is not None]
     if not kept or not kept[0].shape[0] or not kept[0].shape[1]:
         return None
-    shown, ranks = min(MAX_FILTERS, kept[0].shape[0]), kept[0].shape[1]
+    shown, ranks = min(MAX_FILTERS, kept[0].shape[0]), min(MAX_HITS, kept[0].shape[1])
     side = _tile_side(shown * (len(kept) * ranks + 1))
-    patches = np.concatenate([pictures[:shown] for pictures in kept], axis=1)
+    patches = np.concatenate([pictures[:shown, :ranks] for pictures in kept], axis=1)
     tiles = patch_tiles(patches, side)  # [F, k, h, w, 3]
-    empty = [np.asarray(hits["sample"])[:shown] < 0 for _, hits, _ in result.hit_sets()]
+    empty = [np.asarray(hits["sample"])[:shown, :ranks] < 0 for _, hits, _ in result.hit_sets()]
     tiles[np.concatenate(empty, axis=1)] = EMPTY
     kernels = None
     if result.weight is not None and _is_picture(result.weight):

@@ -50,9 +50,10 @@ class Condition:
                 f"{inputs.dtype} {list(inputs.shape)}; shape and dtype must stay"
             )
         if not changed.sum().isfinite():  # else nothing can be wrong
-            wrong = ~changed.isfinite() & inputs.isfinite()
+            broken, given_broken = (~x.isfinite().flatten(1).all(1) for x in (changed, inputs))
+            wrong = broken & ~given_broken
             if wrong.any():
-                row = int(wrong.flatten(1).any(1).nonzero()[0])
+                row = int(wrong.nonzero()[0])
                 raise InputError(
                     f"condition {self.name!r} makes NaN or infinity of sample {int(samples[row])}; "
                     "clip what it gives, or leave the condition out"

@@ -24,7 +24,7 @@ from fastconv.run.request import Request
 from fastconv.run.shared import measure_shared
 from fastconv.store.parts import PartsFolder
 from fastconv.store.reader import Run
-from fastconv.store.scratch import Scratch, destination, exists, scratch_is_named
+from fastconv.store.upload import Scratch, destination, exists, scratch_is_named
 
 
 def extract(

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import Forward, Probe, capture_forward, probe
+from fastconv.capture import Forward, capture_forward, probe
 from fastconv.capture.batch import first_tensor, picture, with_first
-from fastconv.data import hint
+from fastconv.data import hinted
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
@@ -84,7 +84,8 @@ class Job:
         dtype = _weight_dtype(model)
         with self._autocast():
             example = Transfer(device, dtype=dtype)(first)
-            found = self._probe(model, example, layers, forward)
+            with hinted(source, model):
+                found = probe(model, example, layers, options.stage, forward)
         self.network, self.edges = found.network, found.edges
         self.transfer = Transfer(device, found.layout, dtype)
         if device.type == "cpu":
@@ -113,16 +114,6 @@ class Job:
         self._try_out(self.transfer(first), label)
         self._cast = _cast(prepared(first_tensor(first)).dtype, dtype)
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
-
-    def _probe(self, model: nn.Module, example: Any, layers: Any, forward: Forward | None) -> Probe:
-        try:
-            return probe(model, example, layers, self.options.stage, forward)
-        except (InputError, RuntimeError) as error:
-            remedy = hint(self.source, model)
-            if remedy is None:
-                raise
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the model cannot take these samples: {remedy} ({reason})") from error
 
     def config(self) -> dict[str, Any]:
         """How the result was made, as the file keeps it."""

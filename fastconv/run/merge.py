@@ -21,7 +21,7 @@ from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
-from fastconv.store.scratch import destination, exists, put
+from fastconv.store.upload import destination, exists, put
 from fastconv.store.writer import write_run
 
 
@@ -45,6 +45,8 @@ def merge(
         InputError: shards that are missing, double, or none at all.
         OutputError: `out` exists or cannot be written.
     """
+    if isinstance(parts, str | os.PathLike):
+        raise InputError(f"parts must be a list of files, got {os.fspath(parts)!r} alone")
     place, url = destination(out)
     if url is None:
         _write_merged(parts, place, overwrite=overwrite)

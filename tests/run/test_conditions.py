@@ -321,6 +321,18 @@ def test_bad_input_is_one_line_before_any_work(tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_condition_is_not_blamed_for_what_the_sample_holds(tmp_path):
+    images = Patients().images
+    images[3, 0, 2, 5] = torch.inf
+    conditions = {"flip": perturb.flip(), "rot": perturb.rotate(15)}
+    with fastconv.extract(
+        model(), images, tmp_path / "run.h5", conditions=conditions, samples=True, progress=False
+    ) as run:
+        layer = run[run.layers[0]]
+        assert np.isfinite(layer.condition("rot").samples.max).all(1).sum() >= N - 1
+    assert fastconv.verify(tmp_path / "run.h5", model(), images).ok
+
+
 def test_labels_that_the_model_has_no_class_for(tmp_path):
     data = TensorDataset(Patients().images, torch.arange(N))
     with pytest.raises(InputError, match=r"a label is \d+, but the model has 4 classes"):

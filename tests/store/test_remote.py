@@ -19,7 +19,7 @@ from fastconv.cli.main import main as cli
 from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
 from fastconv.run.recording import Recording
 from fastconv.store import remote, write_maps
-from fastconv.store.scratch import destination, put
+from fastconv.store.upload import destination, put
 from fastconv.store.writer import write_run
 
 ARCHIVE = Path(__file__).parents[1] / "archive"

@@ -1,4 +1,4 @@
-"""The folder where an output for a URL of fsspec grows, until it is put there whole."""
+"""Files put to URLs of fsspec, and the folder where one grows until it is whole."""
 
 from __future__ import annotations
 
@@ -98,6 +98,19 @@ def put(path: Path, url: str, *, overwrite: bool) -> None:
             f"cannot write {url}: {first_line(error)}; the finished file is kept: run the same "
             "call again"
         ) from error
+
+
+def put_bytes(content: bytes, url: str) -> None:
+    """Write a small file to a URL; one that is there is replaced.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    system, target = file_system(url)
+    try:
+        system.pipe_file(target, content)
+    except Exception as error:
+        raise OutputError(f"cannot write {url}: {first_line(error)}") from error
 
 
 class Scratch:
