@@ -104,10 +104,10 @@ def ablate(
         for rows, x, found in reading.batches():
             recording = Recording(reading.network, reading.targets, x)
             label = _of_batch(given, found, rows)
-            whole.add(class_scores(recording.output, output), label)
+            whole.add(class_scores(recording.output, output, len(rows)), label)
             for ablation, answers in zip(ablations, without, strict=True):
                 found_without = recording.replay(_changes(ablation, instead))
-                answers.add(class_scores(found_without, output), label)
+                answers.add(class_scores(found_without, output, len(rows)), label)
             counts += recording.replayed, recording.rerun
     tables = [
         pd.DataFrame({"layer": a.layer, "filter": a.filter, **changes(whole, answers)})

@@ -165,7 +165,8 @@ class Job:
         """The model's class scores [n, K]; with their gradient where that is enabled."""
         gradient = torch.is_grad_enabled()
         with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
-            return class_scores(self.network.call(inputs), self._output)
+            output = self.network.call(inputs)
+        return class_scores(output, self._output, len(first_tensor(inputs)))
 
     def changed(
         self, condition: Condition, inputs: Any, samples: Tensor, labels: Tensor | None
@@ -201,7 +202,7 @@ class Job:
                 (lambda i: sinks[i].absent(batch)) if self.absent_allowed else None,
                 to_output=scores,
             )
-        return class_scores(output, self._output) if scores else None
+        return class_scores(output, self._output, len(first_tensor(inputs))) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:  # nor may that of the caller leak in

@@ -279,6 +279,52 @@ def test_output_names_the_scores(tmp_path, kind, output):
             fastconv.verify(run.path, own, Patients())
 
 
+def squeezed(model):
+    """A model whose head squeezes: [K] for a batch of one."""
+
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, x):
+            return self.net(x)[:, :, None].squeeze()
+
+    return Squeezed()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_a_batch_of_one_may_lose_its_dimension(tmp_path, batch_size):
+    assert N % 3 == N % 7 == 1
+    own, asked = squeezed(network()), {"outcomes": True, "topk": 1, "progress": False}
+    run = fastconv.extract(own, Patients(), tmp_path / "run.h5", batch_size=batch_size, **asked)
+    assert np.array_equal(run.outcomes["prediction"], logits(Patients().images).argmax(1))
+    assert fastconv.verify(run.path, own, Patients())
+    layer = run.layers[0]
+    found = fastconv.ablate(own, Patients(), {layer: [0]}, batch_size=batch_size)
+    assert found["accuracy"][0] == run.outcomes["correct"].mean()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (0, "a tensor, which has no 0; leave output= out"),
+        ("mT", "a tensor, which has no 'mT'"),
+        (lambda scores: scores.repeat(2, 1), r"here of 1 samples; the output is \[2, 4\]"),
+    ],
+)
+def test_scores_of_another_number_of_samples_are_refused_before_any_work(tmp_path, output, message):
+    asked = {"outcomes": True, "output": output, "progress": False}
+    with pytest.raises(InputError, match=message):
+        fastconv.extract(model(), Patients(), tmp_path / "run.h5", **asked)
+    with pytest.raises(InputError, match=message.replace("1 s", "22 s").replace("2, 4", "44, 4")):
+        fastconv.ablate(model(), Patients(), {model_layer(): [0]}, output=output)
+
+
+def model_layer():
+    return next(name for name, m in model().named_modules() if isinstance(m, nn.Conv2d))
+
+
 def test_one_logit(tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
     labels = torch.arange(N) % 2
