@@ -17,7 +17,7 @@ def column_array(values: Sequence[Any]) -> np.ndarray:
         return np.array(values, np.int64)
     if all(isinstance(v, int | float) for v in known):
         return np.array([np.nan if v is None else v for v in values], np.float64)
-    return np.array([b"" if v is None else str(v).encode() for v in values])
+    return np.array([b"" if v is None else str(v).encode(errors="replace") for v in values])
 
 
 def decoded(column: np.ndarray) -> np.ndarray | list[str]:

@@ -385,6 +385,40 @@ def test_labels_that_the_model_has_no_class_for(tmp_path):
         fastconv.extract(model(), data, tmp_path / "run.h5", outcomes=True, progress=False)
 
 
+class Odd(Patients):
+    """Classes as ImageNet names them: two of one name, the others of several."""
+
+    classes = (("crane",), "crane", ("tench", "Tinca tinca"), "a\udcff")
+
+    def __init__(self, value=None):
+        super().__init__()
+        self.value = value
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"value": self.value if i == 20 else 1}
+
+
+def test_odd_names_of_classes_reach_every_table_and_picture(tmp_path):
+    asked = {"samples": True, "outcomes": True, "topk": 2, "progress": False}
+    with fastconv.extract(model(), Odd(), tmp_path / "run.h5", **asked) as run:
+        assert run.classes == ["crane (0)", "crane (1)", "tench, Tinca tinca", "a?"]
+        table = fastconv.insight.classes(run)
+        assert set(table["class"]) == set(run.classes)
+        assert (table.groupby(["layer", "filter", "class"]).size() == 1).all()
+        assert fastconv.export.figures(run, tmp_path / "figures", run.layers[0])
+        assert fastconv.report(run, tmp_path / "report.html")
+
+
+def test_odd_values_of_columns(tmp_path):
+    asked = {"columns": ["value"], "topk": 1, "batch_size": 4, "progress": False}
+    with fastconv.extract(model(), Odd("\udcff"), tmp_path / "a.h5", **asked) as run:
+        assert run.columns["value"][20] == "?"
+    with pytest.raises(
+        fastconv.errors.DataError, match="'value' of sample 20 is 1000.*give a text"
+    ):
+        fastconv.extract(model(), Odd(10**20), tmp_path / "b.h5", **asked)
+
+
 def test_attacks_and_columns_of_data_without_them(tmp_path):
     images = Patients().images
     with pytest.raises(InputError, match='no labels to attack; use against="prediction"'):
