@@ -200,9 +200,15 @@ def _same_random_state() -> Iterator[None]:
 
 def random_states() -> tuple[Any, ...]:
     """States of the generators of torch, numpy and Python, to compare: drawing changes them."""
-    numbers = np.random.get_state(legacy=False)
     torch_states = [state.numpy().tobytes() for state in _torch_states()]
-    return torch_states, repr(numbers), random.getstate()
+    return torch_states, _comparable(np.random.get_state(legacy=False)), random.getstate()
+
+
+def _comparable(state: Any) -> Any:
+    """The state of a generator of numpy with its arrays as bytes."""
+    if isinstance(state, dict):
+        return {name: _comparable(value) for name, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _torch_states() -> list[Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastconv.errors import FileFormatError, InputError, OutputError
 from fastconv.insight.embed import METHODS, Embedding
-from fastconv.store import remote
+from fastconv.store import remote, upload
 from fastconv.store.schema import escape
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def embeddings_path(run: Run) -> Path | str:
 def has_embeddings(run: Run) -> bool:
     """Whether any embedding was kept beside a run."""
     path = embeddings_path(run)
-    return path.is_file() if isinstance(path, Path) else remote.exists(path)
+    return path.is_file() if isinstance(path, Path) else upload.exists(path)
 
 
 def save_embedding(run: Run, embedding: Embedding) -> Path | str:
@@ -52,7 +52,7 @@ def save_embedding(run: Run, embedding: Embedding) -> Path | str:
         group.attrs["trustworthiness"] = embedding.trustworthiness
         group.attrs["parameters"] = np.bytes_(json.dumps(embedding.parameters).encode())
     if isinstance(path, str):
-        remote.put_bytes(content.getvalue(), path)
+        upload.put_bytes(content.getvalue(), path)
         return path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

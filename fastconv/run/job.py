@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -89,15 +90,19 @@ class Job:
         self.transfer = Transfer(device, found.layout, dtype)
         if device.type == "cpu":
             source.layout = found.layout
-        self.layers = plan_kernels(found.targets, options, device)
+        with ThreadPoolExecutor(1) as aside:
+            hashed = aside.submit(model_hash, found.network.module)
+            self.layers = plan_kernels(found.targets, options, device)
+            fingerprint = source.fingerprint()
+            self.display = self._choose_display()
         names = [layer.info.name for layer in self.layers]
         self.affines: list[Affine] | None = None
         if options.normalize == "batchnorm":
             self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
-            "model": model_hash(found.network.module),
+            "model": hashed.result(),
             "graph": found.signature,
-            "data": source.fingerprint(),
+            "data": fingerprint,
             "layers": names,
             "device": device.type,
             "layout": str(found.layout).removeprefix("torch."),
@@ -108,7 +113,6 @@ class Job:
         self._dtype = dtype or torch.float32
         self._try_out(self.transfer(first), label)
         self._cast = _cast(prepared(first_tensor(first)).dtype, dtype)
-        self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
 
     def config(self) -> dict[str, Any]:

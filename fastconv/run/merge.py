@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
-from fastconv.store.remote import destination, exists, put
+from fastconv.store.upload import destination, exists, put
 from fastconv.store.writer import write_run
 
 
@@ -57,6 +58,7 @@ def merge(
     try:
         _write_merged(parts, folder / place.name, overwrite=True)
         put(folder / place.name, url, overwrite=overwrite)
+        shutil.rmtree(folder, ignore_errors=True)  # it stands at the URL, whatever is left
     finally:
         with suppress(OSError):  # where something is kept
             folder.rmdir()

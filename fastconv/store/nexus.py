@@ -123,7 +123,7 @@ def put(
         return made
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows, chunk_bytes)
     made = new_chunked(group, name, shape, dtype, chunk)
-    writer = ChunkWriter(h5py.Dataset(made), output.compressor)
+    writer = ChunkWriter(h5py.Dataset(made), output.compressor, checked=streamed)
     crc: int | None = 0
     for block in values.blocks if streamed else (values,):
         writer.append(block)

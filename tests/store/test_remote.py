@@ -1,6 +1,5 @@
 """Runs that lie elsewhere: read through fsspec, no more than is asked for."""
 
-import logging
 import pickle
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.spec import AbstractFileSystem
-from helpers import synthetic
+from helpers import s3, synthetic
 from helpers.networks import images, network
 
 import fastconv
@@ -20,7 +19,7 @@ from fastconv.cli.main import main as cli
 from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
 from fastconv.run.recording import Recording
 from fastconv.store import remote, write_maps
-from fastconv.store.remote import destination, put
+from fastconv.store.upload import destination, put
 from fastconv.store.writer import write_run
 
 ARCHIVE = Path(__file__).parents[1] / "archive"
@@ -52,26 +51,12 @@ def reads(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
+def bucket():
     """An S3 server of this machine with the archived runs in its bucket `runs`."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
-    before = fsspec.config.conf.get("s3")
-    fsspec.config.conf["s3"] = options
-    system = fsspec.filesystem("s3")
-    system.mkdir("runs")
-    for path in ARCHIVE.rglob("*.h5"):
-        system.put(str(path), f"runs/{path.relative_to(ARCHIVE)}")
-    yield system
-    fsspec.config.conf.pop("s3")
-    if before is not None:
-        fsspec.config.conf["s3"] = before
-    server.stop()
+    with s3.served("runs") as (system, _):
+        for path in ARCHIVE.rglob("*.h5"):
+            system.put(str(path), f"runs/{path.relative_to(ARCHIVE)}")
+        yield system
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
