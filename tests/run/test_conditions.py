@@ -414,7 +414,7 @@ def test_odd_values_of_columns(tmp_path):
     with fastconv.extract(model(), Odd("\udcff"), tmp_path / "a.h5", **asked) as run:
         assert run.columns["value"][20] == "?"
     with pytest.raises(
-        fastconv.errors.DataError, match="'value' of sample 20 is 1000.*give a text"
+        fastconv.errors.DataError, match=r"'value' of sample 20 is 1000.*give a text"
     ):
         fastconv.extract(model(), Odd(10**20), tmp_path / "b.h5", **asked)
 
