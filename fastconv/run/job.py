@@ -163,7 +163,8 @@ class Job:
                 outcomes_of(self.scores(example), label)
         sample = torch.tensor([self.source.first()], device=self.device)
         for condition in self.conditions:
-            self.changed(condition, example, sample, label)
+            changed = [self.changed(condition, example, sample, label) for _ in range(2)]
+            condition.require_same(*map(first_tensor, changed))
 
     def scores(self, inputs: Any) -> Tensor:
         """The model's class scores [n, K]; with their gradient where that is enabled."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastconv.errors import InputError
+from fastconv.perturb import describe
 
 Output = str | int | Callable[[Any], Tensor] | None  # which part of the output has the scores
 _FUNCTION = "function "
@@ -75,8 +76,8 @@ def describe_output(which: Output) -> str | int | None:
         return which
     if not callable(which):
         raise InputError(f"output must be a name, an index or a function, got {which!r}")
-    named: Any = which if hasattr(which, "__qualname__") else type(which)
-    return f"{_FUNCTION}{named.__module__}.{named.__qualname__}"
+    found = describe(which)
+    return " ".join([f"{_FUNCTION}{found.pop('name')}", *(f"{k}={v}" for k, v in found.items())])
 
 
 def rebuilt_output(stored: str | int | None, given: Output) -> Output:

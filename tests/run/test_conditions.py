@@ -347,6 +347,10 @@ def nan(batch, samples):
 BAD = {
     "shape": ({"conditions": {"cut": wrong_shape}}, "'cut' makes .* must stay"),
     "nan": ({"conditions": {"gone": nan}}, "'gone' makes NaN or infinity of sample 0"),
+    "random": (
+        {"conditions": {"r": lambda batch, samples: batch + torch.rand_like(batch)}},
+        "'r' changes one sample in two ways: draw .* seeded by the index",
+    ),
     "kind": ({"conditions": {"list": lambda b, s: [b]}}, "'list' gives a list"),
     "no function": ({"conditions": {"x": 3}}, r"a function of \(batch, samples\), got 3"),
     "no mapping": ({"conditions": [perturb.flip()]}, "must map names to changes"),
@@ -445,6 +449,26 @@ def test_columns_of_several_kinds_do_not_depend_on_batches_or_shards(tmp_path):
     fastconv.merge(parts, tmp_path / "merged.h5")
     merged, whole = (datasets(tmp_path / f"{name}.h5") for name in ("merged", "4"))
     assert [k for k in whole if whole[k] != merged.get(k)] == []
+
+
+def test_another_lambda_is_another_run(tmp_path):
+    path, asked = tmp_path / "run.h5", {"topk": 1, "outcomes": True, "progress": False}
+
+    def extract(amount, output):
+        conditions = {"dark": lambda batch, samples: batch * amount}
+        fastconv.extract(
+            model(), Patients(), path, conditions=conditions, output=output, **asked
+        ).close()
+
+    extract(0.5, lambda out: out * 2)
+    extract(0.5, lambda out: out * 2)  # the same
+    with pytest.raises(fastconv.errors.FingerprintError, match="conditions"):
+        extract(0.6, lambda out: out * 2)
+    with pytest.raises(fastconv.errors.FingerprintError, match="output"):
+        extract(0.5, lambda out: out * 3)
+    conditions = {"dark": lambda batch, samples: batch * 0.5}
+    own = {"conditions": conditions, "output": lambda out: out * 2}
+    assert fastconv.verify(path, model(), Patients(), **own)
 
 
 def test_attacks_and_columns_of_data_without_them(tmp_path):
