@@ -111,7 +111,7 @@ def test_entanglement_and_overlap_leave_them_out(run, sound):
     table = fastconv.insight.entanglement({"broken": run, "sound": sound})
     assert not table.isna().to_numpy().any()
     assert not set(table.loc[table["layer"] == "conv", "filter"]) & set(BROKEN)
-    with pytest.raises(InputError, match=r"a mapping, .*, got a list"):
+    with pytest.raises(InputError, match=r"a mapping such as .*, got a list"):
         fastconv.insight.entanglement([run, sound])
     masks = np.random.default_rng(0).random((40, 9, 9)) > 0.5
     table = fastconv.overlap(network(), noise(40, 2, 9, 9), masks, "conv", forward=forward)
