@@ -45,7 +45,7 @@ def describe(change: Callable[..., Tensor]) -> dict[str, Any]:
         return describe(change.func) | given
     named = change if hasattr(change, "__qualname__") else type(change)
     found = {"name": f"{named.__module__}.{named.__qualname__}"}
-    return found | _enclosed(change) if isinstance(change, FunctionType) else found
+    return _enclosed(change) | found if isinstance(change, FunctionType) else found
 
 
 def _enclosed(function: FunctionType) -> dict[str, Any]:
