@@ -39,7 +39,9 @@ def judgements(run: Any, *, compared: bool = True) -> list[Judgement]:
         raise InputError("the run has no outcomes; extract it with outcomes=True, samples=True")
     label, said, confidence, correct = (np.asarray(found[name]) for name in OUTCOMES)
     if (label < 0).all():
-        raise InputError("the outcomes have no labels; extract a data set that gives (x, y)")
+        raise InputError(
+            "the outcomes have no labels; extract a data set that gives (x, y), y an integer"
+        )
     if not np.isfinite(confidence).any():
         raise InputError("the scores of the model are NaN for all samples: check it, or output=")
     kept = kept_samples(run, len(label))

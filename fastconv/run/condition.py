@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.perturb import describe, from_description
+from fastconv.perturb import Perturbation, describe, from_description
 
 Change = Callable[..., Tensor]
 
@@ -59,6 +59,18 @@ class Condition:
                     "clip what it gives, or leave the condition out"
                 )
         return changed
+
+    def require_same(self, once: Tensor, again: Tensor) -> None:
+        """Expect that one sample was changed in the same way twice.
+
+        Raises:
+            InputError: it was not, but for rounding.
+        """
+        if not once.allclose(again, equal_nan=True) and not isinstance(self.change, Perturbation):
+            raise InputError(
+                f"condition {self.name!r} changes one sample in two ways: draw random numbers from "
+                "a generator that is seeded by the index of the sample, its second argument"
+            )
 
 
 def conditions_of(given: Mapping[str, Change] | None) -> list[Condition]:

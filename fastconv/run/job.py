@@ -163,13 +163,15 @@ class Job:
                 outcomes_of(self.scores(example), label)
         sample = torch.tensor([self.source.first()], device=self.device)
         for condition in self.conditions:
-            self.changed(condition, example, sample, label)
+            changed = [self.changed(condition, example, sample, label) for _ in range(2)]
+            condition.require_same(*map(first_tensor, changed))
 
     def scores(self, inputs: Any) -> Tensor:
         """The model's class scores [n, K]; with their gradient where that is enabled."""
         gradient = torch.is_grad_enabled()
         with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
-            return class_scores(self.network.call(inputs), self._output)
+            output = self.network.call(inputs)
+        return class_scores(output, self._output, len(first_tensor(inputs)))
 
     def changed(
         self, condition: Condition, inputs: Any, samples: Tensor, labels: Tensor | None
@@ -205,7 +207,7 @@ class Job:
                 (lambda i: sinks[i].absent(batch)) if self.absent_allowed else None,
                 to_output=scores,
             )
-        return class_scores(output, self._output) if scores else None
+        return class_scores(output, self._output, len(first_tensor(inputs))) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:  # nor may that of the caller leak in

@@ -19,6 +19,7 @@ from fastconv.measure.layer_state import LayerState
 from fastconv.run.fingerprint import require_equal
 from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
+from fastconv.run.sample_rows import joined
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
 from fastconv.store.upload import destination, exists, put
@@ -183,7 +184,7 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
         np.concatenate(labels) if labels else None,
         [index for table in tables for index in table.skipped],
         outcomes=_joined_columns([table.outcomes for table in tables]),
-        columns=_joined_columns([table.columns for table in tables]),
+        columns={n: joined([np.asarray(t.columns[n]) for t in tables]) for n in tables[0].columns},
         classes=tables[0].classes,
         thumbnails=_thumbnails(runs),
     )

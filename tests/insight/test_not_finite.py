@@ -107,6 +107,38 @@ def test_a_layer_of_nan_alone_has_no_rows(tmp_path):
         assert fastconv.export.figures(run, tmp_path / "figures")
 
 
+def test_entanglement_and_overlap_leave_them_out(run, sound):
+    table = fastconv.insight.entanglement({"broken": run, "sound": sound})
+    assert not table.isna().to_numpy().any()
+    assert not set(table.loc[table["layer"] == "conv", "filter"]) & set(BROKEN)
+    with pytest.raises(InputError, match=r"a mapping such as .*, got a list"):
+        fastconv.insight.entanglement([run, sound])
+    masks = np.random.default_rng(0).random((40, 9, 9)) > 0.5
+    table = fastconv.overlap(network(), noise(40, 2, 9, 9), masks, "conv", forward=forward)
+    assert set(table["filter"]) == set(range(8)) - set(BROKEN)
+    assert not table.isna().to_numpy().any()
+
+
+def test_ablation_takes_scores_of_nan_for_wrong_answers():
+    data = TensorDataset(noise(40, 2, 9, 9), torch.arange(40) % 3)
+
+    def sometimes(model, batch):
+        scores = forward(model, batch)
+        return torch.where(batch[:, :1, 0, 0] > 0, torch.nan, scores)
+
+    table = fastconv.ablate(network({}), data, {"top": [0]}, forward=sometimes)
+    assert not table.isna().to_numpy().any()
+    answered = (data.tensors[0][:, 0, 0, 0] <= 0).numpy()
+    with torch.no_grad():
+        scores = forward(network({}), data.tensors[0]).softmax(1)
+    sure, said = (values.numpy() for values in scores.max(1))
+    label = data.tensors[1].numpy()
+    assert table["accuracy"][0] == ((said == label) & answered).mean()
+    for row in table.itertuples():
+        own = label == row[3]
+        assert row.confidence == pytest.approx((sure * answered)[own].mean())
+
+
 def test_answers_of_nan_are_no_answers(tmp_path):
     model = network({})
     with torch.no_grad():
