@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -144,7 +144,6 @@ def to_uint8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.rint((flat - low[..., None]) / step).astype(np.uint8).reshape(x.shape), scale, low
 
 
-T = TypeVar("T")
 Chunk = tuple[tuple[int, ...], np.ndarray]  # where it starts, and its values
 Stored = tuple[Any, int]  # the bytes of a chunk, and the mask of the filters it did not go through
 
@@ -157,18 +156,16 @@ class Compressor:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="fastconv-deflate")
-        self._pending: deque[tuple[Future[Any], Callable[[Any], None]]] = deque()
+        self._pending: deque[tuple[ChunkWriter, Future[list[Stored]], list[Chunk]]] = deque()
         self._to_disk: Future[None] | None = None
         self._on_disk = 0  # bytes of the file that went there before its end
 
-    def submit(self, work: Callable[[], T], write: Callable[[T], None]) -> None:
-        """Queue some work on arrays, which must not change any more; what it gives is written.
-
-        What is ready is written now.
-        """
-        while self._pending and (len(self._pending) >= QUEUE or self._pending[0][0].done()):
+    def submit(self, writer: ChunkWriter, chunks: list[Chunk], keepbits: int) -> None:
+        """Queue some chunks, which must not change any more, and write those that are ready."""
+        while self._pending and (len(self._pending) >= QUEUE or self._pending[0][1].done()):
             self._write_one()
-        self._pending.append((self._pool.submit(work), write))
+        job = self._pool.submit(_compress_all, chunks, writer.chunk, keepbits)
+        self._pending.append((writer, job, chunks))
 
     def drain(self) -> None:
         """Write everything that is queued; before a file is closed."""
@@ -192,7 +189,7 @@ class Compressor:
 
     def drop(self) -> None:
         """Forget what is queued."""
-        for job, _ in self._pending:
+        for _, job, _ in self._pending:
             job.cancel()
         self._pending.clear()
 
@@ -202,8 +199,9 @@ class Compressor:
         self._pool.shutdown()
 
     def _write_one(self) -> None:
-        job, write = self._pending.popleft()
-        write(job.result())
+        writer, job, chunks = self._pending.popleft()
+        for (offset, _), stored in zip(chunks, job.result(), strict=True):
+            writer.store(offset, *stored)
 
     def __enter__(self) -> Compressor:
         return self
@@ -262,11 +260,7 @@ class ChunkWriter:
         if self._row != self._shape[0]:
             raise ValueError(f"{self._dataset.name} got {self._row} of {self._shape[0]} rows")
 
-    def _store_all(self, offsets: Sequence[tuple[int, ...]], chunks: list[Stored]) -> None:
-        for offset, stored in zip(offsets, chunks, strict=True):
-            self._store(offset, *stored)
-
-    def _store(self, offset: tuple[int, ...], data: bytes | np.ndarray, mask: int) -> None:
+    def store(self, offset: tuple[int, ...], data: bytes | np.ndarray, mask: int = 0) -> None:
         """Write one finished chunk; in the thread that owns HDF5."""
         if self._checksums is not None:
             at = tuple(a // c for a, c in zip(offset, self.chunk, strict=True))
@@ -294,9 +288,7 @@ class ChunkWriter:
         self._row += rows.shape[0]
 
     def _send(self) -> None:
-        offsets, parts = zip(*self._waiting, strict=True)
-        work = partial(_compress_all, parts, self.chunk, self._keepbits)
-        self._compressor.submit(work, partial(self._store_all, offsets))
+        self._compressor.submit(self, self._waiting, self._keepbits)
         self._waiting = []
 
     def _copy_chunks(self, source: h5py.Dataset) -> int:
@@ -313,15 +305,13 @@ class ChunkWriter:
         whole = source.shape[0] if last else source.shape[0] // rows * rows
         for at in _grid((whole, *self._shape[1:]), self.chunk):
             mask, data = source.id.read_direct_chunk(at)
-            self._store((self._row + at[0], *at[1:]), data, mask)
+            self.store((self._row + at[0], *at[1:]), data, mask)
         self._row += whole
         return whole
 
 
-def _compress_all(
-    parts: Sequence[np.ndarray], chunk: tuple[int, ...], keepbits: int
-) -> list[Stored]:
-    return [_compress(part, chunk, keepbits) for part in parts]
+def _compress_all(chunks: list[Chunk], chunk: tuple[int, ...], keepbits: int) -> list[Stored]:
+    return [_compress(part, chunk, keepbits) for _, part in chunks]
 
 
 def _compress(part: np.ndarray, chunk: tuple[int, ...], keepbits: int) -> Stored:

@@ -37,13 +37,11 @@ def new_chunked(
     return h5d.create(group, name.encode(), type_of(dtype), _space(tuple(shape)), dcpl=properties)
 
 
-def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> h5a.AttrID:
+def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> None:
     """Set a new attribute; text of fixed length, as the heap of other text can hang a reader."""
     values = _text(value) if isinstance(value, str | tuple) else np.asarray(value)
     kind = type_of(values.dtype)
-    made = h5a.create(owner, name.encode(), kind, _space(values.shape))
-    made.write(values, kind)
-    return made
+    h5a.create(owner, name.encode(), kind, _space(values.shape)).write(values, kind)
 
 
 def put_text(group: h5g.GroupID, name: str, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import h5py
@@ -129,16 +129,8 @@ def put(
     chunk = chunk_shape(shape, dtype.itemsize, chunk_rows, chunk_bytes)
     made = new_chunked(group, name, shape, dtype, chunk)
     writer = ChunkWriter(h5py.Dataset(made), output.compressor, checked=streamed)
-    if not streamed:
-        attribute = set_attribute(made, "crc32", np.uint32(0))  # for now
-        output.compressor.submit(
-            partial(checksum, [values]), lambda crc: attribute.write(np.asarray(crc, "<u4"))
-        )
-        writer.append(values)
-        writer.close()
-        return made
     crc: int | None = 0
-    for block in values.blocks:
+    for block in values.blocks if streamed else (values,):
         writer.append(block)
         if isinstance(block, h5py.Dataset):
             crc = None
