@@ -222,18 +222,22 @@ struct BandJob {
   // Channels [first, first + 16 kBlocks) of a tile, side by side.
   template <int kBlocks>
   void reduce_lanes(const Block& blocks, int first, int64_t position, BlockState& state) const {
-    LaneState* states = state.part + first / kLanes;
-    BlockExtrema extrema[kBlocks];
-    const bool finite = add_blocks<kBlocks>(blocks, states, extrema);
+    LaneTotals* totals = state.part + first / kLanes;
+    const auto start = static_cast<int32_t>(position);
+    const bool finite = start < kNewExtrema
+                            ? add_finite<false, true, kBlocks>(blocks, start, totals, nullptr)
+                            : add_finite<false, false, kBlocks>(blocks, start, totals, nullptr);
     for (int b = 0; b < kBlocks; ++b, first += kLanes) {
       Block block = blocks;
       block.values += b * kLanes;
       block.lanes = channels - first < kLanes ? channels - first : kLanes;
-      complete_block<BlockCounts>(block, position, finite, states[b],
-                                  counts == nullptr ? nullptr : counts + first, extrema[b]);
+      if (!finite) add_carefully(block, start, totals[b], nullptr);
+      if (counts != nullptr && finite) count_block_lanes<BlockCounts>(block, counts + first);
+      if (counts != nullptr && !finite)
+        count_block_carefully<false, BlockCounts>(block, counts + first);
       if (p.candidates.threshold != nullptr)
         list_block(p.candidates, channel + first, block, sample * p.positions() + position,
-                   extrema[b]);
+                   totals[b]);
     }
   }
 

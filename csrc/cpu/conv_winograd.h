@@ -143,7 +143,7 @@ inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_
 
 // Rows of tiles whose outputs stay in L1.
 inline int64_t tile_rows_at_once(const ConvPlan& plan) {
-  return plan.tile_columns < 32 ? 32 / plan.tile_columns : 1;
+  return plan.tile_columns > 0 && plan.tile_columns < 32 ? 32 / plan.tile_columns : 1;
 }
 
 // Output rows [2 first, 2 last) of a band's tiles, of one channel block, as rows of a tile
