@@ -10,6 +10,8 @@
 namespace fastconv {
 namespace {
 
+constexpr int64_t kReadAhead = 4096;  // floats: hardware alone stops at the end of every page
+
 template <Dtype kDtype>
 struct DtypeConstant {
   static constexpr Dtype value = kDtype;
@@ -136,8 +138,10 @@ struct ConvUnit {
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       const float* x = static_cast<const float*>(p.input) + n * p.in_stride[0];
       float sum = 0.0f;
-      for (int64_t at = first * p.in_stride[3]; at < last * p.in_stride[3] + row; at += 16)
+      for (int64_t at = first * p.in_stride[3]; at < last * p.in_stride[3] + row; at += 16) {
+        __builtin_prefetch(x + at + kReadAhead);
         sum += x[at];
+      }
       asm volatile("" : : "m"(sum));
     }
   }
