@@ -130,7 +130,6 @@ inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_
                        .offset = plan.offset,
                        .panel = panel,
                        .taps = {{0, 1}, {0, 1}, {0, 1}},
-                       .add = false,
                        .transform = nullptr,
                        .ahead = ahead.spread(to - from, plan.gemm_k, panel)};
     float* tile = products + from * kChannelBlock;
@@ -143,7 +142,7 @@ inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_
 
 // Rows of tiles whose outputs stay in L1.
 inline int64_t tile_rows_at_once(const ConvPlan& plan) {
-  return plan.tile_columns > 0 && plan.tile_columns < 32 ? 32 / plan.tile_columns : 1;
+  return plan.tile_columns < 32 ? 32 / plan.tile_columns : 1;
 }
 
 // Output rows [2 first, 2 last) of a band's tiles, of one channel block, as rows of a tile
