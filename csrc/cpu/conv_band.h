@@ -225,9 +225,8 @@ struct BandJob {
   void reduce_lanes(const Block& blocks, int first, int64_t position, BlockState& state) const {
     LaneTotals* totals = state.part + first / kLanes;
     const auto start = static_cast<int32_t>(position);
-    const bool finite = start < kNewExtrema
-                            ? add_finite<false, true, kBlocks>(blocks, start, totals, nullptr)
-                            : add_finite<false, false, kBlocks>(blocks, start, totals, nullptr);
+    const bool finite = adder<kBlocks>(start < kNewExtrema, !at_floor<kBlocks>(totals))(
+        blocks, start, totals, nullptr);
     for (int b = 0; b < kBlocks; ++b, first += kLanes) {
       Block block = blocks;
       block.values += b * kLanes;
@@ -240,6 +239,25 @@ struct BandJob {
         list_block(p.candidates, channel + first, block, sample * p.positions() + position,
                    totals[b]);
     }
+  }
+
+  // Whether no value can be below the minima so far, as after a ReLU soon none can.
+  template <int kBlocks>
+  bool at_floor(const LaneTotals* totals) const {
+    unsigned above = 0;
+    for (int b = 0; b < kBlocks; ++b)
+      for (int lane = 0; lane < kLanes; lane += kWidth)
+        above |= lanes_less(splat(measured.affine.floor), load<Float>(totals[b].min + lane));
+    return above == 0 && measured.affine.floor > -kInfinity;
+  }
+
+  template <int kBlocks>
+  static auto adder(bool places, bool lowest) {
+    if (places)
+      return lowest ? add_finite<false, true, true, kBlocks>
+                    : add_finite<false, true, false, kBlocks>;
+    return lowest ? add_finite<false, false, true, kBlocks>
+                  : add_finite<false, false, false, kBlocks>;
   }
 
   // Whether tiles are transformed where their products are added up.

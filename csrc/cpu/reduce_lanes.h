@@ -76,23 +76,23 @@ struct VectorTotals {
     store(to.positive + first, positive);
   }
 
-  template <bool kPlaces = true>
+  template <bool kPlaces = true, bool kLowest = true>
   void add(const float* p) {
     const Float x = load<Float>(p);
     for (int half = 0; half < 2; ++half) add_half(half, load_wide(p + half * (kWidth / 2)));
     positive = count_positive(positive, x);
-    add_extrema<kPlaces>(x, x);
+    add_extrema<kPlaces, kLowest>(x, x);
   }
 
   // The first n values at p.
-  template <bool kPlaces = true>
   void add_first(const float* p, int n) {
     for (int half = 0; half < 2; ++half) {
       const int first = half * (kWidth / 2);
       add_half(half, load_wide_first(p + first, n - first));
     }
     positive = count_positive(positive, load_first(p, n, Float{}));
-    add_extrema<kPlaces>(load_first(p, n, splat(kInfinity)), load_first(p, n, splat(-kInfinity)));
+    add_extrema<true, true>(load_first(p, n, splat(kInfinity)),
+                            load_first(p, n, splat(-kInfinity)));
   }
 
   void add_half(int half, Double wide) {
@@ -101,10 +101,10 @@ struct VectorTotals {
   }
 
   // The first of equal values stays.
-  template <bool kPlaces>
+  template <bool kPlaces, bool kLowest>
   void add_extrema(Float lowest, Float highest) {
-    if (kPlaces) low_at = where_less(lowest, low, step, low_at);
-    low = min(lowest, low);
+    if (kPlaces && kLowest) low_at = where_less(lowest, low, step, low_at);
+    if (kLowest) low = min(lowest, low);
     if (kPlaces) high_at = where_less(high, highest, step, high_at);
     high = max(highest, high);
     if (kPlaces) step += 1;
@@ -154,9 +154,10 @@ constexpr int32_t kNewExtrema = 512;
 // Adds kBlocks blocks side by side, whose steps begin at `start`, to the totals, and where kCounts
 // counts the values of the first; false, and the totals as they were, if a value is not finite: its
 // square, and only such a square, is not finite in float64. kPlaces: steps of extrema are kept while
-// adding, else they are looked for after a block that has new ones. Never inlined: among other code
-// its loops lose registers.
-template <bool kCounts, bool kPlaces = true, int kBlocks = 1>
+// adding, else they are looked for after a block that has new ones, and the last step has 16
+// values. kLowest: else no value is below the minima so far. Never inlined: among other code its
+// loops lose registers.
+template <bool kCounts, bool kPlaces = true, bool kLowest = true, int kBlocks = 1>
 __attribute__((noinline)) bool add_finite(const Block& block, int32_t start, LaneTotals* totals,
                                           uint16_t* counts) {
   LaneTotals after[kBlocks];
@@ -173,14 +174,13 @@ __attribute__((noinline)) bool add_finite(const Block& block, int32_t start, Lan
     for (int i = 0; i < full; ++i, p += block.stride, ahead += block.ahead_step) {
       __builtin_prefetch(ahead);
 #pragma GCC unroll 2
-      for (int b = 0; b < kBlocks; ++b) now[b].template add<kPlaces>(p + b * kLanes);
+      for (int b = 0; b < kBlocks; ++b) now[b].template add<kPlaces, kLowest>(p + b * kLanes);
       if constexpr (kCounts) counter.add(i, p);
     }
     if constexpr (kCounts) counter.finish(full);
 #pragma GCC unroll 2
     for (int b = 0; b < kBlocks; ++b) {
-      if (block.last < kLanes)
-        now[b].template add_first<kPlaces>(p + b * kLanes, block.last - first);
+      if (kPlaces && block.last < kLanes) now[b].add_first(p + b * kLanes, block.last - first);
       finite &= all_finite(now[b].sumsq[0] + now[b].sumsq[1]);
     }
     if (kWidth == kLanes && !finite) return false;
