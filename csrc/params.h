@@ -108,8 +108,8 @@ struct ConvPlan {
   int64_t window_step;       // bytes for every weight, to fetch a tile of windows in a run
   const int64_t* run;        // [runs] slab offset of each
   const int64_t* offset;     // [band_positions] slab offset of each window
-  // Windows that meet the same taps make tiles, those of all samples of a unit, so that no padding is
-  // multiplied: positions in that order, and where in it each of `kinds` begins, and the last ends.
+  // Windows that meet the same taps make tiles, those of all samples of a unit, so that no padding
+  // is multiplied: positions in that order, where in it each of `kinds` begins, and its end.
   bool sorted;
   const int64_t* order;
   const int64_t* kind;

@@ -82,8 +82,7 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v)
-      acc[i][v] = Float{};
+    for (int v = 0; v < kVectors; ++v) acc[i][v] = Float{};
   const float* x[kRows];
   for (int i = 0; i < kRows; ++i) x[i] = in.slab + in.offset[i];
   Stretches ahead = in.ahead;

@@ -153,8 +153,8 @@ constexpr int32_t kNewExtrema = 512;
 
 // Adds kBlocks blocks side by side, whose steps begin at `start`, to the totals, and where kCounts
 // counts the values of the first; false, and the totals as they were, if a value is not finite: its
-// square, and only such a square, is not finite in float64. kPlaces: steps of extrema are kept while
-// adding, else they are looked for after a block that has new ones, and the last step has 16
+// square, and only such a square, is not finite in float64. kPlaces: steps of extrema are kept
+// while adding, else they are looked for after a block that has new ones, whose steps are all of 16
 // values. kLowest: else no value is below the minima so far. Never inlined: among other code its
 // loops lose registers.
 template <bool kCounts, bool kPlaces = true, bool kLowest = true, int kBlocks = 1>
