@@ -4,7 +4,7 @@ A backend is a module `fastconv.backends.<name>` with
 
 - `unavailable() -> str | None`: why nothing of it can run on this machine, or None;
 - `KERNELS: dict[op, Kernel]`: what it implements: the public ops (`OPS`), and what running
-  states need besides (`place_patches`, `shrink_colours`, `exact_add`).
+  states and files need besides (`place_patches`, `paste_patches`, `shrink_colours`, `exact_add`).
 """
 
 from __future__ import annotations

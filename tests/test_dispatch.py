@@ -12,7 +12,7 @@ from helpers.backend_cases import DEVICES, needs_native
 
 import fastconv
 from fastconv import dispatch
-from fastconv.backends import cpu
+from fastconv.backends import cpu, reference
 from fastconv.errors import BackendUnavailableError, InputError
 from fastconv.ops.channel_reduce import channel_reduce
 from fastconv.ops.conv_reduce import conv_reduce_in_network
@@ -136,3 +136,13 @@ def test_every_backend_that_takes_candidate_lists_fills_them_alike(largest):
     value = x.movedim(1, 0).flatten(1)
     side = value >= threshold[:, None] if largest else value <= threshold[:, None]
     assert [len(c) for c in found["reference"]] == (side & value.isfinite()).sum(1).tolist()
+
+
+@needs_native
+def test_more_positions_than_the_kernels_count_go_to_the_reference():
+    """Nothing is allocated: the tensor repeats one value."""
+    x, device = torch.zeros(1).expand(1, 1, 2**30 + 1), torch.device("cpu")
+    for op in ("channel_reduce", "conv_reduce"):
+        assert dispatch.select(op, "auto", device, x) is reference.KERNELS[op].run
+        with pytest.raises(BackendUnavailableError, match="1073741825 positions, more than 2"):
+            dispatch.select(op, "cpu", device, x)

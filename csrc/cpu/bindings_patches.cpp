@@ -196,10 +196,76 @@ void shrink_colours(Tensor input, int64_t factor, Tensor low, Tensor scale, Tens
   });
 }
 
+// Inputs put together again from patches of them, where no patch has shown them before.
+struct Paste {
+  const char* patches;   // [M, C, size...], strides in bytes; points lie side by side
+  const int64_t* index;  // [M]
+  const int64_t* start;  // [M, 3]
+  char* inputs;          // [S, C, extent...], likewise
+  bool* known;           // contiguous [S, extent...]
+  int64_t channels, bytes, size[3], extent[3];  // bytes of a point: of its channels, or of one
+  int64_t patch_strides[4], input_strides[4];   // of patches, channels, planes, rows
+};
+
+// One row of a patch: `known` and `to` are where its first point lies, `count` how many there are.
+void paste_row(const Paste& p, bool* known, int64_t count, const char* from, char* to) {
+  bool* const end = known + count;
+  for (bool* at = known;;) {
+    at = std::find(at, end, false);
+    if (at == end) return;
+    bool* stop = std::find(at, end, true);
+    const int64_t skipped = (at - known) * p.bytes, copied = (stop - at) * p.bytes;
+    for (int64_t c = 0; c < p.channels; ++c)
+      std::memcpy(to + c * p.input_strides[1] + skipped, from + c * p.patch_strides[1] + skipped,
+                  copied);
+    std::fill(at, stop, true);
+    at = stop;
+  }
+}
+
+void paste_patch(const Paste& p, int64_t m) {
+  const int64_t* start = p.start + 3 * m;
+  int64_t low[3], high[3];
+  for (int d = 0; d < 3; ++d) {
+    low[d] = std::clamp<int64_t>(start[d], 0, p.extent[d]);
+    high[d] = std::clamp<int64_t>(start[d] + p.size[d], low[d], p.extent[d]);
+  }
+  for (int64_t z = low[0]; z < high[0]; ++z)
+    for (int64_t y = low[1]; y < high[1]; ++y) {
+      const int64_t row = (p.index[m] * p.extent[0] + z) * p.extent[1] + y;
+      paste_row(p, p.known + row * p.extent[2] + low[2], high[2] - low[2],
+                p.patches + m * p.patch_strides[0] + (z - start[0]) * p.patch_strides[2] +
+                    (y - start[1]) * p.patch_strides[3] + (low[2] - start[2]) * p.bytes,
+                p.inputs + p.index[m] * p.input_strides[0] + z * p.input_strides[2] +
+                    y * p.input_strides[3] + low[2] * p.bytes);
+    }
+}
+
+// In the order of the patches, so that the first one that shows a point decides.
+void paste_patches(Tensor patches, Tensor index, Tensor start, int64_t bytes, Tensor inputs,
+                   Tensor known) {
+  Paste p{};
+  p.patches = data<const char>(patches), p.inputs = data<char>(inputs);
+  p.index = data<const int64_t>(index), p.start = data<const int64_t>(start);
+  p.known = data<bool>(known);
+  const bool together = patches.stride(1) == 1;  // the channels of a point
+  p.channels = together ? 1 : patches.size(1);
+  p.bytes = together ? bytes * patches.size(1) : bytes;
+  for (int d = 0; d < 3; ++d) p.size[d] = patches.size(2 + d), p.extent[d] = inputs.size(2 + d);
+  for (int d = 0; d < 4; ++d) {
+    p.patch_strides[d] = patches.stride(d) * bytes;
+    p.input_strides[d] = inputs.stride(d) * bytes;
+  }
+  for (int64_t m = 0; m < index.size(0); ++m) paste_patch(p, m);
+}
+
 }  // namespace
 }  // namespace fastconv
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
+  m.def(
+      "paste_patches(Tensor patches, Tensor index, Tensor start, int bytes, Tensor(a!) inputs,"
+      " Tensor(b!) known) -> ()");
   m.def("shrink_colours(Tensor input, int factor, Tensor low, Tensor scale, Tensor(a!) out) -> ()");
   m.def(
       "place_patches(Tensor input, Tensor index, Tensor start, Tensor? slot, Tensor? low,"
@@ -207,6 +273,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastconv_cpu, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastconv_cpu, CPU, m) {
+  m.impl("paste_patches", TORCH_BOX(&fastconv::paste_patches));
   m.impl("place_patches", TORCH_BOX(&fastconv::place_patches));
   m.impl("shrink_colours", TORCH_BOX(&fastconv::shrink_colours));
 }

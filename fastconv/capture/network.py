@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from operator import is_
 from typing import Any
@@ -32,10 +33,7 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
-        if not isinstance(model, nn.Module):
-            kind = type(model).__name__
-            remedy = "; give what its .module() returns" if kind == "ExportedProgram" else ""
-            raise InputError(f"the model must be an nn.Module, got a {kind}{remedy}")
+        require_module(model)
         self.module: nn.Module = getattr(model, "_orig_mod", model)
         self._forward = forward
         self.written: list[tuple[Tensor, Tensor]] = []  # what its forward changes, and as it was
@@ -44,11 +42,32 @@ class Network:
         """The output for a batch, in whatever mode the model is."""
         if self._forward is not None:
             return self._forward(self.module, batch)
-        if isinstance(batch, dict):
-            return self.module(**batch)
-        if isinstance(batch, (list, tuple)):
-            return self.module(*batch)
-        return self.module(batch)
+        arguments, keywords = _arguments(batch)
+        return self.module(*arguments, **keywords)
+
+    def require_callable(self, batch: Any) -> None:
+        """Say how to give a model its inputs, where it takes others than the batch has.
+
+        Raises:
+            InputError: arguments that are missing, or too many.
+        """
+        if self._forward is not None:
+            return
+        arguments, keywords = _arguments(batch)
+        try:
+            signature = inspect.signature(self.module.forward)
+        except (TypeError, ValueError):  # it does not tell
+            return
+        try:
+            signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            given = f"{len(arguments)} tensors" if len(arguments) > 1 else "one tensor"
+            given = f"a dict of {', '.join(keywords)}" if keywords else given
+            raise InputError(
+                f"forward{signature} of the model cannot be called with {given} ({error}): let "
+                "a sample be ((a, b), label) or ({'a': ..., 'b': ...}, label), its arguments or "
+                "keywords, or give forward=, a function of (model, batch)"
+            ) from error
 
     def names(self) -> dict[nn.Module, str]:
         """Path of every module that can be hooked; "" for the model itself.
@@ -92,6 +111,26 @@ class Network:
             finally:
                 for tensor, before in self.written:
                     tensor.copy_(before)
+
+
+def require_module(model: Any) -> None:
+    """Raise an InputError where a model is none."""
+    if isinstance(model, nn.Module):
+        return
+    kind = type(model).__name__
+    remedy = "call it, and give what it returns" if isinstance(model, type) else "build it first"
+    if kind == "ExportedProgram":
+        remedy = "give what its .module() returns"
+    elif isinstance(model, Mapping):
+        remedy = "build the model, and load these weights into it"
+    name = f"class {model.__name__}" if isinstance(model, type) else kind
+    raise InputError(f"the model must be an nn.Module, got a {name}; {remedy}")
+
+
+def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(batch, dict):
+        return (), batch
+    return (tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)), {}
 
 
 @contextmanager
@@ -161,9 +200,15 @@ def _same_random_state() -> Iterator[None]:
 
 def random_states() -> tuple[Any, ...]:
     """States of the generators of torch, numpy and Python, to compare: drawing changes them."""
-    numbers = np.random.get_state(legacy=False)
     torch_states = [state.numpy().tobytes() for state in _torch_states()]
-    return torch_states, repr(numbers), random.getstate()
+    return torch_states, _comparable(np.random.get_state(legacy=False)), random.getstate()
+
+
+def _comparable(state: Any) -> Any:
+    """The state of a generator of numpy with its arrays as bytes."""
+    if isinstance(state, dict):
+        return {name: _comparable(value) for name, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _torch_states() -> list[Tensor]:

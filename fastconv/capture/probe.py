@@ -72,12 +72,13 @@ def probe(
     Raises:
         LayerError: a layer that does not exist, is never called, or does not return
             [N, C, *spatial]; no convolution in the model.
-        InputError: an example of the wrong shape; a model with uninitialised lazy modules, or one
-            that is random in eval mode.
+        InputError: an example of the wrong shape or number of inputs; a model with uninitialised
+            lazy modules, or one that is random in eval mode.
     """
     if stage not in STAGES:
         raise InputError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
     network = model if isinstance(model, Network) else Network(model, forward)
+    network.require_callable(example)
     trace, layout = _trace(network, example)
     with network.running():  # reading a parametrised weight in training mode would change it
         reaches = propagate(trace)

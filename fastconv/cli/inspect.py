@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _layers(run: Run) -> str:
     """One row a layer."""
     headings = ("layer", "filters", "output", "field", "dead", "sparsity")
-    rows = [_layer_row(run[name]) for name in run.layers]
+    rows = [_layer_row(run[name], run.order) for name in run.layers]
     text = table((*headings, "strongest", "filter", "sample", "position"), rows, left=(0, 9))
     return (
         f"{_title(run)}\n\n{text}\n\n"
@@ -56,14 +56,15 @@ def _title(run: Run) -> str:
     return f"{run.path}: {len(run.layers)} layers, {count} samples, stage {stages}"
 
 
-def _layer_row(layer: Layer) -> list[str]:
+def _layer_row(layer: Layer, order: str) -> list[str]:
     info = layer.info
     row = [info.name, f"{info.channels:,}", times(info.size), times(f.size for f in info.fields)]
     row += _dead_and_sparse(layer)
     hits = layer.topk if "topk" in layer.holds else None
     if hits is None or not (hits.sample[:, 0] >= 0).any():
         return row + [NONE] * 4
-    best = int(np.nanargmax(np.abs(hits.values[:, 0])))
+    strongest = np.nanargmin if order == "smallest" else np.nanargmax
+    best = int(strongest(hits.values[:, 0]))
     return row + [number(hits.values[best, 0]), str(best), *_place(hits, best, 0)]
 
 

@@ -58,8 +58,8 @@ class ArraySamples(Samples):
 
     def _values(self, unit: Unit) -> Tensor:
         rows: slice | list[int] = list(unit)
-        if isinstance(unit, range) and unit.step > 0:
-            rows = slice(unit.start, unit.stop, unit.step)
+        if rows == [*range(unit[0], unit[-1] + 1)]:  # no copy of an array, one read of a file
+            rows = slice(unit[0], unit[-1] + 1)
         for index in unit:
             self.skipped.pop(index, None)
         try:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from fastconv.data.samples import Samples
+from fastconv.errors import InputError
 
 _PERMUTED = {1: "x.permute(1, 0)", 2: "x.permute(2, 0, 1)", 3: "x.permute(3, 0, 1, 2)"}
+
+
+@contextmanager
+def hinted(samples: Samples, model: nn.Module) -> Iterator[None]:
+    """Add a remedy to the error of a first forward, where one is known."""
+    try:
+        yield
+    except (InputError, RuntimeError) as error:
+        remedy = hint(samples, model)
+        if remedy is None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the model cannot take these samples: {remedy} ({reason})") from error
 
 
 def hint(samples: Samples, model: nn.Module) -> str | None:

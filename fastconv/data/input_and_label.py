@@ -73,6 +73,8 @@ def column_of(sample: Any, name: str) -> int | float | str | None:
     value = holder[name]
     if isinstance(value, Tensor | np.ndarray | np.generic) and np.prod(value.shape) == 1:
         value = value.item()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise DataError(f"is {value}, which does not fit into 64 bits; give a text")
     if value is None or isinstance(value, int | float | str):
         return value
     raise DataError(f"is a {type(value).__name__}; it must be one number or text")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Subset
 
 from fastconv.data.input_and_label import LABEL_NAMES
@@ -38,9 +39,10 @@ def classes_of(dataset: Any) -> list[str] | None:
         found = getattr(label, "names", None)
     else:
         found = getattr(dataset, "classes", None)
-    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+    if not isinstance(found, list | tuple | np.ndarray):
         return None
-    return list(found)
+    names = [", ".join(map(str, n)) if isinstance(n, tuple) else n for n in found]  # of ImageNet
+    return list(map(str, names)) if all(isinstance(name, str) for name in names) else None
 
 
 def _inside(key: str | Path, root: Any) -> str:

@@ -65,9 +65,11 @@ def truths(value: Any, n: int) -> Tensor | None:
     values = np.where(np.isnan(numbers), MISSING, numbers)
     wrong = values[~np.isin(values, (MISSING, 0, 1))]
     if len(wrong):
+        whole = " (an integer: y.long())" if wrong[0] % 1 == 0 else ""
         raise DataError(
-            f"has the value {wrong[0]:g}; a label is the integer index of a class, or a vector of "
-            "0 and 1, one a class (-1 or NaN: missing); leave other targets out of the samples"
+            f"has the value {wrong[0]:g}; a label is the integer index of a class{whole}, or a "
+            "vector of 0 and 1, one a class (-1 or NaN: missing); leave other targets out of the "
+            "samples"
         )
     found = torch.from_numpy(values.astype(np.int64))
     return found.reshape(n) if found.shape[1:] == (1,) else found

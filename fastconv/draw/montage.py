@@ -14,6 +14,7 @@ from fastconv.draw.weights import BACKGROUND, kernel_pictures
 from fastconv.format.result import LayerResult
 
 MAX_FILTERS = 32  # with their patches
+MAX_HITS = 32  # of each order
 MAX_KERNELS = 64  # that fill the picture; more are drawn small
 TILES = (56, 112)  # pixels: small patches grow to a tile in whole steps, big ones shrink to it
 AREA = 1e6  # pixels of a picture, as near as tiles between those two sizes get
@@ -32,11 +33,11 @@ def overview(result: LayerResult) -> np.ndarray | None:
     kept = [pictures for _, _, pictures in result.hit_sets() if pictures is not None]
     if not kept or not kept[0].shape[0] or not kept[0].shape[1]:
         return None
-    shown, ranks = min(MAX_FILTERS, kept[0].shape[0]), kept[0].shape[1]
+    shown, ranks = min(MAX_FILTERS, kept[0].shape[0]), min(MAX_HITS, kept[0].shape[1])
     side = _tile_side(shown * (len(kept) * ranks + 1))
-    patches = np.concatenate([pictures[:shown] for pictures in kept], axis=1)
+    patches = np.concatenate([pictures[:shown, :ranks] for pictures in kept], axis=1)
     tiles = patch_tiles(patches, side)  # [F, k, h, w, 3]
-    empty = [np.asarray(hits["sample"])[:shown] < 0 for _, hits, _ in result.hit_sets()]
+    empty = [np.asarray(hits["sample"])[:shown, :ranks] < 0 for _, hits, _ in result.hit_sets()]
     tiles[np.concatenate(empty, axis=1)] = EMPTY
     kernels = None
     if result.weight is not None and _is_picture(result.weight):
@@ -84,17 +85,17 @@ def _arrange(tiles: np.ndarray, kernels: np.ndarray | None, ranks: int) -> np.nd
     columns = columns_of(filters, row_h + ROW_GAP, row_w + BLOCK_GAP)
     rows = -(-filters // columns)
     picture = _canvas(rows * (row_h + ROW_GAP) - ROW_GAP, columns * (row_w + BLOCK_GAP) - BLOCK_GAP)
-    corners = [
-        (MARGIN + f % rows * (row_h + ROW_GAP), MARGIN + f // rows * (row_w + BLOCK_GAP))
-        for f in range(filters)
-    ]
-    for f, (y, x) in enumerate(corners):
+    rows_of = picture[MARGIN:][: rows * (row_h + ROW_GAP)].reshape(rows, row_h + ROW_GAP, -1, 3)
+    places = []  # where numbers end
+    for column in range(columns):
+        x, filters_here = MARGIN + column * (row_w + BLOCK_GAP), slice(column * rows, filters)
         if kernels is not None:
-            _paste(picture, kernels[f], y + (row_h - kernels.shape[1]) // 2, x + label)
-        for left, tile in zip(at, tiles[f], strict=True):
-            _paste(picture, tile, y + (row_h - h) // 2, x + left)
-    places = [(x + label - 4, y + row_h // 2) for y, x in corners]
-    return _numbered(picture, places)
+            _paste_rows(rows_of, kernels[filters_here], (row_h - kernels.shape[1]) // 2, x + label)
+        for rank, left in enumerate(at):
+            _paste_rows(rows_of, tiles[filters_here, rank], (row_h - h) // 2, x + left)
+        ys = range(MARGIN, MARGIN + rows * (row_h + ROW_GAP), row_h + ROW_GAP)
+        places += [(x + label - 4, y + row_h // 2) for y in ys]
+    return _numbered(picture, places[:filters])
 
 
 def _numbered(picture: np.ndarray, places: list[tuple[int, int]]) -> np.ndarray:
@@ -122,6 +123,12 @@ def _canvas(height: int, width: int) -> np.ndarray:
         np.array(BACKGROUND, np.uint8), picture.shape[1:]
     ).copy()  # row by row
     return picture
+
+
+def _paste_rows(rows: np.ndarray, tiles: np.ndarray, y: int, x: int) -> None:
+    """Put a tile [h, w, 3] into each of the rows [R, height, W, 3], as far as there are tiles."""
+    tiles = tiles[: len(rows)]
+    rows[: len(tiles), y : y + tiles.shape[1], x : x + tiles.shape[2]] = tiles
 
 
 def _paste(picture: np.ndarray, tile: np.ndarray, y: int, x: int) -> None:

@@ -32,3 +32,8 @@ def current_rank() -> Rank | None:
     else:
         return None
     return Rank(number, total, local) if total > 1 else None
+
+
+def on_several_machines(rank: Rank | None) -> bool:
+    """Whether a launcher says that the processes of one job are on several machines."""
+    return rank is not None and int(os.environ.get("LOCAL_WORLD_SIZE", rank.total)) < rank.total

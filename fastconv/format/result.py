@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,16 @@ class SampleTable:
     columns: Mapping[str, np.ndarray | Sequence[str]] = field(default_factory=dict)  # numbers, text
     classes: Sequence[str] | None = None  # the name of each label
     thumbnails: Mapping[int, np.ndarray] = field(default_factory=dict)  # sample: uint8 [h, w, 3]
+
+    def class_names(self) -> list[str] | None:
+        """`classes`, where two are called the same with their label: ImageNet has two cranes."""
+        if self.classes is None:
+            return None
+        count = Counter(self.classes)
+        return [
+            name if name and count[name] == 1 else f"{name or 'class'} ({label})"
+            for label, name in enumerate(self.classes)
+        ]
 
 
 @dataclass

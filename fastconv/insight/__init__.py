@@ -10,7 +10,7 @@ from fastconv.insight.compare import compare
 from fastconv.insight.design import design
 from fastconv.insight.effective_field import effective_field
 from fastconv.insight.embed import Embedding, embed
-from fastconv.insight.embedding_file import load_embedding, save_embedding
+from fastconv.insight.embedding_file import has_embeddings, load_embedding, save_embedding
 from fastconv.insight.entanglement import entanglement
 from fastconv.insight.groups import by_sample
 from fastconv.insight.kernels import kernels
@@ -35,6 +35,7 @@ __all__ = [
     "effective_field",
     "embed",
     "entanglement",
+    "has_embeddings",
     "kernels",
     "load_embedding",
     "misfires",

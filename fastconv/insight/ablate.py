@@ -72,6 +72,7 @@ def ablate(
           of the class, 0 where nothing is predicted as it; confidence: mean probability of the
           prediction over the samples of the class. All as the model is. Of several labels a sample
           accuracy is that of the class too, and confidence the mean probability of the class.
+          Scores of NaN are a wrong answer of confidence 0.
         - accuracy_without, precision_without, ...: the same with the filter replaced.
         - accuracy_change, accuracy_low, accuracy_high, ...: without minus with, and its 95 %
           interval for these pairs of answers; formulas in docs/insight-structure.md.
@@ -104,10 +105,10 @@ def ablate(
         for rows, x, found in reading.batches():
             recording = Recording(reading.network, reading.targets, x)
             label = _of_batch(given, found, rows)
-            whole.add(class_scores(recording.output, output), label)
+            whole.add(class_scores(recording.output, output, len(rows)), label)
             for ablation, answers in zip(ablations, without, strict=True):
                 found_without = recording.replay(_changes(ablation, instead))
-                answers.add(class_scores(found_without, output), label)
+                answers.add(class_scores(found_without, output, len(rows)), label)
             counts += recording.replayed, recording.rerun
     tables = [
         pd.DataFrame({"layer": a.layer, "filter": a.filter, **changes(whole, answers)})

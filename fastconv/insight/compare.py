@@ -12,6 +12,7 @@ from fastconv.errors import InputError
 from fastconv.insight.correlation import (
     complete_rows,
     cosine,
+    ever_finite,
     linear_cka,
     response_correlation,
     summaries,
@@ -36,7 +37,8 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
         a, b: runs with statistics.
 
     Returns:
-        One row a filter of `a` that has a match (all, but for layers of more filters in `a`):
+        One row a filter of `a` that has a match (all, but for layers of more filters in `a`); both
+        are finite somewhere:
 
         - layer, filter, match: the filter of `b`.
         - similarity: of the two, in [-1, 1]. basis: "responses" or "weights".
@@ -63,7 +65,7 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
         first, second = a[name], b[name]
         table = _layer(first, second, by_responses=same_data and _kept_samples(first, second))
         if table["basis"] == "responses":
-            x, y = summaries(first)[0], summaries(second)[0]
+            x, y = (means[:, ever_finite(means)] for means, _ in map(summaries, (first, second)))
             alignment[name] = table["cka"] = linear_cka(x, y, complete_rows(x, y))
         tables.append(pd.DataFrame(table))
     found = pd.concat(tables, ignore_index=True)
@@ -94,6 +96,8 @@ def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
     similarity = response_correlation(a, b) if by_responses else _weights(a, b)
     filters, match = linear_sum_assignment(similarity, maximize=True)
     before, after = a.stats, b.stats
+    counted = (before["count"][filters] > 0) & (after["count"][match] > 0)
+    filters, match = filters[counted], match[counted]
     return {
         "layer": a.name,
         "filter": filters,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastconv.errors import InputError
+from fastconv.insight.reading import complete
 
 if TYPE_CHECKING:
     from fastconv.store.read_layer import Layer
@@ -36,6 +38,16 @@ def complete_rows(*arrays: np.ndarray) -> np.ndarray:
     for array in arrays:
         kept &= np.isfinite(array).all(1)
     return kept
+
+
+def ever_finite(values: np.ndarray) -> np.ndarray:
+    """[C] bool: the filters of [N, C] that are finite for some sample."""
+    return np.asarray(np.isfinite(values).any(0))
+
+
+def finite_weights(weight: np.ndarray) -> np.ndarray:
+    """[C] bool: the filters of [C, ...] whose weights are all finite."""
+    return np.asarray(np.isfinite(weight).reshape(len(weight), -1).all(1))
 
 
 def centred_products(
@@ -80,18 +92,32 @@ def pearson(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def response_correlation(a: Layer, b: Layer) -> np.ndarray:
     """[C_a, C_b]: how alike the filters of two layers respond, over the samples of one data set.
 
-    The mean of two Pearson correlations: of the per-sample means and of the maxima.
+    The mean of two Pearson correlations: of the per-sample means and of the maxima, over the
+    samples for which both filters are finite; 0 where these are fewer than two.
     """
     first, second = summaries(a), summaries(b)
-    rows = complete_rows(*first, *second)
-    if rows.sum() < 2:
-        raise InputError(f"{a.name} has {rows.sum()} samples of finite values; two at least")
-    return (pearson(first[0], second[0], rows) + pearson(first[1], second[1], rows)) / 2
+    found = np.zeros((first[0].shape[1], second[0].shape[1]))
+    groups = [
+        list(complete(np.isfinite(mean) & np.isfinite(high))) for mean, high in (first, second)
+    ]
+    for (one, mine), (other, theirs) in itertools.product(*groups):
+        rows = np.zeros(len(first[0]), bool)
+        rows[np.intersect1d(one, other)] = True
+        if rows.sum() > 1:
+            both = zip(first, second, strict=True)
+            pairs = [pearson(_columns(x, mine), _columns(y, theirs), rows) for x, y in both]
+            found[np.ix_(mine, theirs)] = sum(pairs) / 2
+    return found
+
+
+def _columns(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    return values if len(which) == values.shape[1] else values[:, which]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[C_a, C_b]: cosine of weights [C, ...] with each other; 0 for a filter of zeros."""
-    flat = [w.reshape(len(w), -1).astype(np.float64) for w in (a, b)]
+    """[C_a, C_b]: cosine of weights [C, ...]; 0 for filters of zeros or that are not finite."""
+    used = [np.where(finite_weights(w), w.reshape(len(w), -1).T, 0).T for w in (a, b)]
+    flat = [w.astype(np.float64) for w in used]
     norms = [np.linalg.norm(w, axis=1) for w in flat]
     unit = [w / np.where(n > 0, n, 1)[:, None] for w, n in zip(flat, norms, strict=True)]
     return np.clip(unit[0] @ unit[1].T, -1, 1)

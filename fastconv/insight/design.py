@@ -11,7 +11,7 @@ import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight import spectra
-from fastconv.insight.correlation import response_correlation
+from fastconv.insight.correlation import finite_weights, response_correlation
 from fastconv.insight.redundancy import weight_similarity
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def design(run: Run) -> pd.DataFrame:
             responses too, not by their weights alone.
 
     Returns:
-        One row a layer that has spatial kernels:
+        One row a layer that has spatial kernels; filters of weights that are not finite have no
+        part in the energies:
 
         - layer, kernel, stride: as text, "3x3".
         - unused_rim: how many outermost taps, on every side, hold at most 1 % of the energy of
@@ -72,13 +73,14 @@ def _row(layer: Layer, readers: Sequence[LayerInfo]) -> dict[str, Any] | None:
     info, weight = layer.info, layer.weight
     if weight is None or weight.ndim < 3 or info.kernel is None or info.stride is None:
         return None
+    finite = weight[finite_weights(weight)]
     thinned = thinning(info, readers)
     above = 0.0
-    if max(thinned) > 1:
-        energy = np.square(weight, dtype=np.float64).reshape(len(weight), -1).sum(1)
-        shares = spectra.energy_above(weight, thinned, info.dilation or (1,) * len(thinned))
+    if max(thinned) > 1 and len(finite):
+        energy = np.square(finite, dtype=np.float64).reshape(len(finite), -1).sum(1)
+        shares = spectra.energy_above(finite, thinned, info.dilation or (1,) * len(thinned))
         above = float((shares * energy).sum() / energy.sum()) if energy.any() else 0.0
-    rims = rim_energies(weight)
+    rims = rim_energies(finite)
     row = {
         "layer": info.name,
         "kernel": "x".join(map(str, info.kernel)),

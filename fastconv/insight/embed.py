@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.manifold import trustworthiness
 
 from fastconv.errors import InputError
-from fastconv.insight.correlation import complete_rows
+from fastconv.insight.correlation import complete_rows, ever_finite
 from fastconv.insight.extras import library
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def embed(run: Run, layer: str, method: str = "pca", seed: int = 0) -> Embedding
     found = run[layer].samples.mean
     if found is None:
         raise InputError(f"the run kept no means of {layer}; extract it with samples=True")
+    found = found[:, ever_finite(found)]
     kept = complete_rows(found)
     responses = found[kept].astype(np.float64)
     if len(responses) < 12 or responses.shape[1] < 2:
         raise InputError(
-            f"an embedding needs 12 samples and 2 filters at least; {layer} has "
+            f"an embedding needs 12 samples and 2 filters of finite values at least; {layer} has "
             f"{len(responses)} and {responses.shape[1]}"
         )
     points, parameters = _METHODS[method](responses, seed)

@@ -42,6 +42,11 @@ def entanglement(
     Raises:
         InputError: fewer than two runs, of other samples, or without layers in common.
     """
+    if not isinstance(runs, Mapping):
+        kind = type(runs).__name__
+        raise InputError(
+            f'runs must be a mapping such as {{"conv": run, "act": run}}, got a {kind}'
+        )
     passes: dict[str, list[Any]] = {
         name: list(run) if isinstance(run, list | tuple) else [run] for name, run in runs.items()
     }

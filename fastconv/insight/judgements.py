@@ -39,13 +39,17 @@ def judgements(run: Any, *, compared: bool = True) -> list[Judgement]:
         raise InputError("the run has no outcomes; extract it with outcomes=True, samples=True")
     label, said, confidence, correct = (np.asarray(found[name]) for name in OUTCOMES)
     if (label < 0).all():
-        raise InputError("the outcomes have no labels; extract a data set that gives (x, y)")
+        raise InputError(
+            "the outcomes have no labels; extract a data set that gives (x, y), y an integer"
+        )
+    if not np.isfinite(confidence).any():
+        raise InputError("the scores of the model are NaN for all samples: check it, or output=")
     kept = kept_samples(run, len(label))
     names: Any = [None] if label.ndim == 1 else names_of_vectors(run, label.shape[1])
     made = []
     for number, name in enumerate(names):
         one = [v if v.ndim == 1 else v[:, number] for v in (label, said, correct, confidence)]
-        used = np.flatnonzero(kept & (one[0] >= 0))
+        used = np.flatnonzero(kept & (one[0] >= 0) & np.isfinite(one[3]))
         own = [values[used] for values in one]
         made.append(Judgement(name, used, own[0], own[1], own[2] != 0, own[3].astype(np.float64)))
     if compared:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fastconv.errors import InputError
 from fastconv.insight import spectra
+from fastconv.insight.correlation import finite_weights
 
 if TYPE_CHECKING:
     from fastconv.store.reader import Run
@@ -29,7 +30,7 @@ def kernels(run: Run) -> pd.DataFrame:
         run: any run; its weights are all that is read.
 
     Returns:
-        One row a filter, without NaN:
+        One row a filter whose weights are finite, without NaN:
 
         - layer, filter.
         - norm: root of the sum of the squared weights.
@@ -54,9 +55,14 @@ def kernels(run: Run) -> pd.DataFrame:
         if weight is None or weight.ndim < 3 or not weight.size:
             continue
         dilation = layer.info.dilation or (1,) * (weight.ndim - 2)
-        tables.append({"layer": name, "filter": range(len(weight)), **describe(weight, dilation)})
+        usable = np.flatnonzero(finite_weights(weight))
+        if not len(usable):
+            continue
+        tables.append({"layer": name, "filter": usable, **describe(weight[usable], dilation)})
     if not tables:
-        raise InputError(f"no layer of {run.path} has spatial kernels; extract convolutions")
+        raise InputError(
+            f"no layer of {run.path} has spatial kernels that are finite; extract convolutions"
+        )
     return pd.concat([pd.DataFrame(table) for table in tables], ignore_index=True)
 
 

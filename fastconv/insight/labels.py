@@ -153,7 +153,7 @@ def named(values: np.ndarray, names: Any) -> np.ndarray:
 
 
 def encode(values: Any, count: int, what: str) -> Codes:
-    """Values of any kind as codes; missing ones (None, NaN) are -1.
+    """Values of any kind as codes; missing ones (None, NaN, an empty text) are -1.
 
     Raises:
         InputError: not one value a sample.
@@ -162,5 +162,7 @@ def encode(values: Any, count: int, what: str) -> Codes:
     array = values if isinstance(values, pd.Series) else np.asarray(values)
     if array.shape != (count,):
         raise InputError(f"{what} must be one a sample, {count}, got shape {list(array.shape)}")
+    if array.dtype.kind in "OU":  # a run keeps a text that is missing as an empty one
+        array = pd.Series(array, dtype=object).replace("", None)
     codes, unique = pd.factorize(array, sort=True)
     return Codes(codes.astype(np.int64), np.asarray(unique))

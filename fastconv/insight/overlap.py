@@ -59,7 +59,8 @@ def overlap(
         batch_size, num_workers, device, forward: as for `fastconv.extract`.
 
     Returns:
-        One row a (layer, filter, class), best first within a layer and class:
+        One row a (layer, filter, class), best first within a layer and class; filters that are
+        never finite are left out:
 
         - layer, filter, class.
         - iou: positions where the filter fires inside the mask, over those where it fires or
@@ -100,7 +101,7 @@ def overlap(
         pd.DataFrame({"layer": t.info.name, **tally.columns(mask.names)})
         for t, tally in zip(targets, tallies, strict=True)
     ]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables).dropna(ignore_index=True)
 
 
 class _Masks:

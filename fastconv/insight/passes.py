@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture import CaptureTarget, Forward, capture_forward, probe
-from fastconv.data import Samples, open_data
+from fastconv.data import Samples, hinted, open_data
 from fastconv.errors import InputError
 from fastconv.insight.labels import vectors
 from fastconv.insight.replay import KeptOutput
@@ -76,7 +76,8 @@ def passing(
         dtype = next(kinds, None)
         example = next(iter(source.batches([[source.first()]])))[0]
         network = KeptOutput(model, forward)
-        found = probe(network, Transfer(place, dtype=dtype)(example), layers, stage)
+        with hinted(source, model):
+            found = probe(network, Transfer(place, dtype=dtype)(example), layers, stage)
         transfer = Transfer(place, found.layout, dtype)
         yield Pass(source, network, found.targets, transfer, batch_size, num_workers)
 

@@ -26,6 +26,8 @@ class Answers:
     def add(self, scores: Tensor, labels: np.ndarray) -> None:
         """Take scores [n, classes], or [n, 1] of two classes, and labels [n] or [n, classes].
 
+        Scores of NaN are no answer: -1, of confidence 0.
+
         Raises:
             InputError: labels that are no class of the model.
         """
@@ -37,9 +39,11 @@ class Answers:
             require_a_label_each(scores, labels.shape[1])
             logit = scores.detach().double().cpu()
             confidence, prediction = logit.sigmoid(), logit > 0
+        sure, said = confidence.numpy(), prediction.numpy().astype(np.int32)
+        answered = np.isfinite(sure)
         self._label.append(labels)
-        self._prediction.append(prediction.numpy().astype(np.int32))
-        self._confidence.append(confidence.numpy())
+        self._prediction.append(np.where(answered, said, -1))
+        self._confidence.append(np.where(answered, sure, 0))
 
     @property
     def label(self) -> np.ndarray:

@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fastconv.errors import InputError
-from fastconv.insight.correlation import cosine, response_correlation
+from fastconv.insight.correlation import (
+    cosine,
+    ever_finite,
+    response_correlation,
+    summaries,
+)
 
 if TYPE_CHECKING:
     from fastconv.store.read_layer import Layer
@@ -25,7 +30,7 @@ def redundancy(run: Run) -> pd.DataFrame:
         run: made with `samples=True`, statistics and quantiles.
 
     Returns:
-        One row a filter, for layers with weights and two filters or more:
+        One row a filter, for layers with weights and two filters or more that are ever finite:
 
         - layer, filter.
         - twin: the filter of this layer whose responses correlate most with its own.
@@ -39,7 +44,8 @@ def redundancy(run: Run) -> pd.DataFrame:
         - near_constant: standard deviation at most 1 % of the magnitude of the mean.
 
     Raises:
-        InputError: the run kept no samples, statistics or quantiles, or no layer has weights.
+        InputError: the run kept no samples, statistics or quantiles, or no layer has weights and
+            two such filters.
     """
     tables = []
     for name in run.layers:
@@ -47,22 +53,24 @@ def redundancy(run: Run) -> pd.DataFrame:
         weight = layer.weight
         if weight is None or len(weight) < 2:
             continue
+        each = np.flatnonzero(ever_finite(summaries(layer)[0]))
+        if len(each) < 2:
+            continue
         responses = response_correlation(layer, layer)
-        twin = _best_other(responses)
-        each = np.arange(len(weight))
+        twin = each[_best_other(responses[np.ix_(each, each)])]
         table = {
             "layer": name,
             "filter": each,
             "twin": twin,
             "weight_similarity": weight_similarity(weight, layer.info.groups or 1)[each, twin],
             "response_correlation": responses[each, twin],
-            "dead": layer.stats["dead"],
-            "saturated": _saturated(layer),
-            "near_constant": _near_constant(layer),
+            "dead": layer.stats["dead"][each],
+            "saturated": _saturated(layer)[each],
+            "near_constant": _near_constant(layer)[each],
         }
         tables.append(pd.DataFrame(table))
     if not tables:
-        raise InputError(f"no layer of {run.path} has weights and two filters or more")
+        raise InputError(f"no layer of {run.path} has weights and two filters of finite values")
     return pd.concat(tables, ignore_index=True)
 
 

@@ -7,6 +7,8 @@ result is the mathematical sum of the values added, whatever their order, split 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,12 +24,13 @@ def empty_sums(channels: int) -> Tensor:
 
 def canonical(sums: np.ndarray) -> np.ndarray:
     """Propagate carries: limbs in [0, 2^32), the last one signed. Equal sums get equal limbs."""
-    sums = sums.copy()
-    for i in range(LIMBS - 1):
-        carry = sums[:, i] >> 32
-        sums[:, i] -= carry << 32
-        sums[:, i + 1] += carry
-    return sums
+    if not (sums[:, :-1] >> 32).any():
+        return sums.copy()
+    limbs = sums.T.copy()  # [LIMBS, C]
+    for low, high in itertools.pairwise(limbs):
+        high += low >> 32
+        low &= 0xFFFFFFFF
+    return limbs.T.copy()
 
 
 def mean_and_var(
@@ -44,19 +47,24 @@ def mean_and_var(
     """
     mean = np.full(len(count), np.nan)
     var = np.full(len(count), np.nan)
-    sums, sumsqs = _integers(total), _integers(squares)
+    used = np.logical_or(total, squares).any(axis=0)[: _UNIT // 32]
+    skip = int(used.argmax()) if used.any() else len(used)  # the lowest limbs, all zero
+    unit = _UNIT - 32 * skip
+    sums, sumsqs = _integers(total, skip), _integers(squares, skip)
     for c, n in enumerate(count.tolist()):
         if n:
-            mean[c] = sums[c] / (n << _UNIT)
-            spread = n * (sumsqs[c] << _UNIT) - sums[c] ** 2
-            var[c] = max(spread, 0) / (n * n << 2 * _UNIT)
+            mean[c] = sums[c] / (n << unit)
+            spread = n * (sumsqs[c] << unit) - sums[c] ** 2
+            var[c] = max(spread, 0) / (n * n << 2 * unit)
     return mean, var
 
 
-def _integers(sums: np.ndarray) -> list[int]:
-    sums = canonical(sums)
+def _integers(sums: np.ndarray, skip: int = 0) -> list[int]:
+    """The sums in units of the first limb but `skip`, below which they are zero."""
+    sums = canonical(sums)[:, skip:]
     low = sums[:, :-1].astype("<u4")
+    shift = 32 * low.shape[1]
     return [
-        int.from_bytes(low[c].tobytes(), "little") + (int(sums[c, -1]) << 32 * (LIMBS - 1))
-        for c in range(len(sums))
+        int.from_bytes(bytes, "little") + (top << shift)
+        for bytes, top in zip(map(np.ndarray.tobytes, low), sums[:, -1].tolist(), strict=True)
     ]

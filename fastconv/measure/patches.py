@@ -38,8 +38,11 @@ class Display:
             return None
         if input_dtype == "uint8":
             return cls((0.0,) * channels, (255.0,) * channels)
-        values = probe.double().nan_to_num(0.0, 0.0, 0.0)
-        low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
+        values = probe if probe.is_floating_point() else probe.double()
+        values = values.nan_to_num(0.0, 0.0, 0.0)
+        planes = values.unbind(1)  # one by one: several times as fast as all at once
+        low = torch.stack([plane.min() for plane in planes]).double()
+        high = torch.stack([plane.max() for plane in planes]).double()
         if float(low.min()) >= 0 and float(high.max()) <= 1:
             return cls((0.0,) * channels, (1.0,) * channels)
         high = torch.where(high > low, high, low + 1)

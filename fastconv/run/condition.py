@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from fastconv.errors import InputError
-from fastconv.perturb import describe, from_description
+from fastconv.perturb import Perturbation, describe, from_description
 
 Change = Callable[..., Tensor]
 
@@ -50,14 +50,27 @@ class Condition:
                 f"{inputs.dtype} {list(inputs.shape)}; shape and dtype must stay"
             )
         if not changed.sum().isfinite():  # else nothing can be wrong
-            wrong = ~changed.isfinite() & inputs.isfinite()
+            broken, given_broken = (~x.isfinite().flatten(1).all(1) for x in (changed, inputs))
+            wrong = broken & ~given_broken
             if wrong.any():
-                row = int(wrong.flatten(1).any(1).nonzero()[0])
+                row = int(wrong.nonzero()[0])
                 raise InputError(
                     f"condition {self.name!r} makes NaN or infinity of sample {int(samples[row])}; "
                     "clip what it gives, or leave the condition out"
                 )
         return changed
+
+    def require_same(self, once: Tensor, again: Tensor) -> None:
+        """Expect that one sample was changed in the same way twice.
+
+        Raises:
+            InputError: it was not, but for rounding.
+        """
+        if not once.allclose(again, equal_nan=True) and not isinstance(self.change, Perturbation):
+            raise InputError(
+                f"condition {self.name!r} changes one sample in two ways: draw random numbers from "
+                "a generator that is seeded by the index of the sample, its second argument"
+            )
 
 
 def conditions_of(given: Mapping[str, Change] | None) -> list[Condition]:

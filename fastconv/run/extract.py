@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastconv.capture import Forward
-from fastconv.engines.ranks import Rank, current_rank
+from fastconv.engines.ranks import Rank, current_rank, on_several_machines
 from fastconv.engines.ray import ray_tasks, run_tasks
 from fastconv.errors import FileFormatError, InputError
 from fastconv.run.job import Job
@@ -24,7 +24,7 @@ from fastconv.run.request import Request
 from fastconv.run.shared import measure_shared
 from fastconv.store.parts import PartsFolder
 from fastconv.store.reader import Run
-from fastconv.store.remote import destination, exists, put
+from fastconv.store.upload import Scratch, destination, exists, scratch_is_named
 
 
 def extract(
@@ -175,28 +175,38 @@ def extract(
     started = now()
     tasks = ray_tasks(engine)
     rank = current_rank() if engine is None and shard is None else None
-    if tasks is None and rank is None:
-        run = _in_one_process if url is None else partial(_at_url, url)
-        return run(request, started, resume=resume, overwrite=overwrite)
-    if url is not None:
-        raise InputError(f"several processes share the folder of a run; give a path, not {url}")
-    if shard is not None:
+    if shard is not None and tasks is not None:
         raise InputError("a shard is the work of one process; give no engine with shard=")
-    return _in_several(request, started, rank, tasks, anew=overwrite or not resume)
+    if tasks is None and rank is None:
+        run = partial(_in_one_process, request, started, resume=resume, overwrite=overwrite)
+    else:
+        run = partial(_in_several, request, started, rank, tasks, anew=overwrite or not resume)
+    if url is None:
+        return run()
+    if (tasks is not None or on_several_machines(rank)) and not scratch_is_named():
+        raise InputError(
+            f"processes of several machines share the folder where {url} grows: set "
+            "FASTCONV_SCRATCH to a folder that all of them see"
+        )
+    return _at_url(url, request, run, overwrite=overwrite)
 
 
-def _at_url(url: str, request: Request, started: str, *, resume: bool, overwrite: bool) -> Run:
-    replace_file = overwrite
-    if not overwrite and exists(url):
-        try:
-            with request.job() as job:
-                return finished(url, job)
-        except FileFormatError:
-            if not request.out.exists():
-                raise
-            replace_file = True  # it was cut off as the finished file was put there
-    _in_one_process(request, started, resume=resume, overwrite=overwrite).close()
-    put(request.out, url, overwrite=replace_file)
+def _at_url(url: str, request: Request, run: Callable[[], Run], *, overwrite: bool) -> Run:
+    """Make the file of a run in the folder of scratch, and put it to the URL."""
+    with Scratch(request.out) as scratch:
+        replace_file = overwrite
+        if not overwrite and exists(url):
+            try:
+                with request.job() as job:
+                    found = finished(url, job)
+                scratch.remove()
+                return found
+            except FileFormatError:
+                if not request.out.exists():
+                    raise
+                replace_file = True  # it was cut off as the finished file was put there
+        run().close()
+        scratch.put(url, overwrite=replace_file)
     return Run(url)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fastconv.capture import Forward, Probe, capture_forward, probe
+from fastconv.capture import Forward, capture_forward, probe
 from fastconv.capture.batch import first_tensor, picture, with_first
-from fastconv.data import hint
+from fastconv.data import hinted
 from fastconv.data.samples import Samples, prepared
 from fastconv.errors import FastconvError, InputError
 from fastconv.measure.patches import Display
@@ -83,20 +84,25 @@ class Job:
         dtype = _weight_dtype(model)
         with self._autocast():
             example = Transfer(device, dtype=dtype)(first)
-            found = self._probe(model, example, layers, forward)
+            with hinted(source, model):
+                found = probe(model, example, layers, options.stage, forward)
         self.network, self.edges = found.network, found.edges
         self.transfer = Transfer(device, found.layout, dtype)
         if device.type == "cpu":
             source.layout = found.layout
-        self.layers = plan_kernels(found.targets, options, device)
+        with ThreadPoolExecutor(1) as aside:
+            hashed = aside.submit(model_hash, found.network.module)
+            self.layers = plan_kernels(found.targets, options, device)
+            fingerprint = source.fingerprint()
+            self.display = self._choose_display()
         names = [layer.info.name for layer in self.layers]
         self.affines: list[Affine] | None = None
         if options.normalize == "batchnorm":
             self.affines = _affines_that_follow(names, found.norms)
         self.identity: dict[str, Any] = {
-            "model": model_hash(found.network.module),
+            "model": hashed.result(),
             "graph": found.signature,
-            "data": source.fingerprint(),
+            "data": fingerprint,
             "layers": names,
             "device": device.type,
             "layout": str(found.layout).removeprefix("torch."),
@@ -107,18 +113,7 @@ class Job:
         self._dtype = dtype or torch.float32
         self._try_out(self.transfer(first), label)
         self._cast = _cast(prepared(first_tensor(first)).dtype, dtype)
-        self.display = self._choose_display()
         self.samples_at_a_time = options.batch_size  # fewer, where memory does not suffice
-
-    def _probe(self, model: nn.Module, example: Any, layers: Any, forward: Forward | None) -> Probe:
-        try:
-            return probe(model, example, layers, self.options.stage, forward)
-        except (InputError, RuntimeError) as error:
-            remedy = hint(self.source, model)
-            if remedy is None:
-                raise
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the model cannot take these samples: {remedy} ({reason})") from error
 
     def config(self) -> dict[str, Any]:
         """How the result was made, as the file keeps it."""
@@ -168,13 +163,15 @@ class Job:
                 outcomes_of(self.scores(example), label)
         sample = torch.tensor([self.source.first()], device=self.device)
         for condition in self.conditions:
-            self.changed(condition, example, sample, label)
+            changed = [self.changed(condition, example, sample, label) for _ in range(2)]
+            condition.require_same(*map(first_tensor, changed))
 
     def scores(self, inputs: Any) -> Tensor:
         """The model's class scores [n, K]; with their gradient where that is enabled."""
         gradient = torch.is_grad_enabled()
         with self._autocast(), self.network.running(), torch.set_grad_enabled(gradient):
-            return class_scores(self.network.call(inputs), self._output)
+            output = self.network.call(inputs)
+        return class_scores(output, self._output, len(first_tensor(inputs)))
 
     def changed(
         self, condition: Condition, inputs: Any, samples: Tensor, labels: Tensor | None
@@ -210,7 +207,7 @@ class Job:
                 (lambda i: sinks[i].absent(batch)) if self.absent_allowed else None,
                 to_output=scores,
             )
-        return class_scores(output, self._output) if scores else None
+        return class_scores(output, self._output, len(first_tensor(inputs))) if scores else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.options.dtype is None:  # nor may that of the caller leak in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -18,9 +19,10 @@ from fastconv.measure.layer_state import LayerState
 from fastconv.run.fingerprint import require_equal
 from fastconv.run.layer_sink import measures
 from fastconv.run.options import Options
+from fastconv.run.sample_rows import joined
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
-from fastconv.store.remote import destination, exists, put
+from fastconv.store.upload import destination, exists, put
 from fastconv.store.writer import write_run
 
 
@@ -44,6 +46,8 @@ def merge(
         InputError: shards that are missing, double, or none at all.
         OutputError: `out` exists or cannot be written.
     """
+    if isinstance(parts, str | os.PathLike):
+        raise InputError(f"parts must be a list of files, got {os.fspath(parts)!r} alone")
     place, url = destination(out)
     if url is None:
         _write_merged(parts, place, overwrite=overwrite)
@@ -55,6 +59,7 @@ def merge(
     try:
         _write_merged(parts, folder / place.name, overwrite=True)
         put(folder / place.name, url, overwrite=overwrite)
+        shutil.rmtree(folder, ignore_errors=True)  # it stands at the URL, whatever is left
     finally:
         with suppress(OSError):  # where something is kept
             folder.rmdir()
@@ -179,7 +184,7 @@ def _sample_table(runs: list[Run]) -> SampleTable | None:
         np.concatenate(labels) if labels else None,
         [index for table in tables for index in table.skipped],
         outcomes=_joined_columns([table.outcomes for table in tables]),
-        columns=_joined_columns([table.columns for table in tables]),
+        columns={n: joined([np.asarray(t.columns[n]) for t in tables]) for n in tables[0].columns},
         classes=tables[0].classes,
         thumbnails=_thumbnails(runs),
     )

@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 from fastconv.errors import InputError
+from fastconv.perturb import describe
 
 Output = str | int | Callable[[Any], Tensor] | None  # which part of the output has the scores
 _FUNCTION = "function "
 MISSING = {"label": -1, "prediction": -1, "confidence": np.nan, "correct": 0}  # if skipped
 
 
-def class_scores(output: Any, which: Output) -> Tensor:
+def class_scores(output: Any, which: Output, count: int) -> Tensor:
     """The scores [n, K] in the output of a model; K is 1 where two classes share one logit.
 
     Args:
         output: as the model gave it.
         which: name or index of the tensor in a dict or tuple, or a function of the output.
+        count: n, the samples of the batch. Of a single one [K] is taken, as `squeeze` gives it.
 
     Raises:
         InputError: it is not there, or no tensor [n, K] or [n].
@@ -35,12 +37,13 @@ def class_scores(output: Any, which: Output) -> Tensor:
             f"the model gives a {type(output).__name__}{_names(output)}; say which part has the "
             'class scores: output="logits", an index, or a function of the output'
         )
-    if scores.ndim == 1:
-        scores = scores[:, None]
-    if scores.ndim != 2 or scores.shape[1] == 0:
+    given = list(scores.shape)
+    if scores.ndim < 2:
+        scores = scores.reshape(count, -1) if count == 1 else scores.reshape(-1, 1)
+    if scores.ndim != 2 or len(scores) != count or scores.shape[1] == 0:
         raise InputError(
-            f"outcomes need class scores [n, K], the output is {list(scores.shape)}; give output=, "
-            "a function that makes scores of it"
+            f"outcomes need class scores [n, K], here of {count} samples; the output is {given}: "
+            "give output=, a function that makes scores of it"
         )
     return scores
 
@@ -48,6 +51,8 @@ def class_scores(output: Any, which: Output) -> Tensor:
 def _part(output: Any, which: str | int | None) -> Any:
     if which is None:
         return output
+    if isinstance(output, Tensor):
+        raise InputError(f"the output is a tensor, which has no {which!r}; leave output= out")
     try:
         if isinstance(which, int) or isinstance(output, Mapping):
             return output[which]
@@ -71,8 +76,8 @@ def describe_output(which: Output) -> str | int | None:
         return which
     if not callable(which):
         raise InputError(f"output must be a name, an index or a function, got {which!r}")
-    named: Any = which if hasattr(which, "__qualname__") else type(which)
-    return f"{_FUNCTION}{named.__module__}.{named.__qualname__}"
+    found = describe(which)
+    return " ".join([f"{_FUNCTION}{found.pop('name')}", *(f"{k}={v}" for k, v in found.items())])
 
 
 def rebuilt_output(stored: str | int | None, given: Output) -> Output:

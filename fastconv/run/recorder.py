@@ -75,7 +75,8 @@ class Recorder:
     def shown_samples(self, samples: np.ndarray) -> set[int]:
         """The samples that a hit of the unchanged data is of, and those of `samples` with maps."""
         mapped = samples[self.maps.rows(samples)]
-        return {*self._hits().unique().tolist(), *mapped.tolist()} - {-1}
+        shown = np.unique(self._hits().cpu().numpy())  # torch's would wait for its threads
+        return {*shown.tolist(), *mapped.tolist()} - {-1}
 
     def to_be_shown(self, samples: list[int]) -> list[int]:
         """Those samples of the last unit that have a hit of the unchanged data, or may, or maps."""

@@ -17,7 +17,7 @@ from fastconv.format.result import LayerResult, SampleTable
 from fastconv.run.job import Job
 from fastconv.run.outcomes import MISSING
 from fastconv.run.recorder import Recorder, scatter_rows
-from fastconv.run.sample_rows import SampleRows, column_array, decoded
+from fastconv.run.sample_rows import SampleRows, column, packed, texts, unpacked
 from fastconv.run.save_clock import SaveClock
 from fastconv.run.thumbnails import ThumbnailRows, read_thumbnails
 from fastconv.run.units import Undone
@@ -88,12 +88,11 @@ class Recording:
         )
         for name, values in self._job.source.column_values.items():
             by_sample = dict(zip(kept, values, strict=True))
-            column = column_array([by_sample.get(sample) for sample in unit])
-            self._rows.add({f"columns/{name}": column})
+            self._rows.add({f"columns/{name}": packed(by_sample.get(sample) for sample in unit)})
         if labels is not None:
             self._rows.add({"labels": scatter_rows(labels.numpy(), unit, kept, -1)})
         if self._job.source.unit_keys is not None:
-            self._rows.add({"keys": column_array(self._job.source.unit_keys)})
+            self._rows.add({"keys": packed(self._job.source.unit_keys)})
         self._thumbnails.keep(self._recorder.to_be_shown)
         self._skipped += sorted(set(unit) - set(kept))
         self._units = range(self._units.start, number + 1)
@@ -163,7 +162,7 @@ class Recording:
             found = {name: self._joined(f"outcomes/{name}") for name in MISSING}
             table.outcomes = {name: rows for name, rows in found.items() if rows is not None}
         found = {name: self._joined(f"columns/{name}") for name in self._job.options.columns}
-        table.columns = {n: decoded(values) for n, values in found.items() if values is not None}
+        table.columns = {n: column(unpacked(rows)) for n, rows in found.items() if rows is not None}
         table.classes = self._job.source.classes()
         shown = self._recorder.shown_samples(self._kept_samples())
         if self._job.source.by_index:
@@ -175,7 +174,7 @@ class Recording:
     def _keys(self, own: range) -> Sequence[str] | None:
         names = self._joined("keys")  # of a stream
         if names is not None:
-            return [*decoded(names)]
+            return texts(unpacked(names))
         keys = self._job.source.keys()
         return None if keys is None else keys[own.start : own.stop]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +12,42 @@ import numpy as np
 from fastconv.store.parts import Part, PartWriter
 
 
-def column_array(values: Sequence[Any]) -> np.ndarray:
-    """Values of one column as int64, float64 (None: NaN) or UTF-8 text (None: empty)."""
-    known = [v for v in values if v is not None]
-    if len(known) == len(values) and all(isinstance(v, int) for v in values):
-        return np.array(values, np.int64)
-    if all(isinstance(v, int | float) for v in known):
-        return np.array([np.nan if v is None else v for v in values], np.float64)
-    return np.array([b"" if v is None else str(v).encode() for v in values])
+def packed(values: Iterable[Any]) -> np.ndarray:
+    """Numbers, texts and None, each as JSON: which kind a column is shows at its end."""
+    return np.array([json.dumps(value).encode() for value in values])
 
 
-def decoded(column: np.ndarray) -> np.ndarray | list[str]:
-    """A column as results have it: numbers, or texts."""
-    return [t.decode() for t in column.tolist()] if column.dtype.kind == "S" else column
+def unpacked(rows: np.ndarray) -> list[Any]:
+    """What was packed."""
+    return [json.loads(row) for row in rows.tolist()]
+
+
+def column(values: Sequence[Any]) -> np.ndarray | list[str]:
+    """One column: texts where any value is one, else int64, or float64 (None: NaN)."""
+    if any(isinstance(value, str) for value in values):
+        return texts(values)
+    whole = all(isinstance(value, int) for value in values)
+    return np.array([np.nan if v is None else v for v in values], np.int64 if whole else np.float64)
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """A column of several runs, as it is of one."""
+    if all(part.dtype.kind in "if" for part in parts):
+        return np.concatenate(parts)
+    return np.array([text for part in parts for text in texts(part.tolist())], object)
+
+
+def texts(values: Iterable[Any]) -> list[str]:
+    """Each value as text; empty where it is missing."""
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or math.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 class SampleRows:

@@ -17,6 +17,7 @@ from fastconv.store.parts import Part, PartWriter
 
 SIDE = 112  # pixels of the longer side at most
 _PLACE = "thumbnails"  # in a part
+TOGETHER = 16  # samples that are read at a time
 SMALL = 32 << 20  # bytes, uncompressed, up to which they are kept by default
 
 
@@ -34,11 +35,12 @@ def read_thumbnails(job: Job, samples: Iterable[int]) -> dict[int, np.ndarray]:
     if job.display is None or not are_kept(job.options, job.source.length, job.input_size):
         return {}
     wanted = sorted(set(samples))
-    batches = job.source.batches([[sample] for sample in wanted])
-    return {
-        sample: _reduced(job, job.transfer(picture(inputs)))[0]
-        for sample, (inputs, _) in zip(wanted, batches, strict=True)
-    }
+    units = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
+    found: dict[int, np.ndarray] = {}
+    for unit, (inputs, _) in zip(units, job.source.batches(units), strict=True):
+        pictures = _reduced(job, job.transfer(picture(inputs)))
+        found.update(zip(job.source.kept(unit), pictures, strict=True))
+    return found
 
 
 class ThumbnailRows:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastconv.capture.batch import first_tensor, map_tensors
+from fastconv.capture.network import require_module
 from fastconv.data.samples import prepared
 from fastconv.errors import InputError
 
@@ -94,7 +95,11 @@ def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[t
     """The model on a device (default where it is), and back where it was afterwards.
 
     Outside the inference mode of a caller: running states are updated in place.
+
+    Raises:
+        InputError: no module, or a device that cannot be used.
     """
+    require_module(model)
     home = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     place = home if device is None else _usable(device)
     with torch.inference_mode(mode=False):

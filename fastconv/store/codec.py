@@ -194,8 +194,14 @@ class ChunkWriter:
     """Fills one chunked dataset with consecutive blocks of rows."""
 
     def __init__(
-        self, dataset: h5py.Dataset, compressor: Compressor, *, keepbits: int = 23
+        self,
+        dataset: h5py.Dataset,
+        compressor: Compressor,
+        *,
+        keepbits: int = 23,
+        checked: bool = False,
     ) -> None:
+        """Begin; `checked` to have `chunks_checksum` at the end."""
         self._dataset, self._compressor, self._keepbits = dataset, compressor, keepbits
         self.chunk, self._shape = dataset.chunks, dataset.shape
         self._chunk_bytes = math.prod(self.chunk) * dataset.dtype.itemsize
@@ -203,7 +209,9 @@ class ChunkWriter:
         self._buffer: np.ndarray | None = None  # of less than a row of chunks
         self._filled = 0
         self._waiting: list[Chunk] = []  # to be compressed together
-        self._checksums = np.zeros([len(r) for r in _ranges(self._shape, self.chunk)], "<u4")
+        self._checksums: np.ndarray | None = None
+        if checked:
+            self._checksums = np.zeros([*map(len, _ranges(self._shape, self.chunk))], "<u4")
 
     def append(self, block: Any) -> None:
         """Add rows: an array, or a dataset whose chunks are copied as they are where they fit."""
@@ -233,12 +241,14 @@ class ChunkWriter:
 
     def store(self, offset: tuple[int, ...], data: bytes, mask: int = 0) -> None:
         """Write one finished chunk; in the thread that owns HDF5."""
-        at = tuple(a // c for a, c in zip(offset, self.chunk, strict=True))
-        self._checksums[at] = deflate.crc32(data, mask)
+        if self._checksums is not None:
+            at = tuple(a // c for a, c in zip(offset, self.chunk, strict=True))
+            self._checksums[at] = deflate.crc32(data, mask)
         self._dataset.id.write_direct_chunk(offset, data, mask)
 
     def chunks_checksum(self) -> int:
         """The value of `chunks_checksum` for the dataset, once everything is stored."""
+        assert self._checksums is not None
         return deflate.crc32(self._checksums)
 
     def _flush(self) -> None:

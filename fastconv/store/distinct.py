@@ -40,9 +40,11 @@ def distinct_hits(topk: Mapping[str, np.ndarray], plan: PatchPlan | None) -> Dis
 
 def _numbers(keys: np.ndarray) -> np.ndarray:
     """One number for each row of integers [m, K], equal where the rows are."""
-    number = np.zeros(len(keys), np.int64)
-    for column in keys.T:
-        _, inverse = np.unique(column, return_inverse=True)
-        # renumbered, so that the product of two sizes stays below m^2
-        _, number = np.unique(number * (len(column) + 1) + inverse, return_inverse=True)
+    number, size = np.zeros(len(keys), np.int64), 1  # size: more than any number
+    for column in keys.T if len(keys) else ():
+        column, width = column - column.min(), int(np.ptp(column)) + 1
+        if size * width > 2**63:  # renumbered: the product stays below the square of their count
+            number, column = (np.unique(c, return_inverse=True)[1] for c in (number, column))
+            size = width = len(keys)
+        number, size = number * width + column, size * width
     return number

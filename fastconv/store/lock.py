@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fastconv.errors import OutputError
@@ -62,6 +63,17 @@ def join(folder: Path, out: str) -> tuple[int, bool]:
                 return lock, alone
         if time.monotonic() > deadline:
             raise OutputError(f"one process is writing {out} alone; wait for it")
+        time.sleep(0.05)
+
+
+def enter(folder: Path) -> int:
+    """Hold a folder together with whoever else is in it, once nobody is removing it."""
+    while True:
+        with suppress(BlockingIOError):
+            lock = _try(folder / "users", fcntl.LOCK_SH)
+            if lock is not None:
+                _held.add(lock)
+                return lock
         time.sleep(0.05)
 
 

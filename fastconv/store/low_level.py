@@ -114,5 +114,6 @@ def _group_properties(ordered: bool) -> h5p.PropGCID:  # noqa: FBT001
         order = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
         properties.set_link_creation_order(order)
         properties.set_attr_creation_order(order)
+        properties.set_attr_phase_change(64, 32)  # in the header, not in a heap with an index
     properties.set_obj_track_times(False)
     return properties

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,7 @@ from fastconv.store import schema
 from fastconv.store.guard import Guard, check_path, check_root, reading
 from fastconv.store.remote import RemoteFile, is_url, local_path, open_url
 
-MOST_CHUNKS = 1024  # of a dataset whose chunks are looked for beforehand
+MOST_CHUNKS = 1024  # of an array that are fetched beforehand
 
 
 class OpenFile:
@@ -156,22 +158,23 @@ def _places(
     if dataset.chunks is None:
         start, size = dataset.id.get_offset(), dataset.id.get_storage_size()
         return [] if start is None else [(start, start + size)]
-    count = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    found: list[tuple[int, int]] = []
+    grid = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+    if regions is None:
+        found: list[h5py.h5d.StoreInfo] = []
+        if math.prod(grid) <= MOST_CHUNKS:
+            dataset.id.chunk_iter(found.append)
+    else:
+        shown = (chunk for region in regions for chunk in _chunks(region, dataset.chunks, grid))
+        chunks = sorted(set(itertools.islice(shown, MOST_CHUNKS)))
+        corners = [tuple(map(operator.mul, chunk, dataset.chunks)) for chunk in chunks]
+        found = [dataset.id.get_chunk_info_by_coord(corner) for corner in corners]
+    return [(c.byte_offset, c.byte_offset + c.size) for c in found if c.byte_offset is not None]
 
-    def look(chunk: h5py.h5d.StoreInfo) -> None:
-        cells = [range(a, a + n) for a, n in zip(chunk.chunk_offset, dataset.chunks, strict=True)]
-        if regions is None or any(_overlap(cells, region) for region in regions):
-            found.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
 
-    if count <= MOST_CHUNKS:
-        dataset.id.chunk_iter(look)
-    return found
-
-
-def _overlap(cells: Sequence[range], region: Sequence[slice]) -> bool:
-    """Whether a chunk has values of a region, whose last dimensions may be left out."""
-    return all(
-        part.start < cell.stop and cell.start < part.stop
-        for cell, part in zip(cells, region, strict=False)
-    )
+def _chunks(
+    region: Sequence[slice], size: Sequence[int], grid: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """The chunks that have values of a region, whose last dimensions may be left out."""
+    parts = zip(region, size, strict=False)
+    ranges = [range(part.start // n, -(-part.stop // n)) for part, n in parts]
+    return itertools.product(*ranges, *map(range, grid[len(ranges) :]))

@@ -64,7 +64,7 @@ class Outcomes(Mapping[str, np.ndarray]):
             if values.ndim == 1:
                 columns[name] = values
                 continue
-            names = samples.classes
+            names = samples.class_names()
             if names is None or len(names) != values.shape[1]:
                 names = [str(number) for number in range(values.shape[1])]
             columns |= {f"{name}_{one}": values[:, k] for k, one in enumerate(names)}

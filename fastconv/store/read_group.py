@@ -57,6 +57,8 @@ class ArrayGroup(Mapping[str, np.ndarray]):
     def dataset(self, name: str) -> h5py.Dataset:
         """One array, checked but not read."""
         group = self.group
+        if name not in self._fields:
+            raise KeyError(f"{name}; there are {', '.join(self._fields)}")
         with self.file.reading():
             return self.file.guard.dataset(group, name, self._fields[name], self._sizes)
 

@@ -30,6 +30,7 @@ class Stats(Mapping[str, np.ndarray]):
         self._arrays = arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
+        self._arrays.fetch()
         return self._arrays["positive_count"] == 0 if name == "dead" else self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:

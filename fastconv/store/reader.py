@@ -131,9 +131,8 @@ class Run:
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the labels, when they are known."""
-        classes = None if self.samples is None else self.samples.classes
-        return None if classes is None else list(classes)
+        """The names of the labels, when they are known; those that are double have a number."""
+        return None if self.samples is None else self.samples.class_names()
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:

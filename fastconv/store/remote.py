@@ -1,20 +1,16 @@
-"""Files at URLs of fsspec: fetched in blocks as they are needed, put when they are whole."""
+"""Files at URLs of fsspec, fetched in blocks as they are needed."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import io
 import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from fastconv.errors import FileFormatError, InputError, OutputError
-from fastconv.store.schema import maps_folder
+from fastconv.errors import FileFormatError, InputError
 
 BLOCK = 2**12  # bytes
 MAX_BLOCKS = 2**14  # that are kept
@@ -28,7 +24,7 @@ def is_url(place: str) -> bool:
 
 def local_path(url: str) -> str | None:
     """The path of a URL that names a file of this machine; None for others."""
-    return _file_system(url)[1] if url.startswith(("file://", "local://")) else None
+    return file_system(url)[1] if url.startswith(("file://", "local://")) else None
 
 
 def open_url(url: str) -> RemoteFile:
@@ -38,94 +34,13 @@ def open_url(url: str) -> RemoteFile:
         FileFormatError: there is no such file, or it cannot be read.
         InputError: fsspec, or what it needs for this kind of URL, is not installed.
     """
-    system, path = _file_system(url)
+    system, path = file_system(url)
     try:
         return RemoteFile(system, path, int(system.size(path)))
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {url}") from None
     except Exception as error:
-        raise FileFormatError(f"cannot read {url}: {_first_line(error)}") from error
-
-
-def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """The path where an output grows, and the URL where it is put at the end, or None.
-
-    For a URL that is a folder of `$FASTCONV_SCRATCH`, by default of `~/.cache/fastconv`, the same
-    one in every call, so that an interrupted run goes on there.
-
-    Raises:
-        InputError: the URL is of no known kind, or names no file.
-        OutputError: there is no such bucket.
-    """
-    url = os.fspath(out)
-    if not is_url(url):
-        return Path(out), None
-    if (local := local_path(url)) is not None:
-        return Path(local), None
-    name = url.rpartition("/")[2]
-    if not name:
-        raise InputError(f"{url} is a folder; give the name of a file")
-    _require_bucket(url)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    scratch = Path(os.environ.get("FASTCONV_SCRATCH") or Path(cache) / "fastconv")
-    folder = scratch / hashlib.sha256(url.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / name, url
-
-
-def _require_bucket(url: str) -> None:
-    """Refuse an object store's bucket that does not exist, before there is work to lose."""
-    system, path = _file_system(url)
-    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-    if protocols.isdisjoint(("s3", "gs", "gcs")):
-        return
-    bucket = path.split("/")[0]
-    try:
-        system.info(bucket)
-    except FileNotFoundError as error:
-        raise OutputError(f"cannot write {url}: there is no bucket {bucket}") from error
-    except Exception:  # noqa: BLE001 - who may write need not be allowed to look
-        return
-
-
-def exists(url: str) -> bool:
-    """Whether there is a file at a URL.
-
-    Raises:
-        OutputError: the file system does not answer.
-    """
-    system, path = _file_system(url)
-    try:
-        return bool(system.exists(path))
-    except Exception as error:
-        raise OutputError(f"cannot reach {url}: {_first_line(error)}") from error
-
-
-def put(path: Path, url: str, *, overwrite: bool) -> None:
-    """Put a finished file, after its files of maps, to a URL, and remove the folder it grew in.
-
-    Raises:
-        OutputError: there is a file already, or it could not be put; the finished one is kept.
-    """
-    system, target = _file_system(url)
-    if exists(url) and not overwrite:
-        raise OutputError(f"{url} exists already; choose another name or allow overwriting it")
-    maps = {
-        file: f"{target.removesuffix('.h5')}.maps/{file.name}"
-        for file in sorted(maps_folder(path).glob("*.h5"))
-    }
-    try:
-        for file, place in {**maps, path: target}.items():
-            system.put_file(str(file), place)
-            system.invalidate_cache()
-            if system.size(place) != file.stat().st_size:
-                raise OSError(f"{place} was cut off")
-    except Exception as error:
-        raise OutputError(
-            f"cannot write {url}: {_first_line(error)}; the finished file is kept: run the same "
-            "call again"
-        ) from error
-    shutil.rmtree(path.parent, ignore_errors=True)  # it stands at the URL, whatever is left
+        raise FileFormatError(f"cannot read {url}: {first_line(error)}") from error
 
 
 class RemoteFile(io.RawIOBase):
@@ -222,7 +137,7 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -237,7 +152,7 @@ def _runs(blocks: list[int]) -> list[range]:
     return runs
 
 
-def _file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     try:
         from fsspec.core import url_to_fs

@@ -16,7 +16,7 @@ from fastconv.store.nexus import Output, data_group
 from fastconv.store.schema import Plot
 from fastconv.store.write_patches import PatchWriter, array_plot
 
-WEIGHTS_CHUNK = 2**17  # bytes: a reader that wants one filter reads few beside it
+WEIGHTS_CHUNK = 2**16  # bytes: a reader that wants one filter reads few beside it
 _DEFAULTS = ("overview", "stats", "topk", "samples", "weights")
 
 

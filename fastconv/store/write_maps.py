@@ -40,8 +40,9 @@ class MapsPlace:
             for key, value in schema.attributes_of(info).items():
                 set_attribute(group, key, value)
             set_attribute(group, "maps_of", self._identity)
-            self._write(group, info, maps, Output(self._output.compressor))
-            finish(file.id, None)
+            output = Output(self._output.compressor)
+            self._write(group, info, maps, output)
+            finish(file.id, output, None)
         return None
 
     def _write(self, group: h5g.GroupID, info: LayerInfo, maps: Maps, output: Output) -> None:

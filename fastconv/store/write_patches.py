@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from h5py import h5g
 
 from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
 from fastconv.format.result import HIT_SETS, LayerResult
+from fastconv.ops.paste_patches import paste_patches
 from fastconv.store import schema
 from fastconv.store.distinct import DistinctHits, distinct_hits
 from fastconv.store.low_level import new_group, set_attribute
@@ -81,18 +83,13 @@ class ReducedInputs:
         inputs = channels_first(self._pictures, images=self._images)
         shown = channels_first(pictures, images=self._images)
         rows = self.rows(hits.sample)
-        whole = np.logical_and.reduce(self._known, axis=tuple(range(1, self._known.ndim)))
-        for i in np.flatnonzero(~whole[rows]).tolist():
-            row = int(rows[i])
-            if not whole[row]:  # what others have shown stays as it is
-                inside, there = window(hits.start[i], size, self._extent)
-                known = self._known[row][there]
-                if known.all():
-                    continue
-                part = shown[i][(slice(None), *inside)]
-                np.copyto(inputs[row][(slice(None), *there)], part, where=~known)
-                known[...] = True
-                whole[row] = known.size == self._known[row].size
+        paste_patches(
+            torch.from_numpy(shown),
+            torch.from_numpy(rows.astype(np.int64)),
+            torch.from_numpy(hits.start),
+            torch.from_numpy(inputs),
+            torch.from_numpy(self._known),
+        )
         beyond = ((hits.start < 0) | (hits.start + size > self._extent)).any(axis=1)
         if self.outside is None and beyond.any():
             at = int(beyond.argmax())

@@ -81,7 +81,7 @@ def write_run(
         group = _layer_groups(run, names)
         _write_layers(run, group, layers, output, maps)
         compressor.drain()
-        finish(file.id, times.get("end_time"))
+        finish(file.id, output, times.get("end_time"))
     return path
 
 

@@ -149,6 +149,19 @@ def test_inspect_fits_100_columns_and_any_run(here, capsys, layer):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize(("order", "strongest"), [("largest", 1), ("both", 1), ("smallest", 0)])
+def test_the_strongest_filter_is_the_one_of_the_extreme_hit(tmp_path, capsys, order, strongest):
+    conv = torch.nn.Conv2d(1, 2, 1)
+    with torch.no_grad():  # one filter is far below 0 everywhere
+        conv.weight.fill_(0.1)
+        conv.bias.copy_(torch.tensor([-9.0, 0]))
+    path = tmp_path / "run.h5"
+    fastconv.extract(conv, torch.rand(4, 1, 5, 5), path, order=order, progress=False).close()
+    assert main(["inspect", str(path)]) == 0
+    row = capsys.readouterr().out.splitlines()[3].split()
+    assert row[7] == str(strongest)
+
+
 def test_inspect_of_an_unknown_layer_or_filter_is_one_line(run_file, capsys):
     assert main(["inspect", run_file, "conv9"]) == 2
     assert main(["inspect", run_file, "0", "5"]) == 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import synthetic
 
-from fastconv.draw.montage import BACKGROUND, EMPTY, overview, weights_picture
+from fastconv.draw.montage import BACKGROUND, EMPTY, MAX_HITS, overview, weights_picture
 from fastconv.draw.tiles import LINES, patch_tiles
 from fastconv.draw.weights import kernel_pictures
 
@@ -15,9 +15,9 @@ KINDS = {
 }
 
 
-def result(channels=16, k=9, rank=2, in_channels=3, kernel=3, size=7):
+def result(channels=16, k=9, rank=2, in_channels=3, kernel=3, size=7, samples=11):
     info = synthetic.layer_info("conv1", channels, rank, kernel, size)
-    return synthetic.layer_result(info, k=k, in_channels=in_channels)[0]
+    return synthetic.layer_result(info, k=k, in_channels=in_channels, samples=samples)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,6 +52,13 @@ def test_every_patch_of_the_first_filters_is_there_in_order():
         side = int(len(found) ** 0.5)
         for rank in range(4):
             assert tuple(picture[y, x + rank * (side + 2)]) == (200, f * 10, rank * 50)
+
+
+def test_of_very_many_hits_the_first_are_shown():
+    many = result(4, 3 * MAX_HITS, samples=5 * MAX_HITS)
+    few = result(4, MAX_HITS, samples=5 * MAX_HITS)
+    few.patches[:] = many.patches[:, :MAX_HITS]
+    assert (overview(many) == overview(few)).all()
 
 
 def test_pictures_are_upright():

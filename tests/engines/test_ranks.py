@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import shared_run
+from helpers import s3, shared_run
 from helpers.networks import datasets, images, network
 
 import fastconv
@@ -46,10 +46,11 @@ def same(out, whole):
     assert not Path(f"{out}.parts").exists()
 
 
-def start(out, number, total, *more):
+def start(out, number, total, *arguments, more=None):
     ranks = {"RANK": str(number), "WORLD_SIZE": str(total), "TORCHELASTIC_RUN_ID": "test"}
-    command = [sys.executable, SCRIPT, out, *map(str, more)]
-    return subprocess.Popen(command, env=environment(**ranks), stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, SCRIPT, out, *map(str, arguments)]
+    env = environment(**ranks, **(more or {}))
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
 def test_one_process_that_was_killed_goes_on_where_it_was(tmp_path, whole):
@@ -83,6 +84,36 @@ def test_the_others_do_the_work_of_one_that_was_killed(tmp_path, whole):
     codes = [(rank.wait(timeout=120), rank.stderr.read()) for rank in ranks]
     assert sorted(code for code, _ in codes) == [-signal.SIGKILL, 0, 0], codes
     same(out, whole)
+
+
+@pytest.mark.slow
+def test_ranks_put_the_file_to_s3_once(tmp_path, whole):
+    """One of them is killed, the others end one after the other; a late one finds the file."""
+    url = "s3://ranks/run.h5"
+    with s3.served("ranks") as (system, more):
+        more["FASTCONV_SCRATCH"] = str(tmp_path / "scratch")
+        ranks = [start(url, i, 3, 4, tmp_path / "died", more=more) for i in range(3)]
+        codes = [(rank.wait(timeout=120), rank.stderr.read()) for rank in ranks]
+        assert sorted(code for code, _ in codes) == [-signal.SIGKILL, 0, 0], codes
+        assert not any((tmp_path / "scratch").iterdir())
+        made = system.info("ranks/run.h5")["LastModified"]
+        late = start(url, 2, 3, more=more)
+        assert late.wait(timeout=120) == 0, late.stderr.read()
+        assert not any((tmp_path / "scratch").iterdir())
+        system.invalidate_cache()
+        assert system.info("ranks/run.h5")["LastModified"] == made
+        system.get("ranks/run.h5", str(tmp_path / "run.h5"))
+    same(tmp_path / "run.h5", whole)
+
+
+def test_ranks_of_several_machines_need_a_folder_that_all_see(tmp_path, monkeypatch):
+    for name, value in (("TORCHELASTIC_RUN_ID", "test"), ("WORLD_SIZE", "4"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FASTCONV_SCRATCH", raising=False)
+    with pytest.raises(InputError, match="set FASTCONV_SCRATCH to a folder that all of them see"):
+        fastconv.extract(network(), images(8), "memory://runs/run.h5", progress=False)
 
 
 def test_a_rank_with_another_model_is_refused(tmp_path, monkeypatch):

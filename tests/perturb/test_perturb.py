@@ -270,6 +270,26 @@ def test_any_callable_describes_itself():
     assert perturb.describe(perturb.rotate(3))["degrees"] == 3
 
 
+def test_functions_differ_by_what_they_enclose_and_lambdas_by_their_code():
+    def scaled(amount, count=0, name="scaled"):
+        def change(batch, samples):
+            nonlocal count
+            count += len(name)
+            return batch * amount
+
+        return change
+
+    one, other = scaled(0.2), scaled(0.3)
+    assert perturb.describe(one) == perturb.describe(scaled(0.2)) != perturb.describe(other)
+    before = perturb.describe(one)
+    one(torch.ones(1, 1, 2), torch.zeros(1))  # what it writes to does not count
+    assert perturb.describe(one) == before and before["amount"] == 0.2
+    assert before["name"].endswith("<locals>.change")
+    first, again = [perturb.describe(lambda batch, samples: batch * 2) for _ in range(2)]
+    third = perturb.describe(lambda batch, samples: batch * 3)
+    assert first == again and first["code"] != third["code"]
+
+
 BAD = {
     "rotating a signal": (
         lambda: perturb.rotate(3)(batch_of(1), torch.arange(6)),

@@ -279,6 +279,52 @@ def test_output_names_the_scores(tmp_path, kind, output):
             fastconv.verify(run.path, own, Patients())
 
 
+def squeezed(model):
+    """A model whose head squeezes: [K] for a batch of one."""
+
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, x):
+            return self.net(x)[:, :, None].squeeze()
+
+    return Squeezed()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_a_batch_of_one_may_lose_its_dimension(tmp_path, batch_size):
+    assert N % 3 == N % 7 == 1
+    own, asked = squeezed(network()), {"outcomes": True, "topk": 1, "progress": False}
+    run = fastconv.extract(own, Patients(), tmp_path / "run.h5", batch_size=batch_size, **asked)
+    assert np.array_equal(run.outcomes["prediction"], logits(Patients().images).argmax(1))
+    assert fastconv.verify(run.path, own, Patients())
+    layer = run.layers[0]
+    found = fastconv.ablate(own, Patients(), {layer: [0]}, batch_size=batch_size)
+    assert found["accuracy"][0] == run.outcomes["correct"].mean()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (0, "a tensor, which has no 0; leave output= out"),
+        ("mT", "a tensor, which has no 'mT'"),
+        (lambda scores: scores.repeat(2, 1), r"here of 1 samples; the output is \[2, 4\]"),
+    ],
+)
+def test_scores_of_another_number_of_samples_are_refused_before_any_work(tmp_path, output, message):
+    asked = {"outcomes": True, "output": output, "progress": False}
+    with pytest.raises(InputError, match=message):
+        fastconv.extract(model(), Patients(), tmp_path / "run.h5", **asked)
+    with pytest.raises(InputError, match=message.replace("1 s", "22 s").replace("2, 4", "44, 4")):
+        fastconv.ablate(model(), Patients(), {model_layer(): [0]}, output=output)
+
+
+def model_layer():
+    return next(name for name, m in model().named_modules() if isinstance(m, nn.Conv2d))
+
+
 def test_one_logit(tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
     labels = torch.arange(N) % 2
@@ -301,6 +347,10 @@ def nan(batch, samples):
 BAD = {
     "shape": ({"conditions": {"cut": wrong_shape}}, "'cut' makes .* must stay"),
     "nan": ({"conditions": {"gone": nan}}, "'gone' makes NaN or infinity of sample 0"),
+    "random": (
+        {"conditions": {"r": lambda batch, samples: batch + torch.rand_like(batch)}},
+        "'r' changes one sample in two ways: draw .* seeded by the index",
+    ),
     "kind": ({"conditions": {"list": lambda b, s: [b]}}, "'list' gives a list"),
     "no function": ({"conditions": {"x": 3}}, r"a function of \(batch, samples\), got 3"),
     "no mapping": ({"conditions": [perturb.flip()]}, "must map names to changes"),
@@ -321,10 +371,104 @@ def test_bad_input_is_one_line_before_any_work(tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_condition_is_not_blamed_for_what_the_sample_holds(tmp_path):
+    images = Patients().images
+    images[3, 0, 2, 5] = torch.inf
+    conditions = {"flip": perturb.flip(), "rot": perturb.rotate(15)}
+    with fastconv.extract(
+        model(), images, tmp_path / "run.h5", conditions=conditions, samples=True, progress=False
+    ) as run:
+        layer = run[run.layers[0]]
+        assert np.isfinite(layer.condition("rot").samples.max).all(1).sum() >= N - 1
+    assert fastconv.verify(tmp_path / "run.h5", model(), images).ok
+
+
 def test_labels_that_the_model_has_no_class_for(tmp_path):
     data = TensorDataset(Patients().images, torch.arange(N))
     with pytest.raises(InputError, match=r"a label is \d+, but the model has 4 classes"):
         fastconv.extract(model(), data, tmp_path / "run.h5", outcomes=True, progress=False)
+
+
+class Odd(Patients):
+    """Classes as ImageNet names them: two of one name, the others of several."""
+
+    classes = (("crane",), "crane", ("tench", "Tinca tinca"), "a\udcff")
+
+    def __init__(self, value=None):
+        super().__init__()
+        self.value = value
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"value": self.value if i == 20 else 1}
+
+
+def test_odd_names_of_classes_reach_every_table_and_picture(tmp_path):
+    asked = {"samples": True, "outcomes": True, "topk": 2, "progress": False}
+    with fastconv.extract(model(), Odd(), tmp_path / "run.h5", **asked) as run:
+        assert run.classes == ["crane (0)", "crane (1)", "tench, Tinca tinca", "a?"]
+        table = fastconv.insight.classes(run)
+        assert set(table["class"]) == set(run.classes)
+        assert (table.groupby(["layer", "filter", "class"]).size() == 1).all()
+        assert fastconv.export.figures(run, tmp_path / "figures", run.layers[0])
+        assert fastconv.report(run, tmp_path / "report.html")
+
+
+def test_odd_values_of_columns(tmp_path):
+    asked = {"columns": ["value"], "topk": 1, "batch_size": 4, "progress": False}
+    with fastconv.extract(model(), Odd("\udcff"), tmp_path / "a.h5", **asked) as run:
+        assert run.columns["value"][20] == "?"
+    with pytest.raises(
+        fastconv.errors.DataError, match=r"'value' of sample 20 is 1000.*give a text"
+    ):
+        fastconv.extract(model(), Odd(10**20), tmp_path / "b.h5", **asked)
+
+
+class Coded(Patients):
+    """A column of codes: numbers, texts and nothing, in an order that no batch shows whole."""
+
+    def __getitem__(self, i):
+        code = [1, 2, None, 2.5, "a", None, 7][i // 3 % 7]
+        return super().__getitem__(i) | {"code": code, "age": [3, None, 4.5][i // 8]}
+
+
+def test_columns_of_several_kinds_do_not_depend_on_batches_or_shards(tmp_path):
+    asked = {"columns": ["code", "age"], "topk": 1, "samples": True, "progress": False}
+    texts = ["1", "2", "", "2.5", "a", "", "7"]
+    wanted = [texts[i // 3 % 7] for i in range(N)]
+    for size in (1, 3, 4, 100):
+        path = tmp_path / f"{size}.h5"
+        with fastconv.extract(model(), Coded(), path, batch_size=size, **asked) as run:
+            assert run.columns["code"].tolist() == wanted
+            ages = [3.0] * 8 + [np.nan] * 8 + [4.5] * 6
+            np.testing.assert_array_equal(run.columns["age"], ages)
+    groups = set(fastconv.insight.biases(fastconv.open(path), "code")["group"])
+    assert groups <= {"1", "2", "2.5", "a", "7"} and len(groups) > 2  # what is missing is none
+    parts = [tmp_path / f"part{i}.h5" for i in range(3)]
+    for i, part in enumerate(parts):
+        fastconv.extract(model(), Coded(), part, batch_size=4, shard=(i, 3), **asked)
+    fastconv.merge(parts, tmp_path / "merged.h5")
+    merged, whole = (datasets(tmp_path / f"{name}.h5") for name in ("merged", "4"))
+    assert [k for k in whole if whole[k] != merged.get(k)] == []
+
+
+def test_another_lambda_is_another_run(tmp_path):
+    path, asked = tmp_path / "run.h5", {"topk": 1, "outcomes": True, "progress": False}
+
+    def extract(amount, output):
+        conditions = {"dark": lambda batch, samples: batch * amount}
+        fastconv.extract(
+            model(), Patients(), path, conditions=conditions, output=output, **asked
+        ).close()
+
+    extract(0.5, lambda out: out * 2)
+    extract(0.5, lambda out: out * 2)  # the same
+    with pytest.raises(fastconv.errors.FingerprintError, match="conditions"):
+        extract(0.6, lambda out: out * 2)
+    with pytest.raises(fastconv.errors.FingerprintError, match="output"):
+        extract(0.5, lambda out: out * 3)
+    conditions = {"dark": lambda batch, samples: batch * 0.5}
+    own = {"conditions": conditions, "output": lambda out: out * 2}
+    assert fastconv.verify(path, model(), Patients(), **own)
 
 
 def test_attacks_and_columns_of_data_without_them(tmp_path):

@@ -119,6 +119,8 @@ def test_merged_shards_have_the_bytes_of_one_run(tmp_path, count):
     fastconv.merge([tmp_path / n for n in reversed(names)], tmp_path / "merged.h5")
     whole, merged = (datasets(tmp_path / f"{n}.h5") for n in ("whole", "merged"))
     assert [k for k in whole if whole[k] != merged.get(k)] == [] and whole.keys() == merged.keys()
+    with pytest.raises(InputError, match=r"a list of files, got '.*' alone"):
+        fastconv.merge(str(tmp_path / "0.h5"), tmp_path / "merged.h5")
     with pytest.raises(InputError, match="each once"):
         fastconv.merge([tmp_path / names[0]], tmp_path / "half.h5")
     with pytest.raises(InputError, match="not a shard"):

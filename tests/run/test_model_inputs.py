@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from helpers.networks import images
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
-from fastconv.errors import DataError, FastconvError
+from fastconv.errors import DataError, FastconvError, InputError
 
 QUIET = {"progress": False, "batch_size": 4}
 
@@ -180,3 +180,52 @@ def test_layer_that_some_batches_pass_over(tmp_path):
     assert np.isnan(layer.map(5)).all()
     np.testing.assert_allclose(layer.map(9), value[5], rtol=1e-5, atol=1e-6)
     assert run["always"].stats["count"][0] == 12 * 18 * 18
+
+
+EVERY = {
+    "extract": lambda model, data, path: fastconv.extract(model, data, path, progress=False),
+    "ablate": lambda model, data, path: fastconv.ablate(model, data, {"0": [0]}),
+    "effective_field": lambda model, data, path: fastconv.insight.effective_field(model, data),
+    "overlap": lambda model, data, path: fastconv.overlap(model, data, np.zeros((4, 16, 16))),
+}
+NO_MODULES = {
+    "class": (nn.Conv2d, "got a class Conv2d; call it"),
+    "function": (lambda x: x, "got a function; build it first"),
+    "weights": (nn.Conv2d(3, 2, 3).state_dict(), "got a OrderedDict; build the model, and load"),
+    "exported": (
+        lambda: torch.export.export(nn.Conv2d(3, 2, 3), (torch.zeros(2, 3, 9, 9),)),
+        r"got a ExportedProgram; give what its \.module\(\) returns",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", EVERY)
+@pytest.mark.parametrize("kind", NO_MODULES)
+def test_a_model_that_is_no_module_is_said(kind, way, tmp_path):
+    model, message = NO_MODULES[kind]
+    if kind == "exported":
+        model = model()
+    data = TensorDataset(torch.zeros(4, 3, 16, 16), torch.arange(4) % 2)
+    with pytest.raises(InputError, match=message):
+        EVERY[way](model, data, tmp_path / "run.h5")
+
+
+class Both(Pairs):
+    def forward(self, image, mask):
+        return super().forward(image, mask)
+
+
+@pytest.mark.parametrize("way", EVERY)
+def test_inputs_that_the_model_wants_and_samples_lack_are_said(way, tmp_path):
+    images = torch.zeros(4, 3, 16, 16)
+    data = TensorDataset(images, images[:, :1], torch.arange(4) % 2)  # the mask passes for a label
+    with pytest.raises(InputError, match=r"missing a required argument.* let a sample be \(\(a, b"):
+        EVERY[way](Both(), data, tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("way", EVERY)
+def test_samples_that_the_model_cannot_take_are_said(way, tmp_path):
+    data = TensorDataset(torch.zeros(4, 16, 16, 3), torch.arange(4) % 2)
+    model = nn.Sequential(nn.Conv2d(3, 2, 3))
+    with pytest.raises(InputError, match=r"add torchvision\.transforms\.v2\.ToImage\(\)"):
+        EVERY[way](model, data, tmp_path / "run.h5")

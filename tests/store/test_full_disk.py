@@ -28,7 +28,7 @@ def layers(count):
     for i in range(count):
         yield synthetic.layer_result(synthetic.layer_info(f"l{{i}}", 64, size=9), k=9)[0]
 
-for count in (1, 2, 5, 12):
+for count in (1, 2, 5, 16):
     try:
         write_run({path!r}, {{}}, layers(count), overwrite=True)
         print("written", flush=True)

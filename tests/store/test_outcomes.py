@@ -81,6 +81,18 @@ def test_outcomes_of_several_classes(tmp_path):
             np.testing.assert_array_equal(run.samples.labels, label)
 
 
+def test_classes_of_one_name_are_told_apart(tmp_path):
+    label = np.arange(3 * N).reshape(N, 3) % 2
+    outcomes = {"label": label, "prediction": label, "confidence": label * 0.5, "correct": label}
+    named = {"labels": label, "classes": ["crane", "", "crane"]}
+    with run_with(tmp_path / "run.h5", outcomes=outcomes, **named) as run:
+        assert run.classes == ["crane (0)", "class (1)", "crane (2)"]
+        table = run.outcomes.to_pandas()
+        for number, name in enumerate(run.classes):
+            assert table[f"label_{name}"].tolist() == label[:, number].tolist()
+        assert list(run.samples.classes) == named["classes"]  # as stored
+
+
 def test_without_outcomes(tmp_path):
     with run_with(tmp_path / "run.h5", outcomes={}) as run:
         assert run.outcomes == {} and not run.outcomes

@@ -98,6 +98,14 @@ def test_statistics_are_read_one_by_one(with_samples, monkeypatch):
         assert reads == ["/run/layers/conv1/stats/max"]
 
 
+def test_a_statistic_that_is_none_is_missing_and_the_file_not_damaged(with_samples):
+    with fastconv.open(with_samples) as run:
+        stats = run[run.layers[0]].stats
+        assert "median" not in stats and stats.get("median") is None and "dead" in stats
+        with pytest.raises(KeyError, match=r"median; there are mean, std, .*nonfinite"):
+            stats["median"]
+
+
 def test_rows_of_samples_are_read_alone(with_samples):
     with fastconv.open(with_samples) as run:
         highest, mean = run["conv1"].samples.rows(3, 7)

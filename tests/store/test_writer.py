@@ -3,11 +3,12 @@ import weakref
 import h5py
 import numpy as np
 import pytest
+from h5py import h5ds
 from helpers import synthetic
 
 import fastconv
 from fastconv.errors import FastconvError, InputError, OutputError
-from fastconv.store import schema
+from fastconv.store import nexus, schema
 from fastconv.store.writer import write_run
 
 CASES = {
@@ -73,6 +74,31 @@ def test_small_runs_are_small_files(tmp_path):
         with h5py.File(path) as file:
             assert path.stat().st_size == file.id.get_filesize()
     assert (tmp_path / "1.h5").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("most", [1000, 4])
+def test_every_dimension_has_a_scale_as_hdf5_attaches_it(tmp_path, monkeypatch, most):
+    """Both sides name each other, also where a scale has too many uses and another one begins."""
+    monkeypatch.setattr(nexus, "MAX_REFERENCES", most)
+    path = write_run(
+        tmp_path / "run.h5",
+        synthetic.CONFIG,
+        (make(**CASES["rgb"], name=f"l{i}")[0] for i in range(3)),
+        samples=synthetic.sample_table(),
+    )
+    checked = []
+
+    def check(name, node):
+        for axis, dimension in enumerate(node.dims if "DIMENSION_LIST" in node.attrs else ()):
+            (scale,) = dimension.values()
+            assert h5ds.is_attached(node.id, scale.id, axis), (name, axis)
+            assert scale.shape == (node.shape[axis],)
+            assert len(scale.attrs["REFERENCE_LIST"]) < most + 9  # the arrays of one group
+            checked.append(name)
+
+    with h5py.File(path) as file:
+        file.visititems(check)
+    assert {"run/layers/l0/stats/mean", "run/layers/l2/topk/box"} <= set(checked)
 
 
 def test_layers_keep_forward_order_and_their_names(tmp_path):

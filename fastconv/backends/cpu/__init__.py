@@ -15,6 +15,7 @@ from fastconv.backends.cpu.conv_reduce import supports as conv_reduce_supports
 from fastconv.backends.cpu.exact_add import exact_add
 from fastconv.backends.cpu.gather_patches import gather_patches, place_patches
 from fastconv.backends.cpu.gather_patches import supports as gather_patches_supports
+from fastconv.backends.cpu.paste_patches import paste_patches
 from fastconv.backends.cpu.shrink_colours import shrink_colours
 from fastconv.backends.cpu.topk_merge import topk_merge
 from fastconv.errors import BackendUnavailableError
@@ -63,6 +64,7 @@ KERNELS = {
     ),
     "gather_patches": Kernel(gather_patches, gather_patches_supports),
     "place_patches": Kernel(place_patches, gather_patches_supports),
+    "paste_patches": Kernel(paste_patches, lambda *args: None),
     "shrink_colours": Kernel(shrink_colours, lambda *args: None),
     "topk_merge": Kernel(topk_merge, lambda *args: None),
     "exact_add": Kernel(exact_add, lambda *args: None),

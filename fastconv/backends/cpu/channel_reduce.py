@@ -6,11 +6,14 @@ from torch import Tensor
 from fastconv.reduction import ACTIVATIONS, CandidateLists, PostOps, empty_fields
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MOST_POSITIONS = 2**30  # of a channel: the kernels count them in int32
 
 
 def supports(x: Tensor, *rest: object) -> str | None:
     if x.dtype not in DTYPES:
         return f"its kernels take float32, float16 and bfloat16, not {x.dtype}"
+    if x.shape[2:].numel() > MOST_POSITIONS:
+        return f"one channel has {x.shape[2:].numel()} positions, more than 2^30"
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastconv.backends.cpu.channel_reduce import MOST_POSITIONS
 from fastconv.reduction import ACTIVATIONS, CandidateLists, PostOps
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
@@ -14,6 +15,8 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def supports(input: Tensor, *rest: object) -> str | None:
     if input.dtype not in DTYPES:
         return f"the C++ kernels take float32, float16 and bfloat16, got {input.dtype}"
+    if input.shape[2:].numel() > MOST_POSITIONS:
+        return f"one channel has {input.shape[2:].numel()} positions, more than 2^30"
     return None
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # in the order of csrc/params.h
 _OLDEST = (8, 0)
-_MOST = 2**31 - 1  # positions of a sample are int32, as are blocks of a launch
+_MOST = 2**30  # elements of a sample: positions, and how far loops step beyond them, are int32
 
 
 def no_device(x: Tensor) -> str | None:
@@ -25,7 +25,7 @@ def unsupported(x: Tensor) -> str | None:
     if x.dtype not in DTYPES:
         return f"its kernels take float32, float16 and bfloat16, not {x.dtype}"
     if x[:1].numel() > _MOST:
-        return f"one sample has {x[:1].numel()} elements, more than 2^31 - 1"
+        return f"one sample has {x[:1].numel()} elements, more than 2^30"
     return no_device(x)
 
 

@@ -8,6 +8,7 @@ from fastconv.backends.reference.channel_reduce import channel_reduce
 from fastconv.backends.reference.conv_reduce import conv_reduce
 from fastconv.backends.reference.exact_add import exact_add
 from fastconv.backends.reference.gather_patches import gather_patches
+from fastconv.backends.reference.paste_patches import paste_patches
 from fastconv.backends.reference.place_patches import place_patches
 from fastconv.backends.reference.shrink_colours import shrink_colours
 from fastconv.backends.reference.topk_merge import topk_merge
@@ -33,6 +34,7 @@ KERNELS = {
         channel_normalize,
         topk_merge,
         gather_patches,
+        paste_patches,
         place_patches,
         shrink_colours,
         exact_add,

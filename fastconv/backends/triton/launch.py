@@ -13,7 +13,7 @@ from fastconv.backends.triton.kernels.merge_segments import merge_segments_kerne
 from fastconv.reduction import empty_fields
 
 INTERPRETED = not isinstance(merge_segments_kernel, triton.JITFunction)
-_LIMIT = 2**31 - 1  # offsets within one sample are int32
+_LIMIT = 2**30  # elements of a sample: offsets, and how far tiles reach beyond it, are int32
 
 
 def no_device(x: Tensor) -> str | None:
@@ -33,7 +33,7 @@ def unsupported(x: Tensor) -> str | None:
     if x.dtype == torch.float64:
         return "float64 runs on the reference backend only"
     if x[:1].numel() > _LIMIT:
-        return f"one sample has {x[:1].numel()} elements, more than 2^31 - 1"
+        return f"one sample has {x[:1].numel()} elements, more than 2^30"
     return no_device(x)
 
 

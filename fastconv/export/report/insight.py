@@ -115,7 +115,8 @@ def embedding(run: Run, layers: list[str]) -> tuple[Any, str]:
 
     One that was kept beside the run comes before one that is made here.
     """
-    for layer in reversed(layers):
+    kept, _ = ask("has_embeddings", run)
+    for layer in reversed(layers if kept else ()):
         for method in ("umap", "tsne", "pca"):
             made, _ = ask("load_embedding", run, layer, method)
             if made is not None:

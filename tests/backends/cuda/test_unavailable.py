@@ -90,7 +90,7 @@ class OnDevice:
         (OnDevice(), (8, 0), None),
         (OnDevice(), (7, 5), "the device is sm_75; the kernels need sm_80 or later"),
         (OnDevice(torch.float64), (9, 0), "float32, float16 and bfloat16, not torch.float64"),
-        (OnDevice(elements=2**31), (9, 0), "one sample has 2147483648 elements"),
+        (OnDevice(elements=2**30 + 1), (9, 0), "one sample has 1073741825 elements"),
         (X, (9, 0), "the tensor is on cpu"),
     ],
 )
