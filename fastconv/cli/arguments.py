@@ -13,10 +13,12 @@ _DATA = (
 )
 
 
-def add_model_and_data(parser: argparse.ArgumentParser) -> None:
-    """MODEL and DATA, and all that decides what a sample is."""
-    parser.add_argument("model", metavar="MODEL", help=_MODEL)
-    parser.add_argument("data", metavar="DATA", help=_DATA)
+def add_model_and_data(parser: argparse.ArgumentParser, optional: str | None = None) -> None:
+    """MODEL and DATA, and all that decides what a sample is; `optional`: what is taken instead."""
+    nargs = None if optional is None else "?"
+    instead = "" if optional is None else f" (default: {optional})"
+    parser.add_argument("model", metavar="MODEL", nargs=nargs, help=_MODEL + instead)
+    parser.add_argument("data", metavar="DATA", nargs=nargs, help=_DATA)
     parser.add_argument("--weights", metavar="FILE", help="safetensors or a checkpoint")
     parser.add_argument("--device", help="where the model runs: cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--on-error", choices=("raise", "skip"), help="what broken samples do")

@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "match the filters of two runs",
     "ablate": "measure a classifier without some filters",
     "export": "make pictures of a file",
+    "bench": "measure what an extraction costs beside the plain forward",
     "doctor": "say what runs on this machine, and what does not",
 }
 DONE, CHECK_FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
