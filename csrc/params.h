@@ -103,11 +103,17 @@ struct ConvPlan {
   int64_t gemm_k;            // AMX: in whole tiles of 32
   int64_t run_length, runs;  // weights of an output channel that meet consecutive slab elements
   int64_t taps[3];           // runs: planes x rows x columns of the kernel, or longer
-  bool skips[3];             // whether taps that lie in the padding are left out
+  bool skips[2];             // planes, rows: whether taps that lie in the padding are left out
   int64_t window;            // slab elements from one window of an output row, or column one wide
   int64_t window_step;       // bytes for every weight, to fetch a tile of windows in a run
   const int64_t* run;        // [runs] slab offset of each
   const int64_t* offset;     // [band_positions] slab offset of each window
+  // Windows that meet the same taps make tiles, those of all samples of a unit, so that no padding
+  // is multiplied: positions in that order, where in it each of `kinds` begins, and its end.
+  bool sorted;
+  const int64_t* order;
+  const int64_t* kind;
+  int64_t kinds;
   int64_t channel_block, blocks;  // output channels of a packed panel; panels of a group
   int64_t panel_elements;         // weights of a panel: [kernel taps, c_in, channel_block]
   int64_t unit_samples, unit_blocks;
@@ -158,5 +164,13 @@ struct TopkMergeParams {
   int64_t candidates;
   bool largest;
 };
+
+// Taps of dimension d whose input of output `at` is no padding; both ends fall as `at` rises.
+inline Range taps_inside(const ConvReduceParams& p, int d, int64_t at) {
+  const int64_t first = at * p.stride[d] - p.pad[d], step = p.dilation[d];
+  const int64_t begin = first < 0 ? (step - 1 - first) / step : 0;
+  const int64_t end = first < p.in_size[d] ? (p.in_size[d] - first + step - 1) / step : 0;
+  return {begin < p.kernel[d] ? begin : p.kernel[d], end < p.kernel[d] ? end : p.kernel[d]};
+}
 
 }  // namespace fastconv

@@ -31,7 +31,7 @@ struct BandJob {
     const int64_t group = positions_at_once();
     for (int64_t begin = 0; begin < positions; begin += group) {
       const int64_t end = begin + group < positions ? begin + group : positions;
-      if (plan.skips[2] || (plan.depthwise && !plan.by_rows)) ahead.fetch(end - begin);
+      if (plan.depthwise && !plan.by_rows) ahead.fetch(end - begin);
       if (plan.depthwise)
         multiply_depthwise(p, plan, slab, plane, row, begin, end, panel,
                            measured_early() ? &measured.affine : nullptr, ahead, tile);
@@ -95,23 +95,23 @@ struct BandJob {
     return static_cast<int>(kept);
   }
 
-  // Whole output rows where they are cut into columns, and where depthwise if that may be.
+  // Whole output rows where depthwise, if that may be.
   int64_t positions_at_once() const {
     const int64_t width = p.out_size[2];
-    if (!plan.depthwise && !plan.skips[2]) return kEpilogueRows;
+    if (!plan.depthwise) return kEpilogueRows;
     return width <= kEpilogueRows ? kEpilogueRows / width * width : 56;
   }
 
   // Positions [begin, end) of the band in tiles of near equal height.
   void multiply(int64_t begin, int64_t end, float* tile) const {
-    if (plan.skips[2]) return multiply_columns(begin, end, tile);
     Taps taps = taps_of_plane();
     for_tiles(begin, end, [&](int64_t from, int64_t to) {
       if (plan.skips[1]) {
         taps.row.begin = taps_inside(p, 1, row + (to - 1) / p.out_size[2]).begin;
         taps.row.end = taps_inside(p, 1, row + from / p.out_size[2]).end;
       }
-      multiply_tile_at(from, to, taps, false, tile + (from - begin) * kChannelBlock);
+      multiply_tile_at(slab, plan.offset + from, to - from, taps,
+                       tile + (from - begin) * kChannelBlock);
     });
   }
 
@@ -136,36 +136,9 @@ struct BandJob {
       }
   }
 
-  // The same for whole output rows, column by column of the kernel: no padding is multiplied.
-  void multiply_columns(int64_t begin, int64_t end, float* tile) const {
-    const int64_t width = p.out_size[2];
-    __builtin_memset(tile, 0, (end - begin) * kChannelBlock * sizeof *tile);
-    const Taps all = taps_of_plane();
-    for (int64_t a = all.plane.begin; a < all.plane.end; ++a)
-      for (int64_t b = all.row.begin; b < all.row.end; ++b)
-        for (int64_t c = all.column.begin; c < all.column.end; ++c)
-          for (int64_t first = begin; first < end; first += width) {
-            const Range rows = taps_inside(p, 1, row + first / width);
-            if (plan.skips[1] && (b < rows.begin || b >= rows.end)) continue;
-            const Range columns = outputs_inside(c);
-            for_tiles(first + columns.begin, first + columns.end, [&](int64_t from, int64_t to) {
-              multiply_tile_at(from, to, {{a, a + 1}, {b, b + 1}, {c, c + 1}}, true,
-                               tile + (from - begin) * kChannelBlock);
-            });
-          }
-  }
-
   Taps taps_of_plane() const {
     const Range planes = plan.skips[0] ? taps_inside(p, 0, plane) : Range{0, plan.taps[0]};
     return {planes, {0, plan.taps[1]}, {0, plan.taps[2]}};
-  }
-
-  // Output columns for which column c of the kernel meets no padding.
-  Range outputs_inside(int64_t c) const {
-    Range found{0, p.out_size[2]};
-    while (found.begin < found.end && taps_inside(p, 2, found.begin).begin > c) ++found.begin;
-    while (found.begin < found.end && taps_inside(p, 2, found.end - 1).end <= c) --found.end;
-    return found;
   }
 
   template <typename Function>
@@ -175,19 +148,47 @@ struct BandJob {
       f(begin + i * (end - begin) / tiles, begin + (i + 1) * (end - begin) / tiles);
   }
 
-  void multiply_tile_at(int64_t from, int64_t to, const Taps& taps, bool add, float* tile) const {
-    const TileInput in{
-        slab,
-        plan.offset + from,
-        panel,
-        taps,
-        add,
-        measured_early() ? &measured.affine : nullptr,
-        add ? Ahead{}.spread(0, 1, panel) : ahead.spread(to - from, plan.gemm_k, panel)};
+  void multiply_tile_at(const float* base, const int64_t* offset, int64_t rows, const Taps& taps,
+                        float* tile) const {
+    const TileInput in{.slab = base,
+                       .offset = offset,
+                       .panel = panel,
+                       .taps = taps,
+                       .transform = measured_early() ? &measured.affine : nullptr,
+                       .ahead = ahead.spread(rows, plan.gemm_k, panel)};
     if (kWidth < kLanes || channels > kLanes)  // the reductions take 16 lanes
-      multiply_rows<kChannelBlock / kWidth>(to - from, plan, in, tile);
+      multiply_rows<kChannelBlock / kWidth>(rows, plan, in, tile);
     else
-      multiply_rows<kChannelBlock / kWidth - 1>(to - from, plan, in, tile);
+      multiply_rows<kChannelBlock / kWidth - 1>(rows, plan, in, tile);
+  }
+
+  // outputs [samples, positions, kChannelBlock] of the slabs of some samples, one after the other:
+  // a tile has windows of all samples that meet the same taps.
+  void multiply_sorted(int64_t samples, float* outputs) const {
+    alignas(64) float tile[kTileRows * kChannelBlock];
+    for (int64_t k = 0; k < plan.kinds; ++k) {
+      const int64_t *first = plan.order + plan.kind[k], *last = plan.order + plan.kind[k + 1];
+      const int64_t row = *first / p.out_size[2];
+      const Taps taps{taps_inside(p, 0, row / p.out_size[1]),
+                      taps_inside(p, 1, row % p.out_size[1]),
+                      taps_inside(p, 2, *first % p.out_size[2])};
+      const int64_t* position = first;
+      int64_t sample = 0;
+      for_tiles(0, (last - first) * samples, [&](int64_t from, int64_t to) {
+        int64_t offset[kTileRows];
+        float* out[kTileRows];
+        for (int64_t i = 0; i < to - from; ++i) {
+          offset[i] = sample * plan.slab_elements + plan.offset[*position];
+          out[i] = outputs + (sample * positions + *position) * kChannelBlock;
+          if (++position < last) continue;
+          position = first;
+          ++sample;
+        }
+        multiply_tile_at(slab, offset, to - from, taps, tile);
+        for (int64_t i = 0; i < to - from; ++i)
+          __builtin_memcpy(out[i], tile + i * kChannelBlock, kChannelBlock * sizeof *tile);
+      });
+    }
   }
 
   // Tiles of [positions, kChannelBlock] from position `begin` of the band on.
@@ -222,25 +223,46 @@ struct BandJob {
   // Channels [first, first + 16 kBlocks) of a tile, side by side.
   template <int kBlocks>
   void reduce_lanes(const Block& blocks, int first, int64_t position, BlockState& state) const {
-    LaneState* states = state.part + first / kLanes;
-    BlockExtrema extrema[kBlocks];
-    const bool finite = add_blocks<kBlocks>(blocks, states, extrema);
+    LaneTotals* totals = state.part + first / kLanes;
+    const auto start = static_cast<int32_t>(position);
+    const bool finite = adder<kBlocks>(start < kNewExtrema, !at_floor<kBlocks>(totals))(
+        blocks, start, totals, nullptr);
     for (int b = 0; b < kBlocks; ++b, first += kLanes) {
       Block block = blocks;
       block.values += b * kLanes;
       block.lanes = channels - first < kLanes ? channels - first : kLanes;
-      complete_block<BlockCounts>(block, position, finite, states[b],
-                                  counts == nullptr ? nullptr : counts + first, extrema[b]);
+      if (!finite) add_carefully(block, start, totals[b], nullptr);
+      if (counts != nullptr && finite) count_block_lanes<BlockCounts>(block, counts + first);
+      if (counts != nullptr && !finite)
+        count_block_carefully<false, BlockCounts>(block, counts + first);
       if (p.candidates.threshold != nullptr)
         list_block(p.candidates, channel + first, block, sample * p.positions() + position,
-                   extrema[b]);
+                   totals[b]);
     }
+  }
+
+  // Whether no value can be below the minima so far, as after a ReLU soon none can.
+  template <int kBlocks>
+  bool at_floor(const LaneTotals* totals) const {
+    unsigned above = 0;
+    for (int b = 0; b < kBlocks; ++b)
+      for (int lane = 0; lane < kLanes; lane += kWidth)
+        above |= lanes_less(splat(measured.affine.floor), load<Float>(totals[b].min + lane));
+    return above == 0 && measured.affine.floor > -kInfinity;
+  }
+
+  template <int kBlocks>
+  static auto adder(bool places, bool lowest) {
+    if (places)
+      return lowest ? add_finite<false, true, true, kBlocks>
+                    : add_finite<false, true, false, kBlocks>;
+    return lowest ? add_finite<false, false, true, kBlocks>
+                  : add_finite<false, false, false, kBlocks>;
   }
 
   // Whether tiles are transformed where their products are added up.
   bool measured_early() const {
-    return measured.clamps && !plan.amx && plan.depthwise == plan.by_rows && !plan.skips[2] &&
-           plan.merged == 1;
+    return measured.clamps && !plan.amx && plan.depthwise == plan.by_rows && plan.merged == 1;
   }
 };
 

@@ -55,12 +55,14 @@ void multiply_row(const ConvPlan& plan, const DepthwiseRow& in, const float* pan
         Float w[kKernel];
 #pragma GCC unroll 8
         for (int s = 0; s < kKernel; ++s) w[s] = load<Float>(panel + (r + s) * kLanes + part);
-        const float* x = in.x + plan.run[r] + part;
+        const float* x[2] = {in.x + plan.run[r] + part, in.x + plan.run[r] + part + pixel};
 #pragma GCC unroll 64
-        for (int column = 0; column < (kCount - 1) * kStride + kKernel; ++column, x += pixel) {
-          ahead.fetch();
+        for (int column = 0; column < (kCount - 1) * kStride + kKernel; ++column) {
+          if (kStride == 1) ahead.fetch();
+          const float* here = x[column % 2];
+          x[column % 2] += 2 * pixel;
           if (!kInside && (column < in.left || column >= in.right)) continue;
-          const Float value = load<Float>(x);
+          const Float value = load<Float>(here);
 #pragma GCC unroll 8
           for (int s = column % kStride; s < kKernel; s += kStride) {
             const int i = (column - s) / kStride;

@@ -1,7 +1,7 @@
 // What happens to a tile of products: affine map, activation, reductions, and the optional copy.
 #pragma once
 #include "../params.h"
-#include "reduce_block.h"
+#include "reduce_lanes.h"
 #include "conv_mainloop.h"
 #include "vec_math.h"
 
@@ -13,10 +13,10 @@ constexpr int kEpilogueRows = kSteps / kTileRows * kTileRows;  // tiles handled 
 
 // Running results of one (sample, channel block).
 struct BlockState {
-  LaneState part[kStateVectors];
+  LaneTotals part[kStateVectors];
 
   void clear() {
-    for (LaneState& lanes : part) lanes.clear();
+    for (LaneTotals& lanes : part) lanes.clear();
   }
 };
 
@@ -121,21 +121,9 @@ inline void write_tile(const ConvReduceParams& p, int64_t sample, int64_t channe
 inline void finish_block(const ConvReduceParams& p, int64_t sample, int64_t channel, int channels,
                          const BlockState& state) {
   const int64_t first = sample * p.groups * p.c_out + channel;
-  for (int c = 0; c < channels; c += kLanes) {
-    const LaneState& lanes = state.part[c / kLanes];
-    const int n = channels - c < kLanes ? channels - c : kLanes;
-    auto copy = [&](auto* out, const auto* from) {
-      __builtin_memcpy(out + first + c, from, n * sizeof *out);
-    };
-    copy(p.out.sum, lanes.sum);
-    copy(p.out.sumsq, lanes.sumsq);
-    copy(p.out.min, lanes.min);
-    copy(p.out.max, lanes.max);
-    copy(p.out.argmax, lanes.argmax);
-    copy(p.out.argmin, lanes.argmin);
-    copy(p.out.positive, lanes.positive);
-    copy(p.out.nonfinite, lanes.nonfinite);
-  }
+  for (int c = 0; c < channels; c += kLanes)
+    write_lanes(p.out, first + c, state.part[c / kLanes],
+                channels - c < kLanes ? channels - c : kLanes);
 }
 
 }  // namespace

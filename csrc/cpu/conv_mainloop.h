@@ -53,14 +53,6 @@ struct Ahead {
   }
 };
 
-// Taps of dimension d whose input of output `at` is no padding; both ends fall as `at` rises.
-inline Range taps_inside(const ConvReduceParams& p, int d, int64_t at) {
-  const int64_t first = at * p.stride[d] - p.pad[d], step = p.dilation[d];
-  const int64_t begin = first < 0 ? (step - 1 - first) / step : 0;
-  const int64_t end = first < p.in_size[d] ? (p.in_size[d] - first + step - 1) / step : 0;
-  return {begin < p.kernel[d] ? begin : p.kernel[d], end < p.kernel[d] ? end : p.kernel[d]};
-}
-
 // Runs of a panel: [begin, end) in each dimension of ConvPlan::taps.
 struct Taps {
   Range plane, row, column;
@@ -80,7 +72,6 @@ struct TileInput {
   const int64_t* offset;
   const float* panel;
   Taps taps;
-  bool add;                        // to what the tile holds
   const ClampedAffine* transform;  // of the sums, or null
   Stretches ahead;
 };
@@ -91,8 +82,7 @@ void multiply_tile(const ConvPlan& plan, const TileInput& in, float* tile) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v)
-      acc[i][v] = in.add ? load<Float>(tile + i * kChannelBlock + v * kWidth) : Float{};
+    for (int v = 0; v < kVectors; ++v) acc[i][v] = Float{};
   const float* x[kRows];
   for (int i = 0; i < kRows; ++i) x[i] = in.slab + in.offset[i];
   Stretches ahead = in.ahead;

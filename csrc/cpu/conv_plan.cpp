@@ -11,7 +11,7 @@ constexpr int64_t kAmxDepth = 32;              // of a tile, in bfloat16
 constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
 constexpr int64_t kTileWindows = 14;           // of a tile, about
 constexpr int64_t kWorthSkipping = 64;         // products
-constexpr int64_t kNarrow = 8;                 // columns, of an output without tiles across rows
+constexpr int64_t kShortestRun = 16;           // products of a run, where tiles are sorted
 constexpr int64_t kWinogradChannels = 32;      // in and out, at least: transforming costs as much
 constexpr int64_t kWinogradPlanes = 3;         // of a kernel, at most
 constexpr int64_t kWinogradTiles = 56;  // about, of a unit: for so many weights are read once
@@ -42,6 +42,52 @@ int64_t merged_groups(const ConvReduceParams& p) {
 bool multiplies_rows(const ConvReduceParams& p) {
   const int64_t k = p.kernel[2];
   return (k == 3 || k == 5 || k == 7) && p.stride[2] <= 2 && p.dilation[2] == 1;
+}
+
+// Kernel taps of dimension d, of all outputs, that meet no padding.
+int64_t taps_met(const ConvReduceParams& p, int d) {
+  int64_t sum = 0;
+  for (int64_t at = 0; at < p.out_size[d]; ++at) {
+    const Range taps = taps_inside(p, d, at);
+    sum += taps.end - taps.begin;
+  }
+  return sum;
+}
+
+// Whether a good part of all products would be of padding.
+bool meets_padding(const ConvReduceParams& p) {
+  int64_t all = 1, met = 1;
+  for (int d = 0; d < 3; ++d) {
+    all *= p.out_size[d] * p.kernel[d];
+    met *= taps_met(p, d);
+  }
+  return met * 20 < all * 19;
+}
+
+// Input pixels from the first to the last that outputs of dimension d read, padding included.
+int64_t extent_of(const ConvReduceParams& p, int d) {
+  return (p.out_size[d] - 1) * p.stride[d] + (p.kernel[d] - 1) * p.dilation[d] + 1;
+}
+
+// A whole sample as one band.
+void plan_sorted_slab(const ConvReduceParams& p, ConvPlan& plan) {
+  plan.unit_slabs = plan.bands = plan.bands_per_plane = 1;
+  plan.band_rows = p.out_size[1];
+  plan.band_positions = p.positions();
+  int64_t pixel = plan.c_in;
+  for (int d = 2; d >= 0; --d) {
+    plan.step[d] = 1;
+    plan.slab_size[d] = extent_of(p, d);
+    plan.pixel[d] = pixel;
+    pixel *= plan.slab_size[d];
+  }
+  plan.slab_elements = pixel;
+}
+
+bool sorts(const ConvReduceParams& p, const ConvPlan& plan) {
+  return !plan.depthwise && !plan.amx && plan.merged == 1 && plan.c_in >= kShortestRun &&
+         extent_of(p, 0) * extent_of(p, 1) * extent_of(p, 2) * plan.c_in <= kSlabElements &&
+         meets_padding(p);
 }
 
 void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
@@ -89,22 +135,41 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   plan.pixel[0] = plan.direct ? p.in_stride[2] * plan.step[0] : plan.pixel[1] * plan.slab_size[1];
 }
 
-// True for narrow outputs, where a good part of the columns of windows lies in the padding.
-bool splits_columns(const ConvReduceParams& p, const ConvPlan& plan) {
-  return !plan.depthwise && !plan.amx && p.pad[2] > 0 && p.kernel[2] > 1 &&
-         p.out_size[2] <= kNarrow && p.c_in >= 2 * kWorthSkipping;
+// Positions by the taps that they meet: in each dimension stretches of outputs meet the same.
+void plan_order(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& table) {
+  std::vector<int64_t> ends[3], order, kind;
+  for (int d = 0; d < 3; ++d)
+    for (int64_t at = 0; at < p.out_size[d]; ++at) {
+      const Range taps = taps_inside(p, d, at), before = taps_inside(p, d, at > 0 ? at - 1 : 0);
+      if (at > 0 && taps.begin == before.begin && taps.end == before.end) ends[d].pop_back();
+      ends[d].push_back(at + 1);
+    }
+  auto begin = [&](int d, size_t i) { return i == 0 ? 0 : ends[d][i - 1]; };
+  for (size_t a = 0; a < ends[0].size(); ++a)
+    for (size_t b = 0; b < ends[1].size(); ++b)
+      for (size_t c = 0; c < ends[2].size(); ++c) {
+        kind.push_back(static_cast<int64_t>(order.size()));
+        for (int64_t d = begin(0, a); d < ends[0][a]; ++d)
+          for (int64_t h = begin(1, b); h < ends[1][b]; ++h)
+            for (int64_t w = begin(2, c); w < ends[2][c]; ++w)
+              order.push_back((d * p.out_size[1] + h) * p.out_size[2] + w);
+      }
+  plan.kinds = static_cast<int64_t>(kind.size());
+  kind.push_back(static_cast<int64_t>(order.size()));
+  table.insert(table.end(), order.begin(), order.end());
+  table.insert(table.end(), kind.begin(), kind.end());
+  plan.order = table.data() + table.size() - kind.size() - order.size();
+  plan.kind = table.data() + table.size() - kind.size();
 }
 
 // Kernel taps whose input elements follow one another make one run.
 void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& table) {
-  const int64_t tap[3] = {plan.pixel[0], plan.pixel[1] * p.dilation[1],
-                          plan.pixel[2] * p.dilation[2]};
+  const int64_t tap[3] = {plan.pixel[0] * p.dilation[0] / plan.step[0],
+                          plan.pixel[1] * p.dilation[1], plan.pixel[2] * p.dilation[2]};
   int64_t (&taps)[3] = plan.taps;
   for (int d = 0; d < 3; ++d) taps[d] = p.kernel[d];
-  plan.skips[2] = splits_columns(p, plan);
   plan.run_length = plan.depthwise ? 0 : plan.c_in;  // depthwise: one run a tap
-  for (int d = 2; d >= 0 && (taps[d] == 1 || tap[d] == plan.run_length); --d) {
-    if (d == 2 && plan.skips[2]) break;
+  for (int d = 2; d >= 0 && !plan.sorted && (taps[d] == 1 || tap[d] == plan.run_length); --d) {
     plan.run_length *= taps[d];
     taps[d] = 1;
   }
@@ -121,8 +186,11 @@ void plan_runs(const ConvReduceParams& p, ConvPlan& plan, std::vector<int64_t>& 
       for (int64_t c = 0; c < taps[2]; ++c) table.push_back(a * tap[0] + b * tap[1] + c * tap[2]);
   const int64_t row = p.stride[1] / plan.step[1] * plan.pixel[1];
   const int64_t column = p.stride[2] / plan.step[2] * plan.pixel[2];
-  for (int64_t h = 0; h < plan.band_rows; ++h)
-    for (int64_t w = 0; w < p.out_size[2]; ++w) table.push_back(h * row + w * column);
+  for (int64_t d = 0; d < (plan.sorted ? p.out_size[0] : 1); ++d)
+    for (int64_t h = 0; h < plan.band_rows; ++h)
+      for (int64_t w = 0; w < p.out_size[2]; ++w)
+        table.push_back(d * p.stride[0] * plan.pixel[0] + h * row + w * column);
+  if (plan.sorted) plan_order(p, plan, table);
   plan.run = table.data();
   plan.offset = table.data() + plan.runs;
 }
@@ -135,6 +203,9 @@ int64_t fitting_samples(const ConvPlan& plan) {
                              kWinogradTiles / (plan.tile_columns * divide_up(plan.band_rows, 2)));
   const int64_t sample = plan.copies_windows ? plan.band_positions * plan.row_pitch / 2
                                              : plan.slab_elements * plan.unit_slabs;
+  if (plan.sorted)
+    return std::clamp<int64_t>(kSlabElements / (plan.band_positions * plan.channel_block), 1,
+                               std::max<int64_t>(1, 2 * kSlabElements / sample));
   return std::max<int64_t>(1, 2 * kSlabElements / sample);
 }
 
@@ -215,7 +286,11 @@ ConvPlan plan_conv(const ConvReduceParams& params, int64_t channel_block, bool a
   if (plan.winograd) {
     plan_winograd(params, plan, table);
   } else {
-    plan_slab(params, plan);
+    plan.sorted = sorts(params, plan);
+    if (plan.sorted)
+      plan_sorted_slab(params, plan);
+    else
+      plan_slab(params, plan);
     plan_runs(params, plan, table);
   }
   plan_units(params, threads, plan);

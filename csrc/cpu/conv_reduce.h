@@ -10,6 +10,8 @@
 namespace fastconv {
 namespace {
 
+constexpr int64_t kReadAhead = 4096;  // floats: hardware alone stops at the end of every page
+
 template <Dtype kDtype>
 struct DtypeConstant {
   static constexpr Dtype value = kDtype;
@@ -54,7 +56,7 @@ struct ConvScratch {
   uint16_t* slab;   // AMX: of one sample; its windows then go to slabs
   float* windows;   // Winograd: transformed, 16 matrices [tiles, gemm_k]
   float* products;  // of every channel block, 16 matrices [tiles, kChannelBlock]
-  float* outputs;   // [positions of some rows of tiles, kChannelBlock]
+  float* outputs;   // [positions, kChannelBlock], of some rows of tiles or where sorted all
   float* panel;     // of one channel block, not transformed
   int64_t bytes;
 
@@ -72,7 +74,7 @@ struct ConvScratch {
     };
     windows = floats(kProducts * plan.window_pitch);
     products = floats(plan.unit_blocks * kProducts * plan.product_pitch);
-    outputs = floats(2 * tile_rows_at_once(plan) * p.out_size[2] * kChannelBlock);
+    outputs = reinterpret_cast<float*>(take(output_rows(p, plan) * kChannelBlock * 4));
     panel = floats(p.kernel[0] * 9 * p.c_in * kChannelBlock);
     int64_t size = plan.unit_samples * plan.unit_slabs * plan.slab_elements * 4;
     if (plan.winograd) size = plan.direct ? 0 : plan.slab_elements * 4;
@@ -83,6 +85,11 @@ struct ConvScratch {
     slabs = reinterpret_cast<float*>(take(size));
     slab = reinterpret_cast<uint16_t*>(take(plan.copies_windows ? plan.slab_elements * 2 : 0));
     bytes = at - static_cast<char*>(memory);
+  }
+
+  static int64_t output_rows(const ConvReduceParams& p, const ConvPlan& plan) {
+    if (plan.sorted) return plan.unit_samples * plan.band_positions;
+    return plan.winograd ? 2 * tile_rows_at_once(plan) * p.out_size[2] : 0;
   }
 };
 
@@ -136,8 +143,10 @@ struct ConvUnit {
     for (int64_t n = samples.begin; n < samples.end; ++n) {
       const float* x = static_cast<const float*>(p.input) + n * p.in_stride[0];
       float sum = 0.0f;
-      for (int64_t at = first * p.in_stride[3]; at < last * p.in_stride[3] + row; at += 16)
+      for (int64_t at = first * p.in_stride[3]; at < last * p.in_stride[3] + row; at += 16) {
+        __builtin_prefetch(x + at + kReadAhead);
         sum += x[at];
+      }
       asm volatile("" : : "m"(sum));
     }
   }
@@ -212,8 +221,12 @@ struct ConvUnit {
   }
 
   void run_block(int64_t block, int64_t band, int64_t d, int64_t h, Ahead& ahead) const {
-    for_samples(block, band, d, h, ahead,
-                [](const BandJob& job, BlockState& state) { job.run(state); });
+    for_samples(block, band, d, h, ahead, [&](const BandJob& job, BlockState& state) {
+      if (!plan.sorted) return job.run(state);
+      const int64_t done = job.sample - samples.begin;
+      if (done == 0) job.multiply_sorted(samples.end - samples.begin, scratch.outputs);
+      job.finish(job.positions, 0, scratch.outputs + done * job.positions * kChannelBlock, state);
+    });
   }
 
   // Calls f(job, state) for a channel block of every sample.
@@ -243,7 +256,7 @@ struct ConvUnit {
                 .plane = d,
                 .row = h,
                 .first_position = (d * p.out_size[1] + h) * p.out_size[2],
-                .positions = rows(h) * p.out_size[2],
+                .positions = plan.sorted ? plan.band_positions : rows(h) * p.out_size[2],
                 .counts = counts.of(group * plan.blocks + block),
                 .ahead = ahead},
         state);

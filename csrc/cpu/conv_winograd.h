@@ -130,7 +130,6 @@ inline void multiply_matrices(const ConvPlan& plan, const float* windows, int64_
                        .offset = plan.offset,
                        .panel = panel,
                        .taps = {{0, 1}, {0, 1}, {0, 1}},
-                       .add = false,
                        .transform = nullptr,
                        .ahead = ahead.spread(to - from, plan.gemm_k, panel)};
     float* tile = products + from * kChannelBlock;

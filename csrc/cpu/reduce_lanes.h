@@ -76,11 +76,12 @@ struct VectorTotals {
     store(to.positive + first, positive);
   }
 
+  template <bool kPlaces = true, bool kLowest = true>
   void add(const float* p) {
     const Float x = load<Float>(p);
     for (int half = 0; half < 2; ++half) add_half(half, load_wide(p + half * (kWidth / 2)));
     positive = count_positive(positive, x);
-    add_extrema(x, x);
+    add_extrema<kPlaces, kLowest>(x, x);
   }
 
   // The first n values at p.
@@ -90,7 +91,8 @@ struct VectorTotals {
       add_half(half, load_wide_first(p + first, n - first));
     }
     positive = count_positive(positive, load_first(p, n, Float{}));
-    add_extrema(load_first(p, n, splat(kInfinity)), load_first(p, n, splat(-kInfinity)));
+    add_extrema<true, true>(load_first(p, n, splat(kInfinity)),
+                            load_first(p, n, splat(-kInfinity)));
   }
 
   void add_half(int half, Double wide) {
@@ -99,12 +101,21 @@ struct VectorTotals {
   }
 
   // The first of equal values stays.
+  template <bool kPlaces, bool kLowest>
   void add_extrema(Float lowest, Float highest) {
-    low_at = where_less(lowest, low, step, low_at);
-    low = min(lowest, low);
-    high_at = where_less(high, highest, step, high_at);
+    if (kPlaces && kLowest) low_at = where_less(lowest, low, step, low_at);
+    if (kLowest) low = min(lowest, low);
+    if (kPlaces) high_at = where_less(high, highest, step, high_at);
     high = max(highest, high);
-    step += 1;
+    if (kPlaces) step += 1;
+  }
+
+  // Steps of extrema beyond those before, in lanes of a block from `first` on.
+  void find_places(const Block& block, int first, Float lowest, Float highest) {
+    if (lanes_less(low, lowest))
+      low_at = where_less(low, lowest, step + find_step(block, first, low), low_at);
+    if (lanes_less(highest, high))
+      high_at = where_less(highest, high, step + find_step(block, first, high), high_at);
   }
 };
 
@@ -137,32 +148,53 @@ struct StepCounter {
   }
 };
 
-// Adds a block, whose steps begin at `start`, to the totals, and where kCounts counts its values;
-// false, and the totals as they were, if a value is not finite: its square, and only such a square,
-// is not finite in float64. Never inlined: among other code its loops lose registers.
-template <bool kCounts>
-__attribute__((noinline)) bool add_finite(const Block& block, int32_t start, LaneTotals& totals,
+// Until here in a sample a block that has no new extremum in any lane is rare.
+constexpr int32_t kNewExtrema = 512;
+
+// Adds kBlocks blocks side by side, whose steps begin at `start`, to the totals, and where kCounts
+// counts the values of the first; false, and the totals as they were, if a value is not finite: its
+// square, and only such a square, is not finite in float64. kPlaces: steps of extrema are kept
+// while adding, else they are looked for after a block that has new ones, whose steps are all of 16
+// values. kLowest: else no value is below the minima so far. Never inlined: among other code its
+// loops lose registers.
+template <bool kCounts, bool kPlaces = true, bool kLowest = true, int kBlocks = 1>
+__attribute__((noinline)) bool add_finite(const Block& block, int32_t start, LaneTotals* totals,
                                           uint16_t* counts) {
-  LaneTotals after;
+  LaneTotals after[kBlocks];
   bool finite = true;
   const int full = block.full();
   for (int first = 0; first < kLanes; first += kWidth) {
-    VectorTotals now(totals, first, start);
+    VectorTotals now[kBlocks];
+#pragma GCC unroll 2
+    for (int b = 0; b < kBlocks; ++b) now[b] = VectorTotals(totals[b], first, start);
     StepCounter counter;
     if constexpr (kCounts) counter.counts = counts + kZeroBin * LaneCounts::kBin + first;
     const float* p = block.values + first;
     const char* ahead = block.ahead == nullptr ? reinterpret_cast<const char*>(p) : block.ahead;
     for (int i = 0; i < full; ++i, p += block.stride, ahead += block.ahead_step) {
       __builtin_prefetch(ahead);
-      now.add(p);
+#pragma GCC unroll 2
+      for (int b = 0; b < kBlocks; ++b) now[b].template add<kPlaces, kLowest>(p + b * kLanes);
       if constexpr (kCounts) counter.add(i, p);
     }
     if constexpr (kCounts) counter.finish(full);
-    if (block.last < kLanes) now.add_first(p, block.last - first);
-    finite &= all_finite(now.sumsq[0] + now.sumsq[1]);
-    if (kWidth < kLanes || finite) now.write(kWidth < kLanes ? after : totals, first);
+#pragma GCC unroll 2
+    for (int b = 0; b < kBlocks; ++b) {
+      if (kPlaces && block.last < kLanes) now[b].add_first(p + b * kLanes, block.last - first);
+      finite &= all_finite(now[b].sumsq[0] + now[b].sumsq[1]);
+    }
+    if (kWidth == kLanes && !finite) return false;
+#pragma GCC unroll 2
+    for (int b = 0; b < kBlocks; ++b) {
+      if (!kPlaces)
+        now[b].find_places(block, b * kLanes + first, load<Float>(totals[b].min + first),
+                           load<Float>(totals[b].max + first));
+      now[b].write(kWidth < kLanes ? after[b] : totals[b], first);
+    }
   }
-  if (kWidth < kLanes && finite) __builtin_memcpy(&totals, &after, offsetof(LaneTotals, nonfinite));
+  if (kWidth < kLanes && finite)
+    for (int b = 0; b < kBlocks; ++b)
+      __builtin_memcpy(&totals[b], &after[b], offsetof(LaneTotals, nonfinite));
   return finite;
 }
 
@@ -214,8 +246,8 @@ inline void add_carefully(const Block& block, int32_t start, LaneTotals& totals,
 // One block into the totals and, unless null, the counts of its lanes; returns whether all is
 // finite.
 inline bool reduce_lanes(const Block& block, int32_t start, LaneTotals& totals, uint16_t* counts) {
-  const bool finite = counts == nullptr ? add_finite<false>(block, start, totals, counts)
-                                        : add_finite<true>(block, start, totals, counts);
+  const bool finite = counts == nullptr ? add_finite<false>(block, start, &totals, counts)
+                                        : add_finite<true>(block, start, &totals, counts);
   if (!finite) add_carefully(block, start, totals, counts);
   return finite;
 }

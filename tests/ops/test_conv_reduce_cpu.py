@@ -68,6 +68,8 @@ CASES = {
     "narrow": (3, 128, 40, (7, 7), (3, 3), {"padding": 1}),
     "narrow_stride": (1, 130, 17, (9, 8), (3, 5), {"padding": (1, 2), "stride": (1, 2)}),
     "narrow_far": (1, 128, 9, (3, 2), (2, 3), {"padding": 4, "dilation": (2, 3)}),
+    "narrow_3d_stride": (5, 16, 40, (7, 5, 6), (3, 3, 3), {"padding": 1, "stride": 2}),
+    "narrow_groups": (3, 64, 34, (6, 9), (3, 3), {"groups": 2, "padding": 1, "stride": (2, 1)}),
     "narrow_3d": (1, 128, 33, (3, 4, 5), (3, 3, 3), {"padding": (2, 1, 1)}),
 }
 
