@@ -1,4 +1,4 @@
-"""`fastconv bench`: both sides are run, on the data that is given, and the model stays as it was."""
+"""`fastconv bench` runs both sides on the data that is given, and leaves the model as it was."""
 
 import copy
 import re
