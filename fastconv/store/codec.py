@@ -223,8 +223,8 @@ class ChunkWriter:
     ) -> None:
         """Begin; `checked` to have `chunks_checksum` at the end."""
         self._dataset, self._compressor, self._keepbits = dataset, compressor, keepbits
-        self.chunk, self._shape = dataset.chunks, dataset.shape
-        self._chunk_bytes = math.prod(self.chunk) * dataset.dtype.itemsize
+        self.chunk, self._shape, self._dtype = dataset.chunks, dataset.shape, dataset.dtype
+        self._chunk_bytes = math.prod(self.chunk) * self._dtype.itemsize
         self._row = 0  # rows submitted
         self._buffer: np.ndarray | None = None  # of less than a row of chunks
         self._filled = 0
@@ -241,10 +241,10 @@ class ChunkWriter:
             take = min(rows - self._filled, block.shape[0] - done)
             last = not self._filled and self._row + take == self._shape[0]
             if take == rows or last:
-                self._submit(np.asarray(block[done : done + take], self._dataset.dtype))
+                self._submit(np.asarray(block[done : done + take], self._dtype))
             else:
                 if self._buffer is None:
-                    self._buffer = np.empty((rows, *self._shape[1:]), self._dataset.dtype)
+                    self._buffer = np.empty((rows, *self._shape[1:]), self._dtype)
                 self._buffer[self._filled : self._filled + take] = block[done : done + take]
                 self._filled += take
                 if self._filled == rows:
@@ -296,7 +296,7 @@ class ChunkWriter:
         rows, last = self.chunk[0], self._row + source.shape[0] == self._shape[0]
         same = (
             source.chunks == self.chunk
-            and source.dtype == self._dataset.dtype
+            and source.dtype == self._dtype
             and source.shape[1:] == self._shape[1:]
             and _filters(source) == _filters(self._dataset)
         )

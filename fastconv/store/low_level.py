@@ -24,7 +24,7 @@ def new_group(parent: h5g.GroupID, name: str, *, ordered: bool = False) -> h5g.G
 def new_dataset(group: h5g.GroupID, name: str, values: np.ndarray) -> h5d.DatasetID:
     """A contiguous dataset of these values."""
     kind, values = type_of(values.dtype), np.require(values, requirements="C")
-    made = h5d.create(group, name.encode(), kind, _space(values.shape), dcpl=_contiguous())
+    made = h5d.create(group, name.encode(), kind, space(values.shape), dcpl=_contiguous())
     made.write(h5s.ALL, h5s.ALL, values, kind)
     return made
 
@@ -34,14 +34,14 @@ def new_chunked(
 ) -> h5d.DatasetID:
     """An empty dataset that declares shuffle, for values of several bytes, and deflate."""
     properties = _chunked(tuple(chunk), dtype.itemsize > 1)
-    return h5d.create(group, name.encode(), type_of(dtype), _space(tuple(shape)), dcpl=properties)
+    return h5d.create(group, name.encode(), type_of(dtype), space(tuple(shape)), dcpl=properties)
 
 
 def set_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, value: Any) -> None:
     """Set a new attribute; text of fixed length, as the heap of other text can hang a reader."""
     values = _text(value) if isinstance(value, str | tuple) else np.asarray(value)
     kind = type_of(values.dtype)
-    h5a.create(owner, name.encode(), kind, _space(values.shape)).write(values, kind)
+    h5a.create(owner, name.encode(), kind, space(values.shape)).write(values, kind)
 
 
 def put_text(group: h5g.GroupID, name: str, text: str) -> None:
@@ -86,7 +86,7 @@ def _type(name: str) -> h5t.TypeID:
 
 
 @lru_cache(1024)
-def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
+def space(shape: tuple[int, ...]) -> h5s.SpaceID:
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5ds, h5f, h5g, h5i, h5r, h5s, h5t
+from h5py import h5a, h5d, h5ds, h5f, h5g, h5i, h5r, h5t
 
 from fastconv.format.result import Rows
 from fastconv.store.atomic import reserve
 from fastconv.store.codec import CHUNK_BYTES, ChunkWriter, Compressor, checksum, chunk_shape
-from fastconv.store.low_level import new_chunked, new_dataset, new_group, set_attribute
+from fastconv.store.low_level import new_chunked, new_dataset, new_group, set_attribute, space
 from fastconv.store.schema import FORMAT_VERSION, UNITS, Field, Plot
 from fastconv.version import __version__
 
@@ -53,7 +53,8 @@ class Output:
         dataset = put(group, dim, values, Field(values.dtype.str, (dim,)), self)
         make_scale(dataset, dim)
         set_attribute(dataset, "long_name", dim.replace("_", " "))
-        self._scales[key] = _Scale(group, dataset, h5r.create(dataset, b".", h5r.OBJECT))
+        reference = np.array([h5r.create(dataset, b".", h5r.OBJECT)], h5py.ref_dtype)
+        self._scales[key] = _Scale(group, dataset, reference)
         return self._scales[key]
 
     def finish(self) -> None:
@@ -63,10 +64,7 @@ class Output:
                 uses = np.array(scale.uses, _USE)
                 reserve(h5i.get_file_id(scale.dataset), uses.nbytes)
                 kind = h5t.py_create(_USE, logical=True)
-                made = h5a.create(
-                    scale.dataset, b"REFERENCE_LIST", kind, h5s.create_simple(uses.shape)
-                )
-                made.write(uses)
+                h5a.create(scale.dataset, b"REFERENCE_LIST", kind, space(uses.shape)).write(uses)
 
 
 _SCALES = h5py.vlen_dtype(h5py.ref_dtype)  # of one dimension
@@ -79,7 +77,7 @@ class _Scale:
 
     group: h5g.GroupID
     dataset: h5d.DatasetID
-    reference: h5r.Reference
+    reference: np.ndarray  # [1], to the dataset
     uses: list[tuple[h5r.Reference, int]] = field(default_factory=list)
 
 
@@ -88,11 +86,10 @@ def attach(dataset: h5d.DatasetID, scales: Sequence[_Scale]) -> None:
     lists = np.empty(len(scales), _SCALES)
     owner = h5r.create(dataset, b".", h5r.OBJECT)
     for axis, scale in enumerate(scales):
-        lists[axis] = np.array([scale.reference], h5py.ref_dtype)
+        lists[axis] = scale.reference
         scale.uses.append((owner, axis))
     on_disk, in_memory = _scales_types()
-    made = h5a.create(dataset, b"DIMENSION_LIST", on_disk, h5s.create_simple(lists.shape))
-    made.write(lists, in_memory)
+    h5a.create(dataset, b"DIMENSION_LIST", on_disk, space(lists.shape)).write(lists, in_memory)
 
 
 @cache
@@ -157,8 +154,10 @@ def data_group(
     chunk_rows: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> h5g.GroupID:
-    """Write a group of arrays with named dimensions and, with a plot, what viewers need."""
-    reserve(h5i.get_file_id(parent))
+    """Write a group of arrays with named dimensions and, with a plot, what viewers need.
+
+    Room for them must have been reserved.
+    """
     group = new_group(parent, name)
     set_attribute(group, "NX_class", "NXdata" if plot else "NXcollection")
     scales: dict[str, _Scale] = {}
@@ -212,9 +211,8 @@ def _describe(group: h5g.GroupID, plot: Plot) -> None:
         set_attribute(group, "default_slice", plot.default_slice)
 
 
-def finish(file: h5f.FileID, output: Output, time: str | None) -> None:
+def finish(file: h5f.FileID, time: str | None) -> None:
     """The attributes of the root, `complete` last: a reader trusts nothing without it."""
-    output.finish()
     root = h5g.open(file, b"/")
     set_attribute(root, "NX_class", "NXroot")
     set_attribute(root, "default", "run")

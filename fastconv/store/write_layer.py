@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from h5py import h5g
+from h5py import h5g, h5i
 
 from fastconv.draw.montage import overview, weights_picture
 from fastconv.format.quantiles import representatives
@@ -11,6 +11,7 @@ from fastconv.format.result import LayerResult
 from fastconv.histogram import bin_edges
 from fastconv.measure.exact_sum import mean_and_var
 from fastconv.store import schema
+from fastconv.store.atomic import reserve
 from fastconv.store.low_level import new_group, set_attribute
 from fastconv.store.nexus import Output, data_group
 from fastconv.store.schema import Plot
@@ -24,6 +25,7 @@ def write_layer(
     group: h5g.GroupID, result: LayerResult, output: Output, patches: PatchWriter
 ) -> str | None:
     """Write everything a run holds of one layer but its maps; returns the group to show first."""
+    reserve(h5i.get_file_id(group))
     for key, value in schema.attributes_of(result.info).items():
         set_attribute(group, key, value)
     _write(group, result, output, patches, None)
@@ -33,6 +35,7 @@ def write_layer(
         conditions = new_group(group, "conditions", ordered=True)
         set_attribute(conditions, "NX_class", "NXcollection")
         for name, found in result.conditions.items():
+            reserve(h5i.get_file_id(group))
             child = new_group(conditions, schema.escape(name))
             set_attribute(child, "name", name)
             _write(child, found, output, patches, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from h5py import h5g
+from h5py import h5g, h5i
 
 from fastconv.format.result import NORMALIZED_ON_READING, LayerInfo, Maps
 from fastconv.store import schema
@@ -42,10 +42,12 @@ class MapsPlace:
             set_attribute(group, "maps_of", self._identity)
             output = Output(self._output.compressor)
             self._write(group, info, maps, output)
-            finish(file.id, output, None)
+            output.finish()
+            finish(file.id, None)
         return None
 
     def _write(self, group: h5g.GroupID, info: LayerInfo, maps: Maps, output: Output) -> None:
+        reserve(h5i.get_file_id(group))
         rank = len(info.size)
         fields = schema.map_fields(maps.storage, rank)
         values = {"activation": maps.activation, "sample": maps.samples}

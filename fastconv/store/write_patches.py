@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from h5py import h5g
+from h5py import h5g, h5i
 
 from fastconv.format.patch_plan import PatchPlan, channels_first, framed, window
 from fastconv.format.result import HIT_SETS, LayerResult
 from fastconv.ops.paste_patches import paste_patches
 from fastconv.store import schema
+from fastconv.store.atomic import reserve
 from fastconv.store.distinct import DistinctHits, distinct_hits
 from fastconv.store.low_level import new_group, set_attribute
 from fastconv.store.nexus import Output, data_group
@@ -154,6 +155,7 @@ class PatchWriter:
         group = new_group(run, "pictures")
         set_attribute(group, "NX_class", "NXcollection")
         for name, inputs in used.items():
+            reserve(h5i.get_file_id(run))
             values = {"picture": inputs.pictures, "sample": inputs.samples}
             images = inputs.pictures.dtype == np.uint8
             made = self._group(group, name, inputs.pictures.ndim - 2, values, images=images)

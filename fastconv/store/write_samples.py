@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from h5py import h5d, h5g
+from h5py import h5d, h5g, h5i
 
 from fastconv.errors import InputError
 from fastconv.format.result import SampleTable
 from fastconv.store import schema
+from fastconv.store.atomic import reserve
 from fastconv.store.low_level import set_attribute, text_array
 from fastconv.store.nexus import Output, data_group, put
 from fastconv.store.schema import Field
@@ -65,6 +66,7 @@ def _write_table(
                 f"{name}/{column} must have one value for each of {samples.count} samples, got an "
                 f"array of shape {list(values.shape)}"
             )
+    reserve(h5i.get_file_id(run), sum(v.nbytes for v in columns.values()))
     fields = {name: schema.sample_field(v.dtype, v.ndim) for name, v in columns.items()}
     return data_group(run, name, fields, columns, None, output)
 
@@ -82,6 +84,7 @@ def _column(values: object) -> np.ndarray:
 def _write_thumbnails(
     run: h5g.GroupID, thumbnails: Mapping[int, np.ndarray], output: Output
 ) -> None:
+    reserve(h5i.get_file_id(run))
     order = np.array(sorted(thumbnails), "<i8")
     given = [np.asarray(thumbnails[sample]) for sample in order.tolist()]
     size = np.array([picture.shape[:2] for picture in given], "<i4")

@@ -80,8 +80,9 @@ def write_run(
         maps = MapsPlace(files, hashlib.sha256(text.encode()).hexdigest(), output)
         group = _layer_groups(run, names)
         _write_layers(run, group, layers, output, maps)
+        output.finish()
         compressor.drain()
-        finish(file.id, output, times.get("end_time"))
+        finish(file.id, times.get("end_time"))
     return path
 
 
