@@ -14,7 +14,7 @@ from fastconv.errors import FileFormatError, InputError
 
 BLOCK = 2**12  # bytes
 MAX_BLOCKS = 2**14  # that are kept
-SMALL, AROUND = 2**12, 7  # bytes of a read that is of metadata; blocks that are fetched with it
+SMALL, AROUND = 2**12, 6  # bytes of a read that is of metadata; blocks that are fetched with it
 GAP = 24 * 2**10  # bytes between two ranges that are fetched at once
 
 
