@@ -98,7 +98,9 @@ class Patches:
         with self._file.reading():
             self._file.root  # noqa: B018 - raises when it was closed
             source = self._pictures
-            if len(distinct) > len(source) / 4 and source.nbytes <= WHOLE:
+            many = len(distinct) > len(source) / (1 if self._file.elsewhere else 4)
+            if many and source.nbytes <= WHOLE:
+                self._file.fetch([source])
                 source = source[()]
                 if source.nbytes <= KEPT:
                     self._pictures = source
