@@ -98,19 +98,24 @@ class Patches:
         with self._file.reading():
             self._file.root  # noqa: B018 - raises when it was closed
             source = self._pictures
-            many = len(distinct) > len(source) / (1 if self._file.elsewhere else 4)
-            if many and source.nbytes <= WHOLE:
-                self._file.fetch([source])
-                source = source[()]
-                if source.nbytes <= KEPT:
-                    self._pictures = source
-            if source is self._pictures and isinstance(source, h5py.Dataset):
-                wanted = [self._region(key) for key in distinct.tolist() if key[0] >= 0]
-                self._file.fetch([source], wanted)
+            if isinstance(source, h5py.Dataset):
+                source = self._at_hand(source, distinct)
             for picture, key in zip(found, distinct.tolist(), strict=True):
                 if key[0] >= 0:
                     self._read(source, key, picture)
         return found[number.reshape(keys.shape[:-1])]
+
+    def _at_hand(self, pictures: h5py.Dataset, keys: np.ndarray) -> h5py.Dataset | np.ndarray:
+        """The pictures, from elsewhere at once: in memory if many are shown and they are small."""
+        many = len(keys) > len(pictures) / (1 if self._file.elsewhere else 4)
+        if not many or pictures.nbytes > WHOLE:
+            self._file.fetch([pictures], [self._region(k) for k in keys.tolist() if k[0] >= 0])
+            return pictures
+        self._file.fetch([pictures])
+        read = pictures[()]
+        if read.nbytes <= KEPT:
+            self._pictures = read
+        return read
 
     def _keys(self) -> np.ndarray:
         """[C, k, K]: what identifies the picture of a hit, its number first."""
