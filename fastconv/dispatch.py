@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from fastconv.backends import Kernel  # the package now, lest it later hide backends()
 from fastconv.errors import BackendUnavailableError, InputError
@@ -35,6 +37,21 @@ def load(name: str) -> ModuleType | str:
             return "it is not installed"
         return f"it cannot be imported: {error}"
     return module.unavailable() or module
+
+
+def run(op: str, backend: str, x: Tensor, *args: Any, **extra: Any) -> Any:
+    """Run an op on checked arguments: its kernel at once, without gradients.
+
+    Where torch must see the op, because it traces or `x` is not a plain tensor, its operator
+    `torch.ops.fastconv.<op>` does that: a call through it takes 4 us more.
+
+    Args:
+        extra: keywords that the kernel must take (`Kernel.takes`).
+    """
+    if not extra and (torch.compiler.is_compiling() or type(x) not in (Tensor, Parameter)):
+        return getattr(torch.ops.fastconv, op)(x, *args, backend)
+    with torch.no_grad():
+        return kernel(op, backend, x.device, x, *args, needs=extra.keys()).run(x, *args, **extra)
 
 
 def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[..., Any]:

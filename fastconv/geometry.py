@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ MAX_PERIOD = 4096  # of a receptive field map; longer ones come from odd resizes
 
 def per_dimension(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
     """Spread a scalar over `rank` spatial dimensions, or check a sequence of that length."""
-    values = (int(value),) * rank if isinstance(value, int) else tuple(int(v) for v in value)
+    values = (int(value),) * rank if isinstance(value, int) else tuple([int(v) for v in value])
     if len(values) == 1:
         values *= rank
     if len(values) != rank:
@@ -24,8 +25,7 @@ def per_dimension(value: int | Sequence[int], rank: int, name: str) -> tuple[int
     return values
 
 
-@dataclass(frozen=True)
-class ConvGeometry:
+class ConvGeometry(NamedTuple):
     """Shape of a convolution; every tuple has one entry per spatial dimension."""
 
     kernel: tuple[int, ...]
@@ -63,8 +63,8 @@ class ConvGeometry:
             before = per_dimension(padding, rank, "padding")
             if min(before) < 0:
                 raise InputError(f"padding must not be negative, got {before}")
-            pairs = tuple((p, p) for p in before)
-        return cls(tuple(int(k) for k in kernel), stride, pairs, dilation, int(groups))
+            pairs = tuple([(p, p) for p in before])
+        return cls(tuple(kernel), stride, pairs, dilation, int(groups))
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -73,12 +73,8 @@ class ConvGeometry:
 
     def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Spatial output size for a spatial input size; entries below 1 mean an empty output."""
-        return tuple(
-            (n + before + after - e) // s + 1
-            for n, (before, after), e, s in zip(
-                size, self.padding, self.extent, self.stride, strict=True
-            )
-        )
+        each = zip(size, *self[:4], strict=True)
+        return tuple([(n + a + b - d * (k - 1) - 1) // s + 1 for n, k, s, (a, b), d in each])
 
     def transposed_size(
         self, size: Sequence[int], output_padding: int | Sequence[int] = 0

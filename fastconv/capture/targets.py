@@ -107,7 +107,7 @@ def _geometry(call: Call, used: Op | None) -> dict[str, Any]:
         a = used.arguments
         transposed, kernel = a["transposed"], a["weight"].shape[2:]
         shape = ConvGeometry.create(kernel, a["stride"], a["padding"], a["dilation"], a["groups"])
-    return vars(shape) | {"transposed": transposed}
+    return shape._asdict() | {"transposed": transposed}
 
 
 def _weight(call: Call, used: Op | None) -> Tensor:

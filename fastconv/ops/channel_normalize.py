@@ -91,4 +91,4 @@ def channel_normalize(
         scale = torch.where(width > 0, 1 / width, 0.0)
         shift = -min.double() * scale
     check_affine(scale, shift, x.shape[1], x)
-    return torch.ops.fastconv.channel_normalize(x, mode, scale, shift, eps, backend)
+    return dispatch.run("channel_normalize", backend, x, mode, scale, shift, eps)

@@ -98,12 +98,7 @@ def channel_reduce(
     check_affine(scale, shift, x.shape[1], x)
     check_activation(activation)
     counts = histogram_buffer(histogram, x.shape[1], x.device)
-    args = (x, scale, shift, activation, counts)
     wanted = {"candidates": candidates, "post_ops": post_ops}
     extra = {name: value for name, value in wanted.items() if value is not None}
-    if extra:
-        kernel = dispatch.kernel("channel_reduce", backend, x.device, *args, needs=extra.keys())
-        fields = kernel.run(*args, **extra)
-    else:
-        fields = torch.ops.fastconv.channel_reduce(*args, backend)
+    fields = dispatch.run("channel_reduce", backend, x, scale, shift, activation, counts, **extra)
     return Reduction._make((*fields, x.shape[2:].numel(), counts, None))

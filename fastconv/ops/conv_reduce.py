@@ -104,7 +104,7 @@ def conv_reduce(
     check_activation(activation)
     counts = histogram_buffer(histogram, weight.shape[0], input.device)
     given = (*_arguments(input, weight, bias, geometry), scale, shift, activation, counts)
-    results = torch.ops.fastconv.conv_reduce(*given, return_activation, backend)
+    results = dispatch.run("conv_reduce", backend, *given, return_activation)
     return _reduction(results, positions, counts, written=return_activation)
 
 
@@ -179,35 +179,35 @@ def _checked_geometry(
 ) -> tuple[ConvGeometry, int]:
     """The geometry, and how many positions the output has."""
     check_dtype(input, "input")
-    rank = weight.ndim - 2
+    rank, shape, size = weight.ndim - 2, weight.shape, input.shape[2:]
     if not 1 <= rank <= 3:
-        raise InputError(f"weight must be [C_out, C_in/groups, *kernel], got {list(weight.shape)}")
-    if input.ndim != weight.ndim:
+        raise InputError(f"weight must be [C_out, C_in/groups, *kernel], got {list(shape)}")
+    if len(size) != rank:
         raise InputError(
             f"input must be [N, C_in, *spatial] with {rank} spatial dimensions like the weight, "
             f"got {list(input.shape)}"
         )
-    if groups < 1 or input.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+    if groups < 1 or input.shape[1] != shape[1] * groups or shape[0] % groups:
         raise InputError(
-            f"{input.shape[1]} input channels, weight {list(weight.shape)} and groups={groups} "
+            f"{input.shape[1]} input channels, weight {list(shape)} and groups={groups} "
             "do not fit: input needs weight.shape[1] * groups channels, "
             "and C_out must be a multiple of groups"
         )
-    if 0 in weight.shape:
-        raise InputError(f"weight is empty: {list(weight.shape)}")
+    if 0 in shape:
+        raise InputError(f"weight is empty: {list(shape)}")
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and (value.dtype != input.dtype or value.device != input.device):
             raise InputError(
                 f"{name} is {value.dtype} on {value.device}, "
                 f"the input {input.dtype} on {input.device}"
             )
-    if bias is not None and bias.shape != (weight.shape[0],):
-        raise InputError(f"bias must be [{weight.shape[0]}], got {list(bias.shape)}")
-    geometry = ConvGeometry.create(weight.shape[2:], stride, padding, dilation, groups)
-    size = geometry.output_size(input.shape[2:])
-    if min(size) < 1:
+    if bias is not None and bias.shape != shape[:1]:
+        raise InputError(f"bias must be [{shape[0]}], got {list(bias.shape)}")
+    geometry = ConvGeometry.create(shape[2:], stride, padding, dilation, groups)
+    output = geometry.output_size(size)
+    if min(output) < 1:
         raise InputError(
-            f"the output is empty: input {list(input.shape[2:])} with padding {geometry.padding} "
+            f"the output is empty: input {list(size)} with padding {geometry.padding} "
             f"is smaller than the window {geometry.extent}"
         )
-    return geometry, math.prod(size)
+    return geometry, math.prod(output)

@@ -73,4 +73,4 @@ def gather_patches(
             raise InputError(
                 f"index reaches from {low} to {high}, the batch has {input.shape[0]} samples"
             )
-    return torch.ops.fastconv.gather_patches(input, index, start, size, backend)
+    return dispatch.run("gather_patches", backend, input, index, start, size)

@@ -104,11 +104,8 @@ def topk_merge(
         raise InputError(
             f"{values.shape[0]} channels are kept, but {new_values.shape[0]} are given"
         )
-    return TopK(
-        *torch.ops.fastconv.topk_merge(
-            values, samples, positions, new_values, new_samples, new_positions, largest, backend
-        )
-    )
+    new = (new_values, new_samples, new_positions)
+    return TopK(*dispatch.run("topk_merge", backend, values, samples, positions, *new, largest))
 
 
 def empty_topk(channels: int, k: int, device: torch.device | str = "cpu") -> TopK:
