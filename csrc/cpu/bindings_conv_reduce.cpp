@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -13,7 +14,8 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
-constexpr int64_t kPackedAlone = 1 << 16;  // weights that are not worth another thread
+constexpr int64_t kPackedAlone = 1 << 16;    // weights that are not worth another thread
+constexpr int64_t kMultipliedAlone = 1 << 18;  // products that are not
 
 // Depth, height, width of a geometry of any rank; the one dimension of a 1-D one is the height.
 void spread(const std::vector<int64_t>& from, int64_t missing, int64_t* to) {
@@ -163,17 +165,25 @@ bool uses_winograd(Tensor weight, std::vector<int64_t> stride, std::vector<int64
   return plan_conv(p, table.conv_channel_block, table.conv_amx, 1, offsets).winograd;
 }
 
+int64_t products(const ConvReduceParams& p) {
+  const int64_t window = p.c_in * p.kernel[0] * p.kernel[1] * p.kernel[2];
+  return p.n * p.groups * p.c_out * p.positions() * window;
+}
+
 void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
   const KernelTable& table = kernels();
-  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t worth = 1 + products(p) / kMultipliedAlone;
+  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), worth);
   std::vector<int64_t> offsets;
   const ConvPlan plan = plan_conv(p, table.conv_channel_block, table.conv_amx, threads, offsets);
-  thread_local Scratch own;
   const int64_t size = panel_bytes(plan);
   STD_TORCH_CHECK(!packed || packed->numel() * 4 == size,
                   "weights were packed for another convolution or instruction set");
-  auto* panels = packed ? data<float>(*packed) : static_cast<float*>(own.get(size));
-  if (!packed) pack(p, plan, panels);
+  // Few weights are packed by every thread for itself: fetching them from another core takes longer
+  const bool shared = packed || size > kPackedAlone;
+  thread_local Scratch own;
+  float* panels = packed ? data<float>(*packed) : static_cast<float*>(own.get(shared ? size : 0));
+  if (shared && !packed) pack(p, plan, panels);
   const int64_t bytes = table.conv_scratch_bytes(p, plan);
   const int64_t count_bytes = table.conv_count_bytes(p, plan);
   std::vector<UnitShare> shares;
@@ -181,9 +191,14 @@ void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
     shares.emplace_back(plan.units * t / threads, plan.units * (t + 1) / threads);
   const UnitQueue queue{shares.data(), threads};
   torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    thread_local Scratch scratch, counts;
+    thread_local Scratch scratch, counts, few;
+    float* weights = panels;
+    if (!shared) {
+      weights = static_cast<float*>(few.get(size));
+      table.conv_pack_weight(p, plan, 0, plan.blocks * plan.groups, weights);
+    }
     for (int64_t thread = begin; thread < end; ++thread)
-      table.conv_reduce_units(p, plan, panels, queue, thread, scratch.get(bytes),
+      table.conv_reduce_units(p, plan, weights, queue, thread, scratch.get(bytes),
                               static_cast<int32_t*>(counts.get(count_bytes)));
   });
 }
