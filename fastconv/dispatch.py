@@ -25,6 +25,7 @@ from fastconv.errors import BackendUnavailableError, InputError
 OPS = ("conv_reduce", "channel_reduce", "channel_normalize", "topk_merge", "gather_patches")
 _BEST_FIRST = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 _NAMES = ("reference", "cpu", "triton", "cuda")
+_PLAIN = frozenset((Tensor, Parameter, type(None), list, str, int, bool, float))
 
 
 @cache
@@ -40,18 +41,28 @@ def load(name: str) -> ModuleType | str:
 
 
 def run(op: str, backend: str, x: Tensor, *args: Any, **extra: Any) -> Any:
-    """Run an op on checked arguments: its kernel at once, without gradients.
+    """Run an op on checked arguments, without gradients: its kernel at once.
 
-    Where torch must see the op, because it traces or `x` is not a plain tensor, its operator
-    `torch.ops.fastconv.<op>` does that: a call through it takes 4 us more.
+    Where torch must see the op, its operator `torch.ops.fastconv.<op>` does that: a call through
+    it takes 4 us more.
 
     Args:
         extra: keywords that the kernel must take (`Kernel.takes`).
     """
-    if not extra and (torch.compiler.is_compiling() or type(x) not in (Tensor, Parameter)):
+    if not extra and _traced(x, *args):
         return getattr(torch.ops.fastconv, op)(x, *args, backend)
     with torch._C._AutoDispatchBelowAutograd():  # as behind the operator; no_grad costs 1 us
         return kernel(op, backend, x.device, x, *args, needs=extra.keys()).run(x, *args, **extra)
+
+
+def _traced(*args: Any) -> bool:
+    """Whether torch compiles or traces, has a dispatch mode, or a tensor is of a subclass."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or not _PLAIN.issuperset(map(type, args))
+    )
 
 
 def select(op: str, backend: str, device: torch.device, *args: Any) -> Callable[..., Any]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from helpers.backend_cases import DEVICES
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastconv
 from fastconv.histogram import BINS
@@ -91,3 +96,48 @@ def test_compile_without_a_graph_break():
     compiled = torch.compile(everything, fullgraph=True)
     for got, want in zip(compiled(*arguments), everything(*arguments), strict=True):
         assert torch.equal(got.nan_to_num(7), want.nan_to_num(7))
+
+
+def reduced(x, weight):
+    return fastconv.conv_reduce(x, weight)[:4]
+
+
+def made_fx(x, weight):
+    return {str(node.target) for node in make_fx(reduced)(x, weight).graph.nodes}
+
+
+def jit_traced(x, weight):
+    return {node.kind() for node in torch.jit.trace(reduced, (x, weight)).graph.nodes()}
+
+
+def seen_by_a_mode(x, weight):
+    class Seen(TorchDispatchMode):
+        names: ClassVar = set()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.names.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        reduced(x, weight)
+    return Seen.names
+
+
+@pytest.mark.parametrize("trace", [made_fx, jit_traced, seen_by_a_mode])
+def test_tracers_see_the_operator(trace):
+    names = trace(torch.randn(2, 3, 6, 5), torch.randn(4, 3, 3, 3))
+    assert any(name.startswith(("fastconv.conv_reduce", "fastconv::conv_reduce")) for name in names)
+
+
+def test_fake_tensors_have_fake_results():
+    with FakeTensorMode():
+        x, weight = torch.empty(2, 3, 6, 5), torch.empty(4, 3, 3, 3)
+    found = reduced(x, weight)  # the mode is left: the tensors say that they are fake
+    assert all(isinstance(t, FakeTensor) and t.shape == (2, 4) for t in found)
+
+
+@pytest.mark.parametrize("backend", fastconv.backends()["conv_reduce"])
+def test_no_result_looks_differentiable(backend):
+    x, weight = torch.randn(2, 3, 6, 5), torch.randn(4, 3, 3, 3, requires_grad=True)
+    found = fastconv.conv_reduce(x, weight, return_activation=True, backend=backend)
+    assert not any(t.requires_grad for t in found if isinstance(t, torch.Tensor))
