@@ -6,6 +6,7 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kSlabElements = 128 * 1024;  // half a megabyte: a quarter of L2
+constexpr int64_t kBandPositions = 4096;       // a table of them is read by every thread
 constexpr int64_t kDepthwiseChannels = 16;     // of a channel block
 constexpr int64_t kAmxDepth = 32;              // of a tile, in bfloat16
 constexpr int64_t kDepthwiseRows = 8;          // at least, of a band
@@ -117,6 +118,7 @@ void plan_slab(const ConvReduceParams& p, ConvPlan& plan) {
   }
   auto fits = [&](int64_t n) {
     return elements(n) * plan.unit_slabs <= kSlabElements &&
+           (plan.depthwise || n * p.out_size[2] <= kBandPositions) &&
            (!plan.copies_windows || n * p.out_size[2] * plan.row_pitch <= 2 * kSlabElements);
   };
   if (!fits(rows)) {
