@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -160,7 +160,7 @@ def conv_reduce_in_network(
 
 def _arguments(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
-) -> tuple[object, ...]:
+) -> tuple[Any, ...]:
     """The first arguments of the op."""
     padding = [p for pair in geometry.padding for p in pair]
     stride, dilation = list(geometry.stride), list(geometry.dilation)
