@@ -14,8 +14,9 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
-constexpr int64_t kPackedAlone = 1 << 16;    // weights that are not worth another thread
+constexpr int64_t kPackedAlone = 1 << 16;      // weights that are not worth another thread
 constexpr int64_t kMultipliedAlone = 1 << 18;  // products that are not
+constexpr int64_t kPackedByEach = 1 << 16;  // bytes that a thread packs sooner than it fetches them
 
 // Depth, height, width of a geometry of any rank; the one dimension of a 1-D one is the height.
 void spread(const std::vector<int64_t>& from, int64_t missing, int64_t* to) {
@@ -179,11 +180,14 @@ void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
   const int64_t size = panel_bytes(plan);
   STD_TORCH_CHECK(!packed || packed->numel() * 4 == size,
                   "weights were packed for another convolution or instruction set");
-  // Few weights are packed by every thread for itself: fetching them from another core takes longer
-  const bool shared = packed || size > kPackedAlone;
   thread_local Scratch own;
-  float* panels = packed ? data<float>(*packed) : static_cast<float*>(own.get(shared ? size : 0));
-  if (shared && !packed) pack(p, plan, panels);
+  float* shared = nullptr;
+  if (packed) {
+    shared = data<float>(*packed);
+  } else if (size > kPackedByEach) {
+    shared = static_cast<float*>(own.get(size));
+    pack(p, plan, shared);
+  }
   const int64_t bytes = table.conv_scratch_bytes(p, plan);
   const int64_t count_bytes = table.conv_count_bytes(p, plan);
   std::vector<UnitShare> shares;
@@ -192,13 +196,13 @@ void run(const ConvReduceParams& p, const std::optional<Tensor>& packed) {
   const UnitQueue queue{shares.data(), threads};
   torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     thread_local Scratch scratch, counts, few;
-    float* weights = panels;
-    if (!shared) {
-      weights = static_cast<float*>(few.get(size));
-      table.conv_pack_weight(p, plan, 0, plan.blocks * plan.groups, weights);
+    float* panels = shared;
+    if (panels == nullptr) {
+      panels = static_cast<float*>(few.get(size));
+      table.conv_pack_weight(p, plan, 0, plan.blocks * plan.groups, panels);
     }
     for (int64_t thread = begin; thread < end; ++thread)
-      table.conv_reduce_units(p, plan, weights, queue, thread, scratch.get(bytes),
+      table.conv_reduce_units(p, plan, panels, queue, thread, scratch.get(bytes),
                               static_cast<int32_t*>(counts.get(count_bytes)));
   });
 }
