@@ -40,8 +40,8 @@ def load(name: str) -> ModuleType | str:
     return module.unavailable() or module
 
 
-def run(op: str, backend: str, x: Tensor, *args: Any, **extra: Any) -> Any:
-    """Run an op on checked arguments, without gradients: its kernel at once.
+def run(op: str, backend: str, *args: Any, **extra: Any) -> Any:
+    """Run an op on checked arguments, the first a tensor, without gradients: its kernel at once.
 
     Where torch must see the op, its operator `torch.ops.fastconv.<op>` does that: a call through
     it takes 4 us more.
@@ -49,13 +49,14 @@ def run(op: str, backend: str, x: Tensor, *args: Any, **extra: Any) -> Any:
     Args:
         extra: keywords that the kernel must take (`Kernel.takes`).
     """
-    if not extra and _traced(x, *args):
-        return getattr(torch.ops.fastconv, op)(x, *args, backend)
+    if not extra and _traced(args):
+        return getattr(torch.ops.fastconv, op)(*args, backend)
     with torch._C._AutoDispatchBelowAutograd():  # as behind the operator; no_grad costs 1 us
-        return kernel(op, backend, x.device, x, *args, needs=extra.keys()).run(x, *args, **extra)
+        device = args[0].device
+        return kernel(op, backend, device, *args, needs=extra.keys()).run(*args, **extra)
 
 
-def _traced(*args: Any) -> bool:
+def _traced(args: tuple[Any, ...]) -> bool:
     """Whether torch compiles or traces, has a dispatch mode, or a tensor is of a subclass."""
     return (
         torch.compiler.is_compiling()
