@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import math
@@ -12,8 +13,10 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import h5py
+import numpy as np
 
 from fastconv.errors import FileFormatError, InputError
 from fastconv.store import schema
@@ -24,13 +27,19 @@ MOST_CHUNKS = 1024  # of an array that are fetched beforehand
 
 
 class OpenFile:
-    """The HDF5 file of a run, or of the maps of one layer, read with every check of `Guard`."""
+    """The HDF5 file of a run, or of the maps of one layer, read with every check of `Guard`.
+
+    Attributes:
+        place: its path, or its URL.
+        kept: arrays that several layers share, by name, as far as readers keep them in memory.
+    """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         url = str(place) if is_url(str(place)) else None
         local = place if url is None else local_path(url)
         self.place: Path | str = str(url) if local is None else Path(local)
         self.closed = False
+        self.kept: dict[str, np.ndarray] = {}
         self._file: h5py.File | None = None
         self._remote: RemoteFile | None = None
         self._groups: dict[tuple[str, ...], h5py.Group] = {}
@@ -68,6 +77,8 @@ class OpenFile:
                     file.close()
                     raise
                 self._file = file
+                if self.elsewhere:
+                    _elsewhere.add(self)
         return self._file
 
     def group(self, *path: str) -> h5py.Group:
@@ -85,7 +96,8 @@ class OpenFile:
     ) -> None:
         """Fetch these arrays, or regions of them, at once from elsewhere, before they are read."""
         if self._remote is not None:
-            self._remote.fetch(r for dataset in datasets for r in _places(dataset, regions))
+            with self.reading():
+                self._remote.fetch(r for dataset in datasets for r in _places(dataset, regions))
 
     def has(self, *path: str) -> bool:
         """Whether the group that a path leads to has a child of its last name."""
@@ -123,11 +135,22 @@ class OpenFile:
         """Close the file for good."""
         if self._file is not None:
             self._file.close()
-        self._file, self.closed = None, True
+        self._file, self._remote, self.closed = None, None, True
         self._groups.clear()
+        self.kept.clear()
 
     def __reduce__(self) -> tuple[type[OpenFile], tuple[Path | str]]:
         return OpenFile, (self.place,)
+
+
+_elsewhere: WeakSet[OpenFile] = WeakSet()  # that are open
+
+
+@atexit.register
+def _close_elsewhere() -> None:
+    """HDF5 would close them when Python has ended, and crash as it calls what they read from."""
+    for file in [*_elsewhere]:
+        file.close()
 
 
 def _open(place: Path) -> h5py.File:

@@ -36,21 +36,27 @@ def open_url(url: str) -> RemoteFile:
     """
     system, path = file_system(url)
     try:
-        return RemoteFile(system, path, int(system.size(path)))
+        size = system.size(path)
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {url}") from None
     except Exception as error:
         raise FileFormatError(f"cannot read {url}: {first_line(error)}") from error
+    if size is None:
+        raise FileFormatError(f"cannot read {url}: the server does not say its size; download it")
+    return RemoteFile(system, path, int(size), url)
 
 
 class RemoteFile(io.RawIOBase):
     """Reads a file of fsspec; blocks are kept, and missing neighbours come in one request.
 
     The caches of fsspec fetch every block by itself, or forget what was fetched before.
+
+    Raises:
+        FileFormatError: it cannot be read any more.
     """
 
-    def __init__(self, system: Any, path: str, size: int) -> None:
-        self._system, self._path, self.size = system, path, size
+    def __init__(self, system: Any, path: str, size: int, url: str) -> None:
+        self._system, self._path, self.size, self._url = system, path, size, url
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -86,10 +92,10 @@ class RemoteFile(io.RawIOBase):
 
     def _around(self, blocks: range) -> range:
         """These blocks of metadata and their neighbours: what is needed next lies near them."""
+        if all(block in self._blocks for block in blocks):
+            return blocks
         first, stop = blocks.start // AROUND, -(-blocks.stop // AROUND)
         have = {group: group * AROUND in self._blocks for group in range(first - 2, stop + 2)}
-        if not any(block not in self._blocks for block in blocks):
-            return blocks
         first -= have[first - 2] and not have[first - 1]  # a hole between them is filled
         stop += (have[stop + 1] and not have[stop]) or first == 0  # the names of layers are there
         return range(first * AROUND, stop * AROUND)
@@ -109,13 +115,23 @@ class RemoteFile(io.RawIOBase):
         """Fetch those of the blocks that are in the file and not here."""
         last = -(-self.size // BLOCK)
         for run in _runs([b for b in blocks if b < last and b not in self._blocks]):
-            first, last = run.start * BLOCK, min(run.stop * BLOCK, self.size)
-            with _no_collection():
-                fetched = self._system.cat_file(self._path, start=first, end=last)
-            if len(fetched) != last - first:
-                raise OSError(f"{self._path} was cut off after {first + len(fetched)} bytes")
+            fetched = self._get(run.start * BLOCK, min(run.stop * BLOCK, self.size))
             for i, block in enumerate(run):
                 self._blocks[block] = fetched[i * BLOCK : (i + 1) * BLOCK]
+
+    def _get(self, start: int, stop: int) -> bytes:
+        try:
+            with _no_collection():
+                found = self._system.cat_file(self._path, start=start, end=stop)
+        except Exception as error:
+            raise FileFormatError(f"cannot read {self._url}: {first_line(error)}") from error
+        if len(found) > stop - start:
+            raise FileFormatError(
+                f"cannot read {self._url}: its server sends whole files only; download it first"
+            )
+        if len(found) < stop - start:
+            raise FileFormatError(f"{self._url} was cut off after {start + len(found)} bytes")
+        return found
 
 
 @contextmanager

@@ -63,6 +63,23 @@ def test_layers_share_the_inputs_that_they_show(tmp_path, images):
             assert copy.digest() == run.digest()
 
 
+def test_inputs_that_layers_share_are_read_once(tmp_path, reads):
+    path = write_run(tmp_path / "run.h5", {}, layers(filters=400, size=40))
+    with fastconv.open(f"counted://{path}") as run, h5py.File(path) as file:
+        pictures = file["run/pictures/0/picture"]
+        chunks = []
+        pictures.id.chunk_iter(chunks.append)
+        names = kept_by_inputs(path)
+        run[names[0]].patches[()]
+        reads.clear()
+        run._file._remote._blocks.clear()  # as if others had come between
+        for name in names[1:]:
+            run[name].patches[()]
+        for chunk in chunks:
+            start, stop = chunk.byte_offset, chunk.byte_offset + chunk.size
+            assert not any(a <= start and stop <= b for a, b in reads)
+
+
 def test_what_lies_beyond_an_input_keeps_its_colour(tmp_path):
     results = layers()
     path = write_run(tmp_path / "run.h5", {}, results)
