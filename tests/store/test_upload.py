@@ -1,5 +1,7 @@
 """Runs that are put to URLs, once they are whole."""
 
+import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import fastconv
 from fastconv.cli.main import main as cli
 from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
 from fastconv.run.recording import Recording
-from fastconv.store import write_maps
+from fastconv.store import lock, write_maps
 from fastconv.store.upload import destination, put
 
 OPTIONS = {"maps": "all", "batch_size": 4, "progress": False}
@@ -86,3 +88,49 @@ def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
         assert merged.path == "s3://runs/merged.h5" and merged.digest() == here.digest()
     assert not any(scratch.iterdir())
     here.close()
+
+
+def test_nothing_is_left_of_a_call_that_is_refused(bucket, scratch):
+    model, data = network(), images(4)
+    for out, options in (
+        ("s3://runs/refused.h5", {"on_error": "?"}),
+        ("s3://runs/refused.h5", {"layers": "none"}),
+    ):
+        with pytest.raises(InputError):
+            fastconv.extract(model, data, out, **(OPTIONS | options))
+    with pytest.raises(OutputError, match="exists already"):
+        fastconv.merge([], "s3://runs/run-2.0.h5")
+    with pytest.raises(FileFormatError, match="there is no file"):
+        fastconv.merge(["none.h5"], "s3://runs/refused.h5")
+    assert not scratch.exists() or not any(scratch.iterdir())
+
+
+def test_scratch_that_cannot_be_made_is_said(bucket, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTCONV_SCRATCH", str(tmp_path / "file"))
+    for call in (
+        lambda: fastconv.extract(network(), images(4), "s3://runs/x.h5", **OPTIONS),
+        lambda: fastconv.merge(["a.h5"], "s3://runs/x.h5"),
+    ):
+        with pytest.raises(OutputError, match="set FASTCONV_SCRATCH to another folder"):
+            call()
+
+
+@pytest.mark.parametrize("hold", [lambda folder: lock.join(folder, "run.h5")[0], lock.enter])
+@pytest.mark.parametrize("function", ["open", "fstat"])
+def test_a_folder_that_is_removed_while_it_is_entered_is_made_again(
+    tmp_path, monkeypatch, hold, function
+):
+    plain, folder = getattr(os, function), tmp_path / "folder"
+
+    def late(*args):
+        monkeypatch.undo()
+        shutil.rmtree(folder)
+        return plain(*args)
+
+    monkeypatch.setattr(os, function, late)
+    held = hold(folder)
+    assert len([*folder.iterdir()]) == 1
+    lock.release(held)
+    with pytest.raises(OutputError, match=rf"there is no folder {tmp_path / 'none'}"):
+        hold(tmp_path / "none" / "folder")
