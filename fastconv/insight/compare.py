@@ -50,7 +50,7 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
           basis is "weights", and without any other row there is no such column.
 
         `table.attrs` has "cka" ({layer: value}), "only_in_a" and "only_in_b" (names of layers), and
-        "left_out" ({layer: why}): layers whose filters cannot be matched, which a warning names too.
+        "left_out" ({layer: why}): layers whose filters cannot be matched, as a warning says too.
 
     Raises:
         InputError: no layer in common, or none whose filters can be matched; no statistics.

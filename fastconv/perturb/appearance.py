@@ -20,6 +20,7 @@ from fastconv.perturb.perturbation import (
     generators,
     to_pixels,
     unframed,
+    value_range,
     within_range,
 )
 
@@ -55,7 +56,10 @@ def hue(turns: float, *, mean: Scale = 0.0, std: Scale = 1.0) -> Perturbation:
 
 
 def jpeg(quality: int, *, mean: Scale = 0.0, std: Scale = 1.0) -> Perturbation:
-    """Compress pictures of 1 or 3 channels as JPEG of this quality (1 ... 95), and read them."""
+    """Compress pictures of 1 or 3 channels as JPEG of this quality (1 ... 95), and read them.
+
+    Its 256 levels span 0 ... 1, or the range of the sample where that is wider.
+    """
     if not 1 <= quality <= 95:
         raise InputError(f"jpeg needs a quality from 1 to 95, got {quality}")
     return Perturbation("jpeg", _jpeg, {"quality": quality, "mean": mean, "std": std})
@@ -126,11 +130,13 @@ def _hue(batch: Tensor, samples: Tensor, turns: float, mean: Scale, std: Scale) 
 def _jpeg(batch: Tensor, samples: Tensor, quality: int, mean: Scale, std: Scale) -> Tensor:
     if batch.shape[1] not in (1, 3):
         raise InputError(f"jpeg needs 1 or 3 channels, got {batch.shape[1]}")
-    pixels = frames(to_pixels(batch, mean, std), "jpeg")
-    bytes_ = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+    pixels = to_pixels(batch, mean, std)
+    low, high = value_range(pixels.nan_to_num(0.0, 0.0, 0.0))
+    shares = frames(((pixels - low) / (high - low)).clamp(0, 1), "jpeg")
+    bytes_ = (shares * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
     read = np.stack([_as_jpeg(picture, quality) for picture in bytes_])
     changed = torch.from_numpy(read).to(batch.device).movedim(-1, 1).float() / 255
-    return from_pixels(unframed(changed, batch), mean, std)
+    return from_pixels(unframed(changed, batch) * (high - low) + low, mean, std)
 
 
 def _as_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

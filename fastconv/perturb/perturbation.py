@@ -93,10 +93,15 @@ def from_pixels(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
 
 def within_range(changed: Tensor, pixels: Tensor) -> Tensor:
     """Clip to [0, 1], or to the range of the unchanged sample where that is wider."""
-    inner = tuple(range(1, pixels.ndim))
-    low = pixels.amin(inner, keepdim=True).clamp(max=0)
-    high = pixels.amax(inner, keepdim=True).clamp(min=1)
+    low, high = value_range(pixels)
     return torch.minimum(torch.maximum(changed, low), high)
+
+
+def value_range(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """0 and 1, or the extrema of a sample beyond them, [n, 1, ...] each."""
+    inner = tuple(range(1, pixels.ndim))
+    low, high = pixels.amin(inner, keepdim=True), pixels.amax(inner, keepdim=True)
+    return low.clamp(max=0), high.clamp(min=1)
 
 
 def require_rank(batch: Tensor, name: str, ranks: tuple[int, ...]) -> None:

@@ -111,6 +111,15 @@ def test_units_of_a_normalised_input(name):
     torch.testing.assert_close(normalised * std + mean, plain, atol=2e-6, rtol=0)
 
 
+def test_jpeg_of_normalised_inputs_loses_no_more_than_that_of_pixels():
+    """Also where nobody says by what they were normalised: nothing is clipped."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    samples, compress = torch.arange(6), perturb.jpeg(90)
+    error = (compress(photos(), samples) - photos()).abs().mean()
+    normalised = compress((photos() - mean) / std, samples) * std + mean
+    assert (normalised - photos()).abs().mean() < 1.5 * error
+
+
 def test_rotation_is_counter_clockwise_about_the_centre():
     square = photos()[..., :48]
     for turns in (1, 2, 3):

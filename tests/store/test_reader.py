@@ -221,9 +221,9 @@ def test_a_run_without_them_says_so(with_samples):
 
 @pytest.mark.parametrize("q", [[], 1.5, [0.5, np.nan], [[0.5]]])
 def test_quantiles_that_are_none_are_refused(with_samples, q):
-    with fastconv.open(with_samples) as run:
-        with pytest.raises(InputError, match="give one or more quantiles between 0 and 1, got"):
-            run["conv1"].quantile(q)
+    said = "give one or more quantiles between 0 and 1, got"
+    with fastconv.open(with_samples) as run, pytest.raises(InputError, match=said):
+        run["conv1"].quantile(q)
 
 
 def test_a_condition_is_read_as_a_layer_is(tmp_path):
