@@ -6,8 +6,8 @@ import gc
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from fastconv.errors import FileFormatError, InputError
@@ -121,7 +121,7 @@ class RemoteFile(io.RawIOBase):
 
     def _get(self, start: int, stop: int) -> bytes:
         try:
-            with _no_collection():
+            with _no_collection:
                 found = self._system.cat_file(self._path, start=start, end=stop)
         except Exception as error:
             raise FileFormatError(f"cannot read {self._url}: {first_line(error)}") from error
@@ -134,23 +134,34 @@ class RemoteFile(io.RawIOBase):
         return found
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
+class _NoCollection:
     """Keep other threads from collecting garbage while h5py waits for them.
 
     h5py holds a lock while it reads, and takes it to free what it made. A thread of the file
     system that happened to collect such an object would wait for the reader, and the reader for
-    it, for ever.
+    it, for ever. Several threads may be inside at once.
     """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.collect(0)  # here, so that none falls due in the other thread as it ends
-        gc.enable()
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._enabled = Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        if self._enabled:
+            gc.collect(0)  # here, so that none falls due in the other thread as it ends
+        with self._lock:
+            self._inside -= 1
+            if self._enabled and not self._inside:
+                gc.enable()
+
+
+_no_collection = _NoCollection()
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,10 @@
 """Runs that lie elsewhere: read through fsspec, no more than is asked for."""
 
+import gc
 import pickle
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import fsspec
@@ -104,6 +106,25 @@ for _ in range(20):
 assert gc.isenabled()
 """
     subprocess.run([sys.executable, "-c", code, RUNS[1]], check=True, timeout=60)
+
+
+def test_garbage_waits_until_the_last_of_several_threads_has_fetched():
+    with ExitStack() as one, ExitStack() as other:
+        one.enter_context(remote._no_collection)
+        other.enter_context(remote._no_collection)
+        one.close()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_was_read_is_not_fetched_again(reads):
+    with fastconv.open(f"counted://{RUNS[1]}") as run:
+        layer = run["conv1"]
+        mean, values = layer.stats["mean"], layer.topk.values
+        run._file._remote._blocks.clear()  # as if others had come between
+        reads.clear()
+        assert layer.stats["mean"] is mean and layer.topk.values is values
+        assert reads == []
 
 
 def test_a_read_that_is_cut_off_is_an_error_not_a_wrong_value(reads, monkeypatch):
@@ -208,6 +229,7 @@ def test_a_server_without_ranges_is_said(reads, monkeypatch):
 def test_a_run_that_was_left_open_does_not_crash_python_as_it_ends():
     code = """
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 import fsspec
 from fsspec.spec import AbstractFileSystem
