@@ -136,6 +136,13 @@ def test_distinct_hits_come_in_the_order_in_which_they_are_seen():
     assert list(zip(found.filter, found.rank, strict=True)) == [(0, 0), (0, 1), (2, 1)]
 
 
+def test_distinct_hits_of_huge_inputs_are_told_apart():
+    """Where sample and place together are beyond 64 bits."""
+    topk = {"sample": np.array([[0, 1, 0, 1]]), "box": np.zeros((1, 4, 2, 2), np.int64)}
+    topk["box"][0, 2:, :, 0] = 2**32 - 1
+    assert distinct_hits(topk, None).row.tolist() == [[0, 1, 2, 3]]
+
+
 @pytest.mark.parametrize("start", [-9, -3, -1, 0, 2, 4, 9])
 def test_windows_are_the_part_inside(start):
     source = np.arange(5)
