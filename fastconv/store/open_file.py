@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import h5py
 import numpy as np
+from h5py import h5f, h5fd
 
 from fastconv.errors import FileFormatError, InputError
 from fastconv.store import schema
@@ -77,8 +77,6 @@ class OpenFile:
                     file.close()
                     raise
                 self._file = file
-                if self.elsewhere:
-                    _elsewhere.add(self)
         return self._file
 
     def group(self, *path: str) -> h5py.Group:
@@ -143,14 +141,12 @@ class OpenFile:
         return OpenFile, (self.place,)
 
 
-_elsewhere: WeakSet[OpenFile] = WeakSet()  # that are open
-
-
 @atexit.register
 def _close_elsewhere() -> None:
-    """HDF5 would close them when Python has ended, and crash as it calls what they read from."""
-    for file in [*_elsewhere]:
-        file.close()
+    """Close what reads from Python: HDF5 would do it when that has ended, and crash."""
+    for file in h5f.get_obj_ids(h5f.OBJ_ALL, h5f.OBJ_FILE):
+        if file.get_access_plist().get_driver() == h5fd.fileobj_driver:
+            h5py.File(file).close()
 
 
 def _open(place: Path) -> h5py.File:

@@ -226,7 +226,8 @@ def test_a_server_without_ranges_is_said(reads, monkeypatch):
         fastconv.open(f"counted://{RUNS[1]}")
 
 
-def test_a_run_that_was_left_open_does_not_crash_python_as_it_ends():
+@pytest.mark.parametrize("left", ["layer", "maps", "tree"])
+def test_what_was_left_open_does_not_crash_python_as_it_ends(left):
     code = """
 import sys
 from contextlib import ExitStack
@@ -245,9 +246,11 @@ class Plain(AbstractFileSystem):
         return Path(path).read_bytes()[start:end]
 
 fsspec.register_implementation("plain", Plain)
-layer = fastconv.open(f"plain://{sys.argv[1]}")["conv1"]
+run = fastconv.open(f"plain://{sys.argv[1]}")
+left = {"layer": lambda: run["conv1"], "maps": lambda: run["a/b#1"].map(2), "tree": run.to_xarray}
+left = left[sys.argv[2]]()
 """
-    subprocess.run([sys.executable, "-c", code, RUNS[1]], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, RUNS[1], left], check=True, timeout=60)
 
 
 def test_pictures_beyond_what_is_kept_are_fetched_once(tmp_path, reads, monkeypatch):
