@@ -2,6 +2,7 @@
 
 import copy
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -71,6 +72,19 @@ def test_every_round_extracts_all_samples_and_one(monkeypatch):
     monkeypatch.setattr(bench, "extract", extract)
     costs(nn.Conv2d(3, 4, 3), torch.rand(5, 3, 9, 9), samples=5, batch_size=2, rounds=2)
     assert extracted == [5, 1] * 3  # the first is no round
+
+
+class Watched(nn.Conv2d):
+    seen: ClassVar[set] = set()
+
+    def forward(self, x):
+        self.seen.add((self.training, torch.is_grad_enabled()))
+        return super().forward(x)
+
+
+def test_the_plain_forward_is_that_of_inference():
+    costs(Watched(3, 4, 3).train(), torch.rand(2, 3, 9, 9), samples=2, batch_size=2, rounds=1)
+    assert Watched.seen == {(False, False)}
 
 
 class Two(nn.Module):
