@@ -160,6 +160,15 @@ def test_one_filter_of_a_large_run_needs_few_requests_and_bytes(tmp_path, reads)
         assert len(set(reads)) == len(reads)  # nothing twice
 
 
+def test_the_kernel_of_one_filter_is_fetched_with_few_others(tmp_path, reads):
+    made, _ = synthetic.layer_result(synthetic.layer_info("0", 64))
+    made.weight = np.random.default_rng(0).normal(size=(64, 128, 3, 3)).astype(np.float32)
+    path = write_run(tmp_path / "run.h5", {}, [made])
+    with fastconv.open(f"counted://{path}") as run:
+        np.testing.assert_array_equal(run["0"].weight_of(40), made.weight[40])
+    assert sum(b - a for a, b in reads) < 0.6 * made.weight.nbytes
+
+
 def test_metadata_are_fetched_with_their_neighbours(tmp_path, reads, monkeypatch):
     (tmp_path / "x").write_bytes(bytes(10_000))
     monkeypatch.setattr(remote, "BLOCK", 100)
