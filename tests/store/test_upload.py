@@ -105,6 +105,22 @@ def test_nothing_is_left_of_a_call_that_is_refused(bucket, scratch):
     assert not scratch.exists() or not any(scratch.iterdir())
 
 
+def test_a_server_that_does_not_answer_is_said_before_any_work(bucket, scratch, monkeypatch):
+    def silent(*args, **options):
+        raise TimeoutError("no answer\nfor a minute")
+
+    monkeypatch.setattr(bucket, "exists", silent)
+    monkeypatch.setattr(bucket, "info", silent)
+    monkeypatch.setattr(Recording, "take", None)
+    for call in (
+        lambda: fastconv.extract(network(), images(4), "s3://runs/x.h5", **OPTIONS),
+        lambda: fastconv.merge(["none.h5"], "s3://runs/x.h5"),
+    ):
+        with pytest.raises(OutputError, match=r"cannot reach s3://runs/x\.h5: no answer$"):
+            call()
+    assert not any(scratch.glob("*"))
+
+
 def test_scratch_that_cannot_be_made_is_said(bucket, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTCONV_SCRATCH", str(tmp_path / "file"))
