@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ class Perturbation:
 
     Attributes:
         name: of the change.
-        function: called as `function(batch, samples, **parameters)`, in float32.
+        function: called as `function(batch, samples, **parameters)`, in float32; it must not write
+            to the batch.
         parameters: what the result depends on, beside the sample.
         needs_model: it is called with `model` (input to output) and `labels` (int64 [n] or None).
     """
@@ -71,6 +73,24 @@ def generators(samples: Tensor, seed: int) -> list[np.random.Generator]:
     return [np.random.Generator(np.random.Philox(key=np.array(k, np.uint64))) for k in keys]
 
 
+def drawn(
+    batch: Tensor, samples: Tensor, seed: int, draw: Callable[[np.random.Generator], np.ndarray]
+) -> Tensor:
+    """Float32 numbers in the shape and layout of a batch; `draw` gives [C, *spatial] of a sample.
+
+    Samples are drawn in threads, each by a generator of its own.
+    """
+    numbers = torch.empty_like(batch, dtype=torch.float32, device="cpu")
+    rows = numbers.numpy()
+
+    def fill(row: int, generator: np.random.Generator) -> None:
+        rows[row] = draw(generator)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(fill, range(len(rows)), generators(samples, seed)))
+    return numbers.to(batch.device)
+
+
 def per_channel(value: Scale, batch: Tensor) -> Tensor:
     """A number, or one a channel, so that it broadcasts over a batch."""
     given = torch.as_tensor(value, dtype=torch.float32, device=batch.device).flatten()
@@ -96,7 +116,7 @@ def within_range(changed: Tensor, pixels: Tensor) -> Tensor:
     inner = tuple(range(1, pixels.ndim))
     low = pixels.amin(inner, keepdim=True).clamp(max=0)
     high = pixels.amax(inner, keepdim=True).clamp(min=1)
-    return torch.minimum(torch.maximum(changed, low), high)
+    return torch.clamp(changed, low, high)
 
 
 def require_rank(batch: Tensor, name: str, ranks: tuple[int, ...]) -> None:
