@@ -87,13 +87,9 @@ def _blur(batch: Tensor, samples: Tensor, sigma: float) -> Tensor:
     at = torch.arange(radius + 1, dtype=torch.float64)
     weight = torch.exp(-(at**2) / (2 * sigma**2))
     weights = (weight / (2 * weight.sum() - weight[0])).tolist()  # of distances from the middle
-    at_once = 1 if batch.device.type == "cpu" else len(batch)  # a sample stays in the cache
-    blurred = torch.empty_like(batch)
-    for given, kept in zip(batch.split(at_once), blurred.split(at_once), strict=True):
-        for dim in range(2, batch.ndim):
-            given = _convolved(given, dim, weights)
-        kept.copy_(given)
-    return blurred
+    for dim in range(2, batch.ndim):
+        batch = _convolved(batch, dim, weights)
+    return batch
 
 
 def _convolved(given: Tensor, dim: int, weights: list[float]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastconv.errors import InputError
 
+IN_CACHE = 2**22  # bytes of samples that are changed together
 Scale = float | Sequence[float]  # one for all channels, or one a channel
 
 
@@ -44,9 +45,18 @@ class Perturbation:
             raise InputError(f"{self.name} changes floating-point batches, got {batch.dtype}")
         if len(samples) != len(batch):
             raise InputError(f"{self.name}: {len(samples)} indices for {len(batch)} samples")
-        samples = torch.as_tensor(samples)
-        changed = self.function(batch.float(), samples, **self.parameters, **given)
-        return changed.to(batch.dtype)
+        samples, changed = torch.as_tensor(samples), torch.empty_like(batch)
+        at_once = len(batch)
+        if batch.device.type == "cpu" and not self.needs_model:
+            at_once = IN_CACHE // max(1, 4 * batch[:1].numel())
+        for start in range(0, len(batch), max(1, at_once)):
+            some = slice(start, start + max(1, at_once))
+            part = batch[some].float()
+            found = self.function(part, samples[some], **self.parameters, **given)
+            if found.shape != part.shape:
+                raise InputError(f"{self.name} makes {list(found.shape)} of {list(part.shape)}")
+            changed[some] = found
+        return changed
 
     def describe(self) -> dict[str, Any]:
         """Name and parameters as plain values; arrays by their shape and hash."""
