@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastconv.capture.receptive_field.rules import is_training_norm
+from fastconv.capture.receptive_field.rules.mixing import is_training_norm
 from fastconv.capture.trace import Call, Op, Trace
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.manifold import trustworthiness
+from threadpoolctl import threadpool_limits
 
 from fastconv.errors import InputError
 from fastconv.insight.correlation import complete_rows, ever_finite
@@ -64,7 +65,8 @@ def embed(run: Run, layer: str, method: str = "pca", seed: int = 0) -> Embedding
             f"an embedding needs 12 samples and 2 filters of finite values at least; {layer} has "
             f"{len(responses)} and {responses.shape[1]}"
         )
-    points, parameters = _METHODS[method](responses, seed)
+    with threadpool_limits():  # umap's compiler sets the threads of the whole process, torch's too
+        points, parameters = _METHODS[method](responses, seed)
     trust = _trustworthiness(responses, points)
     warning = ""
     if trust < TRUSTED:

@@ -1,86 +1,16 @@
 """Receptive fields against the support of the gradient of a probe."""
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
+from helpers.receptive_fields import Fn, check, check_impulses, positive
+from torch import nn
 
 from fastconv.capture import plan_capture
 from fastconv.geometry import input_boxes
-
-
-class Fn(nn.Module):
-    """A named place for a function, with modules of its own."""
-
-    def __init__(self, function: Callable, **modules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
-
-
-def positive(model: nn.Module) -> nn.Module:
-    """Positive weights everywhere, so that no two paths cancel."""
-    generator = torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data = torch.rand(p.shape, generator=generator) + 0.1
-    return model.double().eval()
-
-
-def support_boxes(output: Tensor, x: Tensor) -> dict[tuple[int, ...], np.ndarray | None]:
-    """Bounding box [D, 2] of the non-zero gradient for every position of the output."""
-    found = {}
-    for position in itertools.product(*map(range, output.shape[2:])):
-        value = output[(slice(None), slice(None), *position)].sum()
-        (grad,) = torch.autograd.grad(value, x, retain_graph=True)
-        hit = grad.abs().sum((0, 1)).nonzero()
-        if len(hit):
-            found[position] = torch.stack([hit.min(0).values, hit.max(0).values + 1], 1).numpy()
-        else:
-            found[position] = None
-    return found
-
-
-def check(
-    model: nn.Module, size: tuple[int, ...], status: dict[str, str], channels: int = 2
-) -> None:
-    """Every output named in `status` has that status, and boxes that agree with the gradient."""
-    model = positive(model)
-    outputs: dict[str, Tensor] = {}
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda m, a, o, name=name: outputs.update({name: o.clone()})
-        )
-        for name in status
-    ]
-    x = torch.rand(2, channels, *size, dtype=torch.float64, requires_grad=True)
-    model(x)
-    for handle in handles:
-        handle.remove()
-    targets = plan_capture(model, x.detach(), layers=list(status))
-    assert {t.info.name: t.info.status for t in targets} == status
-    for target in targets:
-        info = target.info
-        output = outputs[info.name]
-        assert info.size == tuple(output.shape[2:])
-        for position, support in support_boxes(output, x).items():
-            box = input_boxes(info.fields, np.array(position))
-            clipped = np.stack([box[:, 0].clip(0), np.minimum(box[:, 1], size)], 1)
-            context = f"{info.name} at {position}: box {box.tolist()}, support {support}"
-            if info.status == "exact":
-                assert support is not None and (clipped == support).all(), context
-            elif support is not None:
-                assert (clipped[:, 0] <= support[:, 0]).all(), context
-                assert (clipped[:, 1] >= support[:, 1]).all(), context
 
 
 def basic_block(c_in: int, c_out: int, stride: int) -> nn.Module:
@@ -360,104 +290,3 @@ def test_receptive_field_with_residual_dilation_and_transposed_convolution():
         nn.ConvTranspose2d(2, 2, 4, 2, 1),
     )
     check(model, (15, 17), {"0": "exact", "1": "exact", "2": "exact"})
-
-
-def random_layers(draw) -> nn.Module:
-    """A linear 1-D network with branches, of layers that a box can follow."""
-    small = st.integers(1, 4)
-    kinds = ["conv", "pool", "transposed", "nearest", "linear", "crop", "pad", "skip", "cat"]
-    layers = []
-    for kind in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=5)):
-        k, s, d = draw(small), draw(small), draw(small)
-        p = draw(st.integers(0, 4))
-        if kind == "conv":
-            layer = nn.Conv1d(1, 1, k, s, p, d, bias=False)
-        elif kind == "pool":
-            layer = nn.AvgPool1d(k, s, min(p, k // 2), ceil_mode=draw(st.booleans()))
-        elif kind == "transposed":
-            layer = nn.ConvTranspose1d(1, 1, k, s, p, dilation=d, bias=False)
-        elif kind in ("nearest", "linear"):
-            layer = nn.Upsample(scale_factor=draw(st.sampled_from([0.5, 1.5, 2, 3])), mode=kind)
-        elif kind == "crop":
-            layer = Fn(lambda m, x, k=k, s=s: x[..., k - 1 :: s])
-        elif kind == "pad":
-            layer = Fn(lambda m, x, k=k, p=p: F.pad(x, (p, k - 2)))
-        elif kind == "skip":
-            conv = nn.Conv1d(1, 1, 2 * k - 1, padding=(k - 1) * d, dilation=d, bias=False)
-            layer = Fn(lambda m, x: m.conv(x) + x, conv=conv)
-        else:
-            convs = {
-                "a": nn.Conv1d(1, 1, 3, s, 1, bias=False),
-                "b": nn.Conv1d(1, 1, 1, s, bias=False),
-            }
-            layer = Fn(lambda m, x: m.out(torch.cat([m.a(x), m.b(x)], 1)), **convs)
-            layer.out = nn.Conv1d(2, 1, k, padding=min(p, k - 1), bias=False)
-        layers.append(layer)
-    return positive(nn.Sequential(*layers))
-
-
-def check_impulses(model: nn.Module, size: tuple[int, ...]) -> bool:
-    """Boxes of the last layer against the response to a unit impulse at every pixel."""
-    pixels = int(np.prod(size))
-    impulses = torch.eye(pixels, dtype=torch.float64).view(pixels, 1, *size)
-    try:
-        with torch.no_grad():
-            seen = (model(impulses) != 0).any(1)  # [pixels, *positions]
-    except RuntimeError:  # nothing is left of the signal
-        return False
-    if not 0 < seen.numel() < 100_000:
-        return False
-    (target,) = plan_capture(model, impulses[:1], str(len(model) - 1))
-    grid = np.stack(np.indices(seen.shape[1:]), -1)
-    boxes = input_boxes(target.info.fields, grid)
-    boxes[..., 0], boxes[..., 1] = boxes[..., 0].clip(0), np.minimum(boxes[..., 1], size)
-    for position in np.ndindex(*seen.shape[1:]):
-        hits = seen[(slice(None), *position)].view(size).nonzero().numpy()
-        start, stop = boxes[position].T
-        context = (model, target.info.status, position, boxes[position], hits)
-        if target.info.status == "exact":
-            assert len(hits), context
-            assert (start == hits.min(0)).all() and (stop == hits.max(0) + 1).all(), context
-        elif len(hits):
-            assert (start <= hits.min(0)).all() and (hits.max(0) < stop).all(), context
-    return True
-
-
-@settings(max_examples=150)
-@given(st.data(), st.integers(9, 17))
-def test_random_linear_nets(data, size):
-    assume(check_impulses(random_layers(data.draw), (size,)))
-
-
-def random_image_layers(draw) -> nn.Module:
-    """A linear 2-D network, mostly of transposed convolutions, the dimensions unlike each other."""
-    kinds = ["transposed", "transposed", "conv", "pool", "skip", "up"]
-    layers = []
-    for kind in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=4)):
-        k, s, d, p = (draw(st.tuples(st.integers(a, b), st.integers(a, b))) for a, b in SHAPES)
-        if kind == "conv":
-            layer = nn.Conv2d(1, 1, k, s, p, d, bias=False)
-        elif kind == "transposed":
-            extra = tuple(draw(st.integers(0, max(a, b) - 1)) for a, b in zip(s, d, strict=True))
-            layer = nn.ConvTranspose2d(1, 1, k, s, p, extra, bias=False, dilation=d)
-        elif kind == "pool":
-            layer = nn.AvgPool2d(k, s, tuple(v // 2 for v in k))
-        elif kind == "up":
-            layer = nn.Upsample(scale_factor=s)
-        else:
-            pads = tuple(b * (a - 1) for a, b in zip(k, d, strict=True))
-            wide = tuple(2 * a - 1 for a in k)
-            conv = nn.Conv2d(1, 1, wide, padding=pads, dilation=d, bias=False)
-            layer = Fn(lambda m, x: m.conv(x) + x, conv=conv)
-        layers.append(layer)
-    return positive(nn.Sequential(*layers))
-
-
-SHAPES = ((1, 3), (1, 3), (1, 2), (0, 2))  # kernel, stride, dilation, padding: from, to
-
-
-@settings(max_examples=60)
-@given(st.data(), st.tuples(st.integers(4, 7), st.integers(4, 7)))
-def test_random_linear_image_nets(data, size):
-    model = random_image_layers(data.draw)
-    assume(check_impulses(model, size))

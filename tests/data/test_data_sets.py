@@ -1,21 +1,18 @@
-import os
-import random
+"""Data sets, loaders and arrays of every kind give the same rows, or are refused with a reason."""
+
 import re
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from helpers.data_sets import Numbered, read
 from PIL import Image
 from torch import nn
 from torch.utils.data import (
     DataLoader,
-    Dataset,
     IterableDataset,
-    Subset,
     TensorDataset,
     default_collate,
 )
@@ -23,47 +20,6 @@ from torch.utils.data import (
 from fastconv.data import hint, open_data
 from fastconv.data.samples import prepared
 from fastconv.errors import DataError, InputError
-
-
-class Numbered(Dataset):
-    """Sample i is filled with i; its label is i % 3."""
-
-    def __init__(self, n=10, make=lambda x, y: (x, y)):
-        self.n, self.make = n, make
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        return self.make(torch.full((2, 3), float(i)), i % 3)
-
-
-class Broken(Numbered):
-    """Fails on one sample, in the way it is told."""
-
-    def __init__(self, how, at=7):
-        super().__init__()
-        self.how, self.at = how, at
-
-    def __getitem__(self, i):
-        if i == self.at:
-            if self.how == "raise":
-                raise OSError("truncated\nfile")
-            if self.how == "die":
-                os._exit(3)
-            return torch.zeros(2, 4), 0
-        return super().__getitem__(i)
-
-
-def units(n, size):
-    return [range(i, min(i + size, n)) for i in range(0, n, size)]
-
-
-def read(data, size=4, num_workers=0):
-    samples = open_data(data)
-    batches = list(samples.batches(units(len(samples), size), num_workers))
-    return [x for x, _ in batches], [y for _, y in batches]
-
 
 KINDS = {
     "x": lambda x, _: x,
@@ -90,7 +46,11 @@ def test_every_kind_of_sample_gives_the_same_rows(kind, num_workers):
         assert labels[0].dtype == torch.int64
 
 
-@pytest.mark.parametrize("convert", [lambda t: t, lambda t: t.numpy(), TensorDataset], ids=str)
+@pytest.mark.parametrize(
+    "convert",
+    [lambda t: t, lambda t: t.numpy(), TensorDataset],
+    ids=["tensor", "numpy", "TensorDataset"],
+)
 def test_arrays_are_read_in_order_and_are_not_aliased(convert):
     tensor = torch.arange(10.0).reshape(10, 1)
     inputs, labels = read(convert(tensor))
@@ -142,36 +102,6 @@ def test_collate_fn_of_a_loader_is_respected():
     inputs, labels = read(DataLoader(Numbered(5), collate_fn=doubled))
     assert torch.cat(inputs)[:, 0, 0].tolist() == [0, 2, 4, 6, 8]
     assert torch.cat(labels).tolist() == [0, 1, 2, 0, 1]
-
-
-def test_collate_fn_that_drops_or_breaks_samples_is_an_error():
-    drops = DataLoader(
-        Numbered(), collate_fn=lambda s: torch.stack([x for x, _ in s if x.max() != 5])
-    )
-    with pytest.raises(DataError, match=r"makes shape \[3, 2, 3\] of samples 4 ... 7"):
-        read(drops)
-    stacks = DataLoader(Broken("shape"), collate_fn=lambda s: torch.stack([x for x, _ in s]))
-    with pytest.raises(DataError, match=r"collate_fn fails on samples 4 ... 7: RuntimeError"):
-        read(stacks)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_sample_that_raises_is_named_with_its_error(num_workers):
-    with pytest.raises(DataError) as caught:
-        read(Broken("raise"), 4, num_workers)
-    assert str(caught.value) == "sample 7 cannot be read: OSError: truncated file"
-    assert "truncated" in str(caught.value.__cause__)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_sample_of_another_shape_is_named(num_workers):
-    with pytest.raises(DataError, match=r"sample 7 has shape \[2, 4\], sample 0 has \[2, 3\]"):
-        read(Broken("shape"), 4, num_workers)
-
-
-def test_a_worker_that_dies_is_a_data_error():
-    with pytest.raises(DataError, match=r"worker process died .* samples [04] \.\.\. [79] "):
-        read(Broken("die"), 4, 1)
 
 
 class Endless(IterableDataset):
@@ -250,15 +180,6 @@ def test_several_inputs_of_a_model_are_batches_of_the_same_form(kind, num_worker
         assert changed.fingerprint()["contents_sha256"] != samples.fingerprint()["contents_sha256"]
 
 
-def test_a_sample_with_another_number_of_inputs_is_named():
-    data = Numbered(6, lambda x, y: ((x,) * (3 if x.max() == 4 else 2), y))
-    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
-        read(data)
-    names = Numbered(6, lambda x, y: ({"a": x, "b" if x.max() < 4 else "c": x}, y))
-    with pytest.raises(DataError, match="sample 4 has other inputs than sample 0"):
-        read(names)
-
-
 def test_samples_of_several_sizes_come_one_by_one():
     data = Numbered(4, lambda x, y: (torch.zeros(2, 3 + y), y))
     samples = open_data(data, one_size=False)
@@ -289,135 +210,7 @@ def test_what_may_be_wrong_with_samples_that_a_model_refuses(case):
     assert hint(open_data(data), nn.Linear(3, 2)) is None
 
 
-def flipped(x, y, toss):
-    return (x.flip(0), y) if toss() else (x, y)
-
-
-DRAWS = {
-    "torch": lambda: torch.rand(()) < 0.5,
-    "numpy": lambda: np.random.rand() < 0.5,
-    "random": lambda: random.random() < 0.5,
-    "own": np.random.default_rng(0).random,
-}
-
-
-@pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("seed", range(5))
-def test_a_random_transform_is_refused_even_if_it_acts_on_every_second_sample(draw, seed):
-    torch.manual_seed(seed)
-    toss = DRAWS[draw] if draw != "own" else iter([True, False] * 9).__next__
-    ramp = torch.arange(6.0).reshape(2, 3)
-    data = Numbered(3, lambda x, y: flipped(ramp, y, toss))
-    with pytest.raises(DataError, match=r"random: sample 0 differs .*leave its random transforms"):
-        open_data(data)
-
-
-def test_drawing_numbers_that_change_nothing_is_not_random():
-    assert len(open_data(Numbered(3, lambda x, y: (x + 0 * torch.rand(()), y)))) == 3
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_random_state_of_the_caller_is_left_alone(num_workers):
-    def draws(x, y):
-        return x + 0 * (torch.rand(()) + np.random.rand() + random.random()), y
-
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    samples = open_data(DataLoader(Numbered(10, draws), shuffle=True))
-    list(samples.batches(units(10, 4), num_workers))
-    samples.fingerprint()
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
-    assert before[2] == random.getstate()
-
-
-def without_none(samples):
-    return default_collate([s for s in samples if s is not None])
-
-
-@pytest.mark.parametrize("collate", [None, without_none])
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_none_for_a_broken_sample_is_skipped(collate, num_workers):
-    data = Numbered(10, lambda x, y: None if x.max() in (0, 5) else (x, y))
-    samples = open_data(DataLoader(data, collate_fn=collate), skip=True)
-    batches = list(samples.batches(units(10, 4), num_workers))
-    assert [x[:, 0, 0].tolist() for x, _ in batches] == [[1, 2, 3], [4, 6, 7], [8, 9]]
-    assert [y.tolist() for _, y in batches] == [[1, 2, 0], [1, 0, 1], [2, 0]]
-    assert samples.skipped[5] == "sample 5 is None: the data set could not read it"
-    assert samples.kept(range(4, 8)) == [4, 6, 7]
-
-
-def test_none_is_an_error_that_names_the_sample_unless_skipped():
-    data = Numbered(10, lambda x, y: None if x.max() == 5 else (x, y))
-    with pytest.raises(DataError, match="sample 5 is None"):
-        read(DataLoader(data, collate_fn=without_none))
-
-
-def test_samples_that_a_collate_fn_drops_for_reasons_of_its_own_are_found_one_by_one():
-    def small_labels(samples):
-        kept = [s for s in samples if s[1] < 2]
-        return default_collate(kept)
-
-    samples = open_data(DataLoader(Numbered(), collate_fn=small_labels), skip=True)
-    batches = list(samples.batches(units(10, 5)))
-    assert [x[:, 0, 0].tolist() for x, _ in batches] == [[0, 1, 3, 4], [6, 7, 9]]
-    assert sorted(samples.skipped) == [2, 5, 8]
-
-
-def test_a_sample_that_cannot_be_read_is_named_by_its_key_too():
-    class Files(Broken):
-        keys = tuple(f"{i}.png" for i in range(10))
-
-    with pytest.raises(DataError, match=r"sample 7 cannot be read: OSError: .*\(7\.png\)"):
-        read(Files("raise"))
-
-
 def test_indices_outside_the_data_are_refused():
     for unit in ([], [-1], [10]):
         with pytest.raises(InputError, match=r"0 \.\.\. 9"):
             list(open_data(Numbered()).batches([unit]))
-
-
-def test_trap_14_keys_name_the_samples_they_belong_to(tmp_path):
-    class Files(Numbered):
-        root = tmp_path
-        samples = tuple((str(tmp_path / f"c/{i}.png"), 0) for i in range(10))
-
-    assert open_data(Files()).keys()[:2] == ["c/0.png", "c/1.png"]
-    assert open_data(Subset(Files(), [7, 2])).keys() == ["c/7.png", "c/2.png"]
-    assert open_data(Numbered()).keys() is None
-    short = Files(9)  # ten names for nine samples: none can be trusted
-    assert open_data(short).keys() is None
-
-
-def test_fingerprint_is_the_same_in_another_process_and_for_any_reader():
-    code = (
-        "import numpy as np, torch, json; from fastconv.data import open_data;"
-        "x = torch.arange(600.).reshape(100, 2, 3);"
-        "print(json.dumps(open_data(x).fingerprint(), sort_keys=True))"
-    )
-    runs = [subprocess.check_output([sys.executable, "-c", code]) for _ in range(2)]
-    assert runs[0] == runs[1]
-    x = torch.arange(600.0).reshape(100, 2, 3)
-    assert open_data(x).fingerprint() == open_data(x.numpy()).fingerprint()
-
-
-def test_trap_8_fingerprint_tells_other_data_apart():
-    """Another value, resolution, length, label, dtype or name: another fingerprint."""
-    x = torch.arange(60.0).reshape(10, 1, 6)
-    last, labels = x.clone(), torch.arange(10)
-    last[-1, -1, -1] += 1e-3
-    others = [
-        *(x, last, x.reshape(10, 1, 2, 3), x[:9], x.double()),
-        *(TensorDataset(x, labels), TensorDataset(x, labels + 1)),
-    ]
-    prints = [tuple(map(str, open_data(o).fingerprint().values())) for o in others]
-    assert len(set(prints)) == len(others)
-
-
-def test_fingerprint_covers_every_key():
-    class Files(Numbered):
-        keys = tuple(f"{i}.png" for i in range(100))
-
-    first, renamed = Files(100), Files(100)
-    renamed.keys = (*Files.keys[:50], "other.png", *Files.keys[51:])
-    assert open_data(first).fingerprint() != open_data(renamed).fingerprint()

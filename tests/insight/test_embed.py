@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from helpers.planted import noise
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -52,11 +53,13 @@ def test_pca_is_that_of_scikit_learn(run):
 )
 def test_neighbour_maps_depend_on_their_seed_alone_and_keep_neighbours(run, method):
     pytest.importorskip({"tsne": "openTSNE", "umap": "umap"}[method])
+    threads = torch.get_num_threads()
     points, trust, parameters = quiet(run, "2", method)
     assert points.shape == (180, 2) and np.isfinite(points).all()
     assert trust > quiet(run, "2").trustworthiness - 0.02
     assert parameters["version"]
     np.testing.assert_array_equal(points, quiet(run, "2", method).points)
+    assert torch.get_num_threads() == threads
 
 
 def test_a_map_that_misleads_is_warned_of_in_words(tmp_path):

@@ -1,4 +1,4 @@
-"""The C++ convolution: every instruction set, odd sizes, bits that no split changes."""
+"""The C++ convolution: values, at every instruction set and of odd sizes."""
 
 from __future__ import annotations
 
@@ -7,131 +7,16 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.backend_cases import FIELDS, assert_same_bits, every_isa, layouts, needs_native
+from helpers.convolutions import CASES, FORMATS, assert_within, make
 from torch import nn
 
 from fastconv import conv_reduce
-from fastconv.backends import cpu
-from fastconv.backends.cpu.conv_reduce import pack_weight
 from fastconv.backends.reference.channel_reduce import reduce_positions
-from fastconv.dispatch import load
-from fastconv.geometry import ConvGeometry
 from fastconv.ops.conv_reduce import conv_reduce_in_network
-from fastconv.reduction import CandidateLists, PostOps
+from fastconv.reduction import PostOps
 
-pytestmark = pytest.mark.skipif(isinstance(load("cpu"), str), reason=str(load("cpu")))
-ISAS = cpu.ISA_LEVELS
-FIELDS = ("sum", "sumsq", "min", "max", "argmax", "argmin", "positive", "nonfinite")
-FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-# n, c_in, c_out, size, kernel, options
-CASES = {
-    "stem": (2, 3, 17, (19, 23), (5, 7), {"stride": (2, 1), "padding": (3, 2)}),
-    "1x1": (3, 15, 33, (7, 9), (1, 1), {}),
-    "1x1_stride": (2, 16, 64, (9, 8), (1, 1), {"stride": (2, 3)}),
-    "3x3": (2, 8, 9, (13, 11), (3, 3), {"padding": 1}),
-    "one_channel": (2, 1, 1, (5, 6), (3, 3), {"padding": "valid"}),
-    "even_same": (1, 7, 15, (8, 9), (2, 4), {"padding": "same", "dilation": (1, 3)}),
-    "padding_beyond_kernel": (1, 3, 8, (4, 5), (3, 3), {"padding": 5}),
-    "padding_only": (1, 2, 3, (1, 1), (2, 2), {"padding": 4, "stride": 3}),
-    "dilated": (1, 9, 16, (17, 19), (3, 3), {"dilation": (3, 2), "stride": (1, 2)}),
-    "groups": (2, 12, 36, (9, 7), (3, 3), {"groups": 3, "padding": 1}),
-    "small_groups": (2, 24, 36, (9, 7), (3, 3), {"groups": 12, "padding": 1, "stride": (1, 2)}),
-    "small_groups_1d": (3, 8, 32, (40,), (5,), {"groups": 4, "dilation": 2}),
-    "groups_1x1": (2, 34, 66, (5, 5), (1, 1), {"groups": 2}),
-    "depthwise": (2, 33, 33, (9, 14), (3, 3), {"groups": 33, "padding": 1}),
-    "depthwise_multiplier": (1, 7, 21, (9, 8), (5, 7), {"groups": 7, "padding": 3, "stride": 2}),
-    "depthwise_dilated": (1, 16, 16, (12, 31), (3, 3), {"groups": 16, "dilation": 2, "padding": 2}),
-    "depthwise_16": (2, 32, 32, (9, 17), (3, 3), {"groups": 32, "padding": 1}),
-    "depthwise_16_stride": (1, 48, 48, (11, 36), (5, 5), {"groups": 48, "padding": 2, "stride": 2}),
-    "depthwise_16_far": (2, 16, 16, (5, 6), (7, 7), {"groups": 16, "padding": (9, 8)}),
-    "depthwise_16_3d": (1, 16, 16, (5, 6, 7), (3, 3, 3), {"groups": 16, "padding": (2, 1, 1)}),
-    "depthwise_16_bands": (1, 64, 64, (70, 57), (3, 3), {"groups": 64, "padding": 1}),
-    "depthwise_16_stride_bands": (2, 480, 480, (13, 80), (3, 3), {"groups": 480, "stride": 2}),
-    "1d": (3, 3, 17, (101,), (9,), {"stride": 2, "padding": 4}),
-    "1d_depthwise": (2, 8, 8, (40,), (5,), {"groups": 8, "padding": "same"}),
-    "3d": (2, 3, 16, (4, 9, 7), (3, 3, 3), {"padding": 1, "dilation": (1, 2, 1)}),
-    "3d_stride": (1, 8, 17, (5, 8, 9), (3, 1, 2), {"padding": (1, 0, 2), "stride": (2, 1, 2)}),
-    "3d_depthwise": (1, 5, 5, (5, 6, 7), (3, 3, 3), {"groups": 5, "padding": 1}),
-    "late": (3, 64, 96, (7, 7), (3, 3), {"padding": 1}),
-    "late_stride": (2, 32, 33, (9, 14), (3, 3), {"padding": 1, "stride": 2}),
-    "1x1_32": (2, 32, 40, (9, 14), (1, 1), {}),
-    "1d_one": (2, 1, 17, (101,), (9,), {"stride": 4, "padding": 4}),
-    "1d_32_stride": (2, 64, 16, (75,), (9,), {"padding": 4, "stride": 3}),
-    "3d_32": (1, 32, 17, (4, 6, 9), (3, 3, 3), {"padding": 1, "dilation": (1, 1, 2)}),
-    "groups_32": (1, 64, 34, (8, 8), (3, 3), {"groups": 2, "padding": "same"}),
-    "bands": (1, 64, 33, (65, 60), (3, 3), {"padding": 1}),
-    "winograd": (3, 48, 40, (11, 13), (3, 3), {"padding": (1, 2)}),
-    "winograd_bands": (1, 32, 33, (38, 61), (3, 3), {}),
-    "winograd_groups": (2, 64, 96, (6, 5), (3, 3), {"groups": 2, "padding": 2}),
-    "winograd_row": (2, 32, 32, (1, 9), (3, 3), {"padding": 1}),
-    "winograd_3d": (1, 32, 48, (4, 5, 6), (3, 3, 3), {"padding": 1, "stride": (2, 1, 1)}),
-    "narrow": (3, 128, 40, (7, 7), (3, 3), {"padding": 1}),
-    "narrow_stride": (1, 130, 17, (9, 8), (3, 5), {"padding": (1, 2), "stride": (1, 2)}),
-    "narrow_far": (1, 128, 9, (3, 2), (2, 3), {"padding": 4, "dilation": (2, 3)}),
-    "narrow_3d_stride": (5, 16, 40, (7, 5, 6), (3, 3, 3), {"padding": 1, "stride": 2}),
-    "narrow_groups": (3, 64, 34, (6, 9), (3, 3), {"groups": 2, "padding": 1, "stride": (2, 1)}),
-    "narrow_3d": (1, 128, 33, (3, 4, 5), (3, 3, 3), {"padding": (2, 1, 1)}),
-}
-
-
-def make(case, dtype=torch.float32, seed=0):
-    n, c_in, c_out, size, kernel, options = CASES[case]
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, c_in, *size, generator=g).to(dtype)
-    w = torch.randn(c_out, c_in // options.get("groups", 1), *kernel, generator=g).to(dtype)
-    rest = {
-        "bias": torch.randn(c_out, generator=g).to(dtype),
-        "scale": torch.rand(c_out, generator=g) - 0.3,
-        "shift": torch.randn(c_out, generator=g),
-    }
-    return x, w, {**options, **rest}
-
-
-every_isa = pytest.mark.parametrize("isa", ISAS, indirect=True)
-
-
-def error_bound(x, w, bias, scale, shift, **options):
-    """[N, C, P]: gamma(gemm_k + 4) * (|scale| * (|x| * |w| + |bias|) + |shift|), of each value."""
-    absolute = conv_reduce(
-        x.double().abs(), w.double().abs(), bias.double().abs(), scale=scale.abs(),
-        shift=shift.abs(), return_activation=True, backend="reference", **options,
-    ).activation.flatten(2)  # fmt: skip
-    return (w[0].numel() + 4) * 2.0**-24 * absolute
-
-
-def assert_within(result, x, w, activation, **kwargs):
-    """Every field agrees with float64 within the bound of its values."""
-    exact = conv_reduce(
-        x.double(), w.double(), return_activation=True, backend="reference",
-        activation=activation, **{**kwargs, "bias": kwargs["bias"].double()},
-    )  # fmt: skip
-    value = exact.activation.flatten(2)
-    bound = 1.2 * error_bound(x, w, **kwargs) + 4 * 2.0**-23 * (value.abs() + 0.5)
-    summed = value.shape[-1] * 2.0**-52
-    assert ((result.sum - exact.sum).abs() <= bound.sum(-1) + summed * value.abs().sum(-1)).all()
-    square = (2 * value.abs() + bound) * bound
-    assert ((result.sumsq - exact.sumsq).abs() <= square.sum(-1) + summed * exact.sumsq).all()
-    for got, want, at in (("max", "max", "argmax"), ("min", "min", "argmin")):
-        error = (getattr(result, got).double() - getattr(exact, want)).abs()
-        assert (error <= bound.amax(-1)).all()
-        there = value.gather(-1, getattr(result, at)[..., None])[..., 0]
-        assert ((there - getattr(exact, want)).abs() <= 2 * bound.amax(-1)).all()
-    unsure = (value.abs() <= bound).sum(-1)
-    assert ((result.positive - exact.positive).abs() <= unsure).all()
-    assert torch.equal(result.nonfinite, exact.nonfinite)
-    assert result.count == exact.count
-
-
-def layouts(x):
-    yield "contiguous", x.contiguous()
-    if x.ndim in FORMATS:
-        yield "channels_last", x.contiguous(memory_format=FORMATS[x.ndim])
-    yield "strided", torch.stack([x, x], -1)[..., 0]
-
-
-def assert_same_bits(a, b):
-    for name in FIELDS:
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
+pytestmark = needs_native
 
 
 @every_isa
@@ -182,7 +67,7 @@ def test_reductions_are_those_of_the_activation_written(case, dtype, isa):
         assert_same_bits(plain, result)
         written = result.activation
         assert written.dtype == dtype
-        if name == "channels_last" and not laid.is_contiguous():
+        if name == "channels_last" and x.ndim in FORMATS and not laid.is_contiguous():
             assert written.is_contiguous(memory_format=FORMATS[written.ndim])
         else:
             assert written.is_contiguous()
@@ -225,57 +110,6 @@ def test_the_network_may_go_on_with_another_value(case, dtype, isa):
         size = plain.activation.double().abs() + 2
         assert ((got.activation.double() - want).abs() <= 2 * unit * size).all()
         assert got.activation.dtype == dtype
-
-
-@every_isa
-@pytest.mark.parametrize("case", CASES)
-def test_bits_do_not_depend_on_batch_threads_or_layout(case, isa):
-    x, w, kwargs = make(case)
-    many = torch.cat([x, torch.randn(13, *x.shape[1:])])
-    whole = conv_reduce(many, w, activation="silu", histogram=True, backend="cpu", **kwargs)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        single = conv_reduce(many, w, activation="silu", histogram=True, backend="cpu", **kwargs)
-        parts = [
-            conv_reduce(part, w, activation="silu", histogram=True, backend="cpu", **kwargs)
-            for part in many.split(1)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    assert_same_bits(whole, single)
-    for name in FIELDS:
-        assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
-    assert torch.equal(whole.histogram, single.histogram)
-    assert torch.equal(whole.histogram, sum(p.histogram for p in parts))
-    for _, laid in layouts(many):
-        assert_same_bits(whole, conv_reduce(laid, w, activation="silu", backend="cpu", **kwargs))
-
-
-@every_isa
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("case", ["stem", "1x1", "3x3", "narrow_stride", "3d_32", "groups_32"])
-def test_bits_do_not_depend_on_the_layout_of_the_weights(case, dtype, isa):
-    x, w, kwargs = make(case, dtype)
-    want = conv_reduce(x, w, backend="cpu", **kwargs)
-    for name, laid in layouts(w):
-        assert_same_bits(want, conv_reduce(x, laid, backend="cpu", **kwargs))
-        assert name == "contiguous" or w[0, 0].numel() == 1 or not laid.is_contiguous()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_batch_of_64_has_the_bits_of_its_samples(threads):
-    _, w, kwargs = make("late")
-    x = torch.randn(64, *make("late")[0].shape[1:])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        whole = conv_reduce(x, w, backend="cpu", **kwargs)
-        parts = [conv_reduce(part, w, backend="cpu", **kwargs) for part in x.split(7)]
-    finally:
-        torch.set_num_threads(before)
-    for name in FIELDS:
-        assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
 
 
 @every_isa
@@ -418,87 +252,3 @@ def test_weights_changed_in_place_are_seen():
     after = conv_reduce(x, w, backend="cpu", **kwargs)
     assert not torch.equal(before.sum, after.sum)
     assert_within(after, x, w, None, **kwargs)
-
-
-def kernel_arguments(x, w, kwargs):
-    """As the backend takes them, up to shift."""
-    options = {k: v for k, v in kwargs.items() if k not in ("bias", "scale", "shift")}
-    g = ConvGeometry.create(tuple(w.shape[2:]), **options)
-    padding = [p for pair in g.padding for p in pair]
-    return (
-        x, w, kwargs["bias"], list(g.stride), padding, list(g.dilation), g.groups,
-        kwargs["scale"], kwargs["shift"],
-    )  # fmt: skip
-
-
-@every_isa
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("case", CASES)
-def test_packed_weights_give_the_same_bits(case, dtype, isa):
-    x, w, kwargs = make(case, dtype)
-    run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
-    for weight in (w, w.contiguous(memory_format=FORMATS.get(w.ndim, torch.contiguous_format))):
-        packed = pack_weight(weight, args[3], args[5], kwargs.get("groups", 1))
-        plain = run(*args, "relu", None, return_activation=True)
-        again = run(*args, "relu", None, return_activation=True, packed=packed)
-        assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
-
-
-def test_weights_packed_for_another_convolution_are_refused():
-    x, w, kwargs = make("3x3")
-    packed = pack_weight(w[:, :5].contiguous(), [1, 1], [1, 1], 1)
-    with pytest.raises(RuntimeError, match="packed for another convolution"):
-        cpu.KERNELS["conv_reduce"].run(
-            *kernel_arguments(x, w, kwargs), None, None, return_activation=False, packed=packed
-        )
-
-
-@every_isa
-@pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("case", ["3x3", "1x1_32", "depthwise", "bands", "1d", "3d", "groups"])
-def test_lists_hold_what_reaches_the_threshold(case, largest, isa):
-    x, w, kwargs = make(case)
-    x = (x * 2).round()  # ties
-    x[0, 0].view(-1)[3] = torch.nan
-    x[-1, -1].view(-1)[5] = torch.inf
-    run, args = cpu.KERNELS["conv_reduce"].run, kernel_arguments(x, w, kwargs)
-    value = run(*args, "relu", None, return_activation=True)[-1]
-    fill = partial(run, *args, "relu", None, return_activation=False)
-    check_lists(lambda lists: fill(candidates=lists), value, largest=largest)
-
-
-@every_isa
-@pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("shape", [(3, 17, 5, 7), (2, 33, 9, 31), (1, 3, 2000)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_lists_of_an_activation(shape, dtype, largest, isa):
-    x = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4).round().to(dtype)
-    x.view(-1)[::17] = torch.nan
-    x.view(-1)[1::23] = torch.inf
-    x.view(-1)[2::23] = -0.0
-    reduce = cpu.KERNELS["channel_reduce"].run
-    for _, laid in layouts(x):
-        check_lists(
-            lambda lists, x=laid: reduce(x, None, None, None, None, lists), x, largest=largest
-        )
-
-
-def check_lists(fill, value, *, largest):
-    value = value.flatten(2).float()
-    n, channels, positions = value.shape
-    finite = value.masked_fill(~value.isfinite(), 0)
-    threshold = finite.transpose(0, 1).flatten(1).quantile(0.9 if largest else 0.3, dim=1)
-    lists = CandidateLists.create(threshold, n * positions, largest=largest)
-    plain, short = fill(lists), CandidateLists.create(threshold, 2, largest=largest)
-    for one, other in zip(plain, fill(short), strict=True):
-        assert torch.equal(one, other)
-    assert torch.equal(lists.counts, short.counts)
-    for c in range(channels):
-        row = value[:, c].flatten()
-        reached = row >= threshold[c] if largest else row <= threshold[c]
-        want = (reached & row.isfinite()).nonzero()[:, 0]
-        places, order = lists.places[c, : lists.counts[c]].sort()
-        assert torch.equal(places, want)
-        assert torch.equal(lists.values[c, : lists.counts[c]][order], row[want])
-        kept = short.places[c, : min(2, int(short.counts[c]))]
-        assert set(kept.tolist()) <= set(want.tolist()) and len(set(kept.tolist())) == len(kept)

@@ -1,89 +1,15 @@
-"""Outcomes, columns and conditions: right, the same bytes however made, and verified."""
-
-import functools
+"""Conditions: right, the same bytes however made, and verified."""
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.networks import datasets, network
-from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from helpers.networks import network
+from helpers.patients import ASKED, CONDITIONS, N, Patients, differing, model
 
 import fastconv
 from fastconv import perturb
 from fastconv.errors import InputError
-
-N = 22
-CONDITIONS = {
-    "rot15": perturb.rotate(15),
-    "noise": perturb.noise(0.1),
-    "fgsm": perturb.fgsm(2 / 255),
-}
-ASKED = {
-    "batch_size": 4,
-    "topk": 3,
-    "samples": True,
-    "outcomes": True,
-    "columns": ["site", "age"],
-    "conditions": CONDITIONS,
-    "progress": False,
-}
-
-
-class Patients(Dataset):
-    """Dict samples with text and numbers, of classes that have names."""
-
-    classes = ("healthy", "ill", "dead", "unknown")
-
-    def __init__(self, count=N, broken=()):
-        generator = torch.Generator().manual_seed(1)
-        self.images = torch.rand(count, 3, 20, 20, generator=generator)
-        self.broken = broken
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        if i in self.broken:
-            raise OSError("cannot be read")
-        site = "nörd" if i % 3 else "süd"
-        return {"image": self.images[i], "label": i % 4, "site": site, "age": 20 + i}
-
-
-@functools.cache
-def model():
-    return network()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run.h5"
-    fastconv.extract(model(), Patients(), out, **ASKED)
-    return out
-
-
-def logits(images):
-    was = model().training
-    with torch.no_grad():
-        found = model().eval()(images)
-    model().train(was)
-    return found
-
-
-def test_outcomes_are_those_of_the_model(whole):
-    scores = logits(Patients().images)
-    with fastconv.open(whole) as run:
-        found = run.outcomes
-        assert np.array_equal(found["label"], np.arange(N) % 4)
-        assert np.array_equal(found["prediction"], scores.argmax(1))
-        np.testing.assert_allclose(found["confidence"], scores.softmax(1).amax(1), atol=1e-6)
-        assert np.array_equal(found["correct"], scores.argmax(1).numpy() == np.arange(N) % 4)
-        assert found["confidence"].dtype == np.float32 and found["correct"].dtype == np.uint8
-        assert run.classes == list(Patients.classes)
-        assert run.columns["site"].tolist() == ["nörd" if i % 3 else "süd" for i in range(N)]
-        assert np.array_equal(run.columns["age"], 20 + np.arange(N))
-        assert run.conditions == tuple(CONDITIONS)
 
 
 def test_a_condition_measures_the_changed_samples(whole, tmp_path):
@@ -144,11 +70,6 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(whole, tmp_path, mo
         fastconv.extract(model(), Patients(), out, **ASKED)
     fastconv.extract(model(), Patients(), out, **ASKED)
     assert differing(whole, out) == []
-
-
-def differing(a, b):
-    a, b = datasets(a), datasets(b)
-    return sorted(a.keys() ^ b.keys()) + [k for k in a if k in b and a[k] != b[k]]
 
 
 def test_workers_change_nothing(whole, tmp_path):
@@ -254,88 +175,6 @@ def test_any_callable_is_a_condition_and_verify_asks_for_it(tmp_path):
     assert not fastconv.verify(run.path, model(), Patients(), conditions={"dark": lambda b, s: b})
 
 
-class Several(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.net, self.kind = network(), kind
-
-    def forward(self, x):
-        scores = self.net(x)
-        return {"dict": {"features": x, "logits": scores}, "tuple": (x, scores)}[self.kind]
-
-
-@pytest.mark.parametrize(
-    ("kind", "output"), [("dict", "logits"), ("tuple", 1), ("dict", lambda out: out["logits"])]
-)
-def test_output_names_the_scores(tmp_path, kind, output):
-    asked = {"batch_size": 4, "topk": 1, "progress": False, "outcomes": True}
-    own = Several(kind)
-    run = fastconv.extract(own, Patients(), tmp_path / "run.h5", **asked, output=output)
-    assert np.array_equal(run.outcomes["prediction"], logits(Patients().images).argmax(1))
-    given = {"output": output} if callable(output) else {}
-    assert fastconv.verify(run.path, own, Patients(), **given)
-    if callable(output):
-        with pytest.raises(InputError, match="give it: output="):
-            fastconv.verify(run.path, own, Patients())
-
-
-def squeezed(model):
-    """A model whose head squeezes: [K] for a batch of one."""
-
-    class Squeezed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = model
-
-        def forward(self, x):
-            return self.net(x)[:, :, None].squeeze()
-
-    return Squeezed()
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_a_batch_of_one_may_lose_its_dimension(tmp_path, batch_size):
-    assert N % 3 == N % 7 == 1
-    own, asked = squeezed(network()), {"outcomes": True, "topk": 1, "progress": False}
-    run = fastconv.extract(own, Patients(), tmp_path / "run.h5", batch_size=batch_size, **asked)
-    assert np.array_equal(run.outcomes["prediction"], logits(Patients().images).argmax(1))
-    assert fastconv.verify(run.path, own, Patients())
-    layer = run.layers[0]
-    found = fastconv.ablate(own, Patients(), {layer: [0]}, batch_size=batch_size)
-    assert found["accuracy"][0] == run.outcomes["correct"].mean()
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (0, "a tensor, which has no 0; leave output= out"),
-        ("mT", "a tensor, which has no 'mT'"),
-        (lambda scores: scores.repeat(2, 1), r"here of 1 samples; the output is \[2, 4\]"),
-    ],
-)
-def test_scores_of_another_number_of_samples_are_refused_before_any_work(tmp_path, output, message):
-    asked = {"outcomes": True, "output": output, "progress": False}
-    with pytest.raises(InputError, match=message):
-        fastconv.extract(model(), Patients(), tmp_path / "run.h5", **asked)
-    with pytest.raises(InputError, match=message.replace("1 s", "22 s").replace("2, 4", "44, 4")):
-        fastconv.ablate(model(), Patients(), {model_layer(): [0]}, output=output)
-
-
-def model_layer():
-    return next(name for name, m in model().named_modules() if isinstance(m, nn.Conv2d))
-
-
-def test_one_logit(tmp_path):
-    own = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
-    labels = torch.arange(N) % 2
-    data = TensorDataset(Patients().images, labels)
-    run = fastconv.extract(own, data, tmp_path / "run.h5", outcomes=True, progress=False)
-    with torch.no_grad():
-        p = own(Patients().images).sigmoid().flatten().numpy()
-    assert np.array_equal(run.outcomes["prediction"], (p > 0.5).astype(int))
-    np.testing.assert_allclose(run.outcomes["confidence"], np.maximum(p, 1 - p), atol=1e-6)
-
-
 def wrong_shape(batch, samples):
     return batch[..., 1:]
 
@@ -381,74 +220,6 @@ def test_a_condition_is_not_blamed_for_what_the_sample_holds(tmp_path):
         layer = run[run.layers[0]]
         assert np.isfinite(layer.condition("rot").samples.max).all(1).sum() >= N - 1
     assert fastconv.verify(tmp_path / "run.h5", model(), images).ok
-
-
-def test_labels_that_the_model_has_no_class_for(tmp_path):
-    data = TensorDataset(Patients().images, torch.arange(N))
-    with pytest.raises(InputError, match=r"a label is \d+, but the model has 4 classes"):
-        fastconv.extract(model(), data, tmp_path / "run.h5", outcomes=True, progress=False)
-
-
-class Odd(Patients):
-    """Classes as ImageNet names them: two of one name, the others of several."""
-
-    classes = (("crane",), "crane", ("tench", "Tinca tinca"), "a\udcff")
-
-    def __init__(self, value=None):
-        super().__init__()
-        self.value = value
-
-    def __getitem__(self, i):
-        return super().__getitem__(i) | {"value": self.value if i == 20 else 1}
-
-
-def test_odd_names_of_classes_reach_every_table_and_picture(tmp_path):
-    asked = {"samples": True, "outcomes": True, "topk": 2, "progress": False}
-    with fastconv.extract(model(), Odd(), tmp_path / "run.h5", **asked) as run:
-        assert run.classes == ["crane (0)", "crane (1)", "tench, Tinca tinca", "a?"]
-        table = fastconv.insight.classes(run)
-        assert set(table["class"]) == set(run.classes)
-        assert (table.groupby(["layer", "filter", "class"]).size() == 1).all()
-        assert fastconv.export.figures(run, tmp_path / "figures", run.layers[0])
-        assert fastconv.report(run, tmp_path / "report.html")
-
-
-def test_odd_values_of_columns(tmp_path):
-    asked = {"columns": ["value"], "topk": 1, "batch_size": 4, "progress": False}
-    with fastconv.extract(model(), Odd("\udcff"), tmp_path / "a.h5", **asked) as run:
-        assert run.columns["value"][20] == "?"
-    with pytest.raises(
-        fastconv.errors.DataError, match=r"'value' of sample 20 is 1000.*give a text"
-    ):
-        fastconv.extract(model(), Odd(10**20), tmp_path / "b.h5", **asked)
-
-
-class Coded(Patients):
-    """A column of codes: numbers, texts and nothing, in an order that no batch shows whole."""
-
-    def __getitem__(self, i):
-        code = [1, 2, None, 2.5, "a", None, 7][i // 3 % 7]
-        return super().__getitem__(i) | {"code": code, "age": [3, None, 4.5][i // 8]}
-
-
-def test_columns_of_several_kinds_do_not_depend_on_batches_or_shards(tmp_path):
-    asked = {"columns": ["code", "age"], "topk": 1, "samples": True, "progress": False}
-    texts = ["1", "2", "", "2.5", "a", "", "7"]
-    wanted = [texts[i // 3 % 7] for i in range(N)]
-    for size in (1, 3, 4, 100):
-        path = tmp_path / f"{size}.h5"
-        with fastconv.extract(model(), Coded(), path, batch_size=size, **asked) as run:
-            assert run.columns["code"].tolist() == wanted
-            ages = [3.0] * 8 + [np.nan] * 8 + [4.5] * 6
-            np.testing.assert_array_equal(run.columns["age"], ages)
-    groups = set(fastconv.insight.biases(fastconv.open(path), "code")["group"])
-    assert groups <= {"1", "2", "2.5", "a", "7"} and len(groups) > 2  # what is missing is none
-    parts = [tmp_path / f"part{i}.h5" for i in range(3)]
-    for i, part in enumerate(parts):
-        fastconv.extract(model(), Coded(), part, batch_size=4, shard=(i, 3), **asked)
-    fastconv.merge(parts, tmp_path / "merged.h5")
-    merged, whole = (datasets(tmp_path / f"{name}.h5") for name in ("merged", "4"))
-    assert [k for k in whole if whole[k] != merged.get(k)] == []
 
 
 def test_another_lambda_is_another_run(tmp_path):
