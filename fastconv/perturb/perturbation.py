@@ -39,22 +39,25 @@ class Perturbation:
         """Change a batch [n, C, *spatial] of the samples int64 [n].
 
         Raises:
-            InputError: the batch has another rank or number of channels than the change needs.
+            InputError: the batch has another rank or number of channels than the change needs, or
+                would have another shape.
         """
         if not batch.is_floating_point():
             raise InputError(f"{self.name} changes floating-point batches, got {batch.dtype}")
         if len(samples) != len(batch):
             raise InputError(f"{self.name}: {len(samples)} indices for {len(batch)} samples")
         samples, changed = torch.as_tensor(samples), torch.empty_like(batch)
-        at_once = len(batch)
+        at_once = max(1, len(batch))
         if batch.device.type == "cpu" and not self.needs_model:
-            at_once = IN_CACHE // max(1, 4 * batch[:1].numel())
-        for start in range(0, len(batch), max(1, at_once)):
-            some = slice(start, start + max(1, at_once))
+            at_once = max(1, IN_CACHE // max(1, 4 * batch[:1].numel()))
+        for start in range(0, len(batch), at_once):
+            some = slice(start, start + at_once)
             part = batch[some].float()
             found = self.function(part, samples[some], **self.parameters, **given)
             if found.shape != part.shape:
-                raise InputError(f"{self.name} makes {list(found.shape)} of {list(part.shape)}")
+                raise InputError(
+                    f"{self.name} makes {list(found.shape)} of {list(part.shape)}; shapes must stay"
+                )
             changed[some] = found
         return changed
 

@@ -87,7 +87,7 @@ def _resample(
     return read.reshape(batch.shape)
 
 
-@lru_cache(8)
+@lru_cache(1)
 def _grid(
     height: int,
     width: int,
