@@ -15,9 +15,9 @@ from fastconv.errors import InputError
 from fastconv.perturb.perturbation import (
     Perturbation,
     Scale,
+    drawn,
     frames,
     from_pixels,
-    generators,
     to_pixels,
     unframed,
     value_range,
@@ -81,27 +81,34 @@ def _noise(
     batch: Tensor, samples: Tensor, sigma: float, seed: int, mean: Scale, std: Scale
 ) -> Tensor:
     shape = tuple(batch.shape[1:])
-    drawn = [g.standard_normal(shape, np.float32) for g in generators(samples, seed)]
-    normal = torch.from_numpy(np.stack(drawn)).to(batch.device) if drawn else batch
+    normal = drawn(batch, samples, seed, lambda g: g.standard_normal(shape, np.float32))
     pixels = to_pixels(batch, mean, std)
-    return from_pixels(within_range(pixels + sigma * normal, pixels), mean, std)
+    return from_pixels(within_range(normal.mul_(sigma).add_(pixels), pixels), mean, std)
 
 
 def _blur(batch: Tensor, samples: Tensor, sigma: float) -> Tensor:
     radius = math.ceil(3 * sigma)
-    at = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    at = torch.arange(radius + 1, dtype=torch.float64)
     weight = torch.exp(-(at**2) / (2 * sigma**2))
-    weight = (weight / weight.sum()).float().to(batch.device)
-    rank, channels = batch.ndim - 2, batch.shape[1]
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    for dim in range(rank):
-        padding = [0] * (2 * rank)
-        padding[2 * (rank - 1 - dim)] = padding[2 * (rank - 1 - dim) + 1] = radius
-        shape = [1] * rank
-        shape[dim] = len(weight)
-        kernel = weight.reshape(1, 1, *shape).expand(channels, 1, *shape)
-        batch = convolve(F.pad(batch, padding, mode="replicate"), kernel, groups=channels)
+    weights = (weight / (2 * weight.sum() - weight[0])).tolist()  # of distances from the middle
+    for dim in range(2, batch.ndim):
+        batch = _convolved(batch, dim, weights)
     return batch
+
+
+def _convolved(given: Tensor, dim: int, weights: list[float]) -> Tensor:
+    """Convolve a dimension with a kernel by its weights from the middle on; edges go on."""
+    size, radius = given.shape[dim], len(weights) - 1
+    padding = [0] * (2 * (given.ndim - 2))
+    last = 2 * (given.ndim - 1 - dim)  # F.pad counts from the last dimension
+    padding[last] = padding[last + 1] = radius
+    padded = F.pad(given, padding, mode="replicate")
+    found = padded.narrow(dim, radius, size) * weights[0]
+    pair = torch.empty_like(found)
+    for distance, weight in enumerate(weights[1:], 1):
+        before, after = (padded.narrow(dim, radius + d, size) for d in (-distance, distance))
+        found.add_(torch.add(before, after, out=pair), alpha=weight)
+    return found
 
 
 def _brightness(batch: Tensor, samples: Tensor, factor: float, mean: Scale, std: Scale) -> Tensor:

@@ -13,7 +13,7 @@ from fastconv.store.open_file import OpenFile
 from fastconv.store.schema import Field
 
 KEPT_BY = {  # group of a layer: what keeps it
-    "overview": "patches=True",
+    "overview": "patches=True, for the samples as they are",
     "patches": "patches=True",
     "topk": "topk >= 1",
     "bottomk": 'order="both"',
