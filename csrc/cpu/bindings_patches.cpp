@@ -248,7 +248,8 @@ void paste_patches(Tensor patches, Tensor index, Tensor start, int64_t bytes, Te
   p.patches = data<const char>(patches), p.inputs = data<char>(inputs);
   p.index = data<const int64_t>(index), p.start = data<const int64_t>(start);
   p.known = data<bool>(known);
-  const bool together = patches.stride(1) == 1;  // the channels of a point
+  // The channels of a point; those of a patch that is one point say nothing of the inputs.
+  const bool together = patches.stride(1) == 1 && inputs.stride(1) == 1;
   p.channels = together ? 1 : patches.size(1);
   p.bytes = together ? bytes * patches.size(1) : bytes;
   for (int d = 0; d < 3; ++d) p.size[d] = patches.size(2 + d), p.extent[d] = inputs.size(2 + d);

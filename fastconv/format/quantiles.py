@@ -38,8 +38,8 @@ def quantiles(
         q: [Q] in [0, 1].
     """
     q = np.atleast_1d(np.asarray(q, np.float64))
-    if q.ndim != 1 or not ((q >= 0) & (q <= 1)).all():
-        raise InputError(f"quantiles must lie between 0 and 1, got {q.tolist()}")
+    if q.ndim != 1 or not len(q) or not ((q >= 0) & (q <= 1)).all():
+        raise InputError(f"give one or more quantiles between 0 and 1, got {q.tolist()}")
     below = counts.cumsum(axis=1)  # [C, bins]
     total = below[:, -1:]
     rank = np.clip(np.ceil(q * total), 1, np.maximum(total, 1))  # [C, Q]

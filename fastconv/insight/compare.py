@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,10 +49,11 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
           same in every row of a layer. Only layers matched by responses have one: it is NaN where
           basis is "weights", and without any other row there is no such column.
 
-        `table.attrs` has "cka" ({layer: value}), and "only_in_a" and "only_in_b" (names of layers).
+        `table.attrs` has "cka" ({layer: value}), "only_in_a" and "only_in_b" (names of layers), and
+        "left_out" ({layer: why}): layers whose filters cannot be matched, as a warning says too.
 
     Raises:
-        InputError: no layer in common, or one whose filters cannot be compared; no statistics.
+        InputError: no layer in common, or none whose filters can be matched; no statistics.
 
     Source: Li et al., Convergent Learning, ICLR 2016 (matching); Kornblith et al., ICML 2019 (CKA).
     """
@@ -60,17 +63,25 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
             f"{a.path} and {b.path} have no layer in common: {_some(a.layers)}; {_some(b.layers)}"
         )
     same_data = _same_data(a, b)
-    tables, alignment = [], {}
+    tables, alignment, left_out = [], {}, {}
     for name in common:
         first, second = a[name], b[name]
-        table = _layer(first, second, by_responses=same_data and _kept_samples(first, second))
-        if table["basis"] == "responses":
+        by_responses = same_data and _kept_samples(first, second)
+        similarity = (response_correlation if by_responses else _weights)(first, second)
+        if isinstance(similarity, str):
+            left_out[name] = similarity
+            continue
+        table = _matched(first, second, similarity, "responses" if by_responses else "weights")
+        if by_responses:
             x, y = (means[:, ever_finite(means)] for means, _ in map(summaries, (first, second)))
             alignment[name] = table["cka"] = linear_cka(x, y, complete_rows(x, y))
         tables.append(pd.DataFrame(table))
+    if left_out:
+        _tell(left_out, error=not tables)
     found = pd.concat(tables, ignore_index=True)
     found.attrs = {
         "cka": alignment,
+        "left_out": left_out,
         "only_in_a": [name for name in a.layers if name not in b],
         "only_in_b": [name for name in b.layers if name not in a],
     }
@@ -92,8 +103,7 @@ def _kept_samples(*layers: Layer) -> bool:
     return all("samples" in layer.holds for layer in layers)
 
 
-def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
-    similarity = response_correlation(a, b) if by_responses else _weights(a, b)
+def _matched(a: Layer, b: Layer, similarity: np.ndarray, basis: str) -> dict[str, Any]:
     filters, match = linear_sum_assignment(similarity, maximize=True)
     before, after = a.stats, b.stats
     counted = (before["count"][filters] > 0) & (after["count"][match] > 0)
@@ -103,7 +113,7 @@ def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
         "filter": filters,
         "match": match,
         "similarity": similarity[filters, match],
-        "basis": "responses" if by_responses else "weights",
+        "basis": basis,
         **{
             f"{name}_change": np.subtract(after[name][match], before[name][filters], dtype=float)
             for name in STATISTICS
@@ -111,17 +121,26 @@ def _layer(a: Layer, b: Layer, *, by_responses: bool) -> dict[str, Any]:
     }
 
 
-def _weights(a: Layer, b: Layer) -> np.ndarray:
+def _weights(a: Layer, b: Layer) -> np.ndarray | str:
+    """The cosines [C_a, C_b] of the weights of filters, or why there are none."""
     first, second = a.weight, b.weight
-    remedy = "extract both runs from the same data with samples=True"
     if first is None or second is None:
-        raise InputError(f"{a.name} has no weights to match its filters by; {remedy}")
+        return "it has no weights"
     if first.shape[1:] != second.shape[1:]:
-        raise InputError(
-            f"the kernels of {a.name} have shapes {list(first.shape[1:])} and "
-            f"{list(second.shape[1:])}, so they cannot be matched by weights; {remedy}"
-        )
+        return f"its kernels are {list(first.shape[1:])} and {list(second.shape[1:])}"
     return cosine(first, second)
+
+
+def _tell(left_out: Mapping[str, str], *, error: bool) -> None:
+    """Warn of layers that are left out, or raise where they are all."""
+    layers = _some([f"{name} ({reason})" for name, reason in left_out.items()])
+    why = (
+        f"{layers}, whose filters cannot be matched by weights; extract both runs from the same "
+        "data with samples=True"
+    )
+    if error:
+        raise InputError(f"nothing to compare: {why}")
+    warnings.warn(f"left out: {why}", stacklevel=3)
 
 
 def _some(names: list[str]) -> str:

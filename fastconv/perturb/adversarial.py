@@ -13,7 +13,7 @@ from fastconv.errors import InputError
 from fastconv.perturb.perturbation import (
     Perturbation,
     Scale,
-    generators,
+    drawn,
     per_channel,
     to_pixels,
     within_range,
@@ -104,9 +104,9 @@ def _pgd(
 ) -> Tensor:
     classes = _classes(batch, against, model, labels)
     shape = tuple(batch.shape[1:])
-    start = [g.random(shape, np.float32) * 2 - 1 for g in generators(samples, seed)]
+    start = drawn(batch, samples, seed, lambda g: g.random(shape, np.float32) * 2 - 1)
     unit = 1 / per_channel(std, batch)
-    moved = batch + epsilon * unit * torch.from_numpy(np.stack(start)).to(batch.device)
+    moved = batch + epsilon * unit * start
     for _ in range(steps):
         moved = moved + step * unit * _direction(moved, model, classes)
         moved = torch.minimum(torch.maximum(moved, batch - epsilon * unit), batch + epsilon * unit)

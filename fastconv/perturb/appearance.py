@@ -15,11 +15,12 @@ from fastconv.errors import InputError
 from fastconv.perturb.perturbation import (
     Perturbation,
     Scale,
+    drawn,
     frames,
     from_pixels,
-    generators,
     to_pixels,
     unframed,
+    value_range,
     within_range,
 )
 
@@ -55,7 +56,10 @@ def hue(turns: float, *, mean: Scale = 0.0, std: Scale = 1.0) -> Perturbation:
 
 
 def jpeg(quality: int, *, mean: Scale = 0.0, std: Scale = 1.0) -> Perturbation:
-    """Compress pictures of 1 or 3 channels as JPEG of this quality (1 ... 95), and read them."""
+    """Compress pictures of 1 or 3 channels as JPEG of this quality (1 ... 95), and read them.
+
+    Its 256 levels span 0 ... 1, or the range of the sample where that is wider.
+    """
     if not 1 <= quality <= 95:
         raise InputError(f"jpeg needs a quality from 1 to 95, got {quality}")
     return Perturbation("jpeg", _jpeg, {"quality": quality, "mean": mean, "std": std})
@@ -77,27 +81,34 @@ def _noise(
     batch: Tensor, samples: Tensor, sigma: float, seed: int, mean: Scale, std: Scale
 ) -> Tensor:
     shape = tuple(batch.shape[1:])
-    drawn = [g.standard_normal(shape, np.float32) for g in generators(samples, seed)]
-    normal = torch.from_numpy(np.stack(drawn)).to(batch.device) if drawn else batch
+    normal = drawn(batch, samples, seed, lambda g: g.standard_normal(shape, np.float32))
     pixels = to_pixels(batch, mean, std)
-    return from_pixels(within_range(pixels + sigma * normal, pixels), mean, std)
+    return from_pixels(within_range(normal.mul_(sigma).add_(pixels), pixels), mean, std)
 
 
 def _blur(batch: Tensor, samples: Tensor, sigma: float) -> Tensor:
     radius = math.ceil(3 * sigma)
-    at = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    at = torch.arange(radius + 1, dtype=torch.float64)
     weight = torch.exp(-(at**2) / (2 * sigma**2))
-    weight = (weight / weight.sum()).float().to(batch.device)
-    rank, channels = batch.ndim - 2, batch.shape[1]
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    for dim in range(rank):
-        padding = [0] * (2 * rank)
-        padding[2 * (rank - 1 - dim)] = padding[2 * (rank - 1 - dim) + 1] = radius
-        shape = [1] * rank
-        shape[dim] = len(weight)
-        kernel = weight.reshape(1, 1, *shape).expand(channels, 1, *shape)
-        batch = convolve(F.pad(batch, padding, mode="replicate"), kernel, groups=channels)
+    weights = (weight / (2 * weight.sum() - weight[0])).tolist()  # of distances from the middle
+    for dim in range(2, batch.ndim):
+        batch = _convolved(batch, dim, weights)
     return batch
+
+
+def _convolved(given: Tensor, dim: int, weights: list[float]) -> Tensor:
+    """Convolve a dimension with a kernel by its weights from the middle on; edges go on."""
+    size, radius = given.shape[dim], len(weights) - 1
+    padding = [0] * (2 * (given.ndim - 2))
+    last = 2 * (given.ndim - 1 - dim)  # F.pad counts from the last dimension
+    padding[last] = padding[last + 1] = radius
+    padded = F.pad(given, padding, mode="replicate")
+    found = padded.narrow(dim, radius, size) * weights[0]
+    pair = torch.empty_like(found)
+    for distance, weight in enumerate(weights[1:], 1):
+        before, after = (padded.narrow(dim, radius + d, size) for d in (-distance, distance))
+        found.add_(torch.add(before, after, out=pair), alpha=weight)
+    return found
 
 
 def _brightness(batch: Tensor, samples: Tensor, factor: float, mean: Scale, std: Scale) -> Tensor:
@@ -126,11 +137,13 @@ def _hue(batch: Tensor, samples: Tensor, turns: float, mean: Scale, std: Scale) 
 def _jpeg(batch: Tensor, samples: Tensor, quality: int, mean: Scale, std: Scale) -> Tensor:
     if batch.shape[1] not in (1, 3):
         raise InputError(f"jpeg needs 1 or 3 channels, got {batch.shape[1]}")
-    pixels = frames(to_pixels(batch, mean, std), "jpeg")
-    bytes_ = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+    pixels = to_pixels(batch, mean, std)
+    low, high = value_range(pixels.nan_to_num(0.0, 0.0, 0.0))
+    shares = frames(((pixels - low) / (high - low)).clamp(0, 1), "jpeg")
+    bytes_ = (shares * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
     read = np.stack([_as_jpeg(picture, quality) for picture in bytes_])
     changed = torch.from_numpy(read).to(batch.device).movedim(-1, 1).float() / 255
-    return from_pixels(unframed(changed, batch), mean, std)
+    return from_pixels(unframed(changed, batch) * (high - low) + low, mean, std)
 
 
 def _as_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

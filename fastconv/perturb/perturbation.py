@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fastconv.errors import InputError
 
+IN_CACHE = 2**22  # bytes of samples that are changed together
 Scale = float | Sequence[float]  # one for all channels, or one a channel
 
 
@@ -22,7 +24,8 @@ class Perturbation:
 
     Attributes:
         name: of the change.
-        function: called as `function(batch, samples, **parameters)`, in float32.
+        function: called as `function(batch, samples, **parameters)`, in float32; it must not write
+            to the batch.
         parameters: what the result depends on, beside the sample.
         needs_model: it is called with `model` (input to output) and `labels` (int64 [n] or None).
     """
@@ -36,15 +39,27 @@ class Perturbation:
         """Change a batch [n, C, *spatial] of the samples int64 [n].
 
         Raises:
-            InputError: the batch has another rank or number of channels than the change needs.
+            InputError: the batch has another rank or number of channels than the change needs, or
+                would have another shape.
         """
         if not batch.is_floating_point():
             raise InputError(f"{self.name} changes floating-point batches, got {batch.dtype}")
         if len(samples) != len(batch):
             raise InputError(f"{self.name}: {len(samples)} indices for {len(batch)} samples")
-        samples = torch.as_tensor(samples)
-        changed = self.function(batch.float(), samples, **self.parameters, **given)
-        return changed.to(batch.dtype)
+        samples, changed = torch.as_tensor(samples), torch.empty_like(batch)
+        at_once = max(1, len(batch))
+        if batch.device.type == "cpu" and not self.needs_model:
+            at_once = max(1, IN_CACHE // max(1, 4 * batch[:1].numel()))
+        for start in range(0, len(batch), at_once):
+            some = slice(start, start + at_once)
+            part = batch[some].float()
+            found = self.function(part, samples[some], **self.parameters, **given)
+            if found.shape != part.shape:
+                raise InputError(
+                    f"{self.name} makes {list(found.shape)} of {list(part.shape)}; shapes must stay"
+                )
+            changed[some] = found
+        return changed
 
     def describe(self) -> dict[str, Any]:
         """Name and parameters as plain values; arrays by their shape and hash."""
@@ -71,6 +86,24 @@ def generators(samples: Tensor, seed: int) -> list[np.random.Generator]:
     return [np.random.Generator(np.random.Philox(key=np.array(k, np.uint64))) for k in keys]
 
 
+def drawn(
+    batch: Tensor, samples: Tensor, seed: int, draw: Callable[[np.random.Generator], np.ndarray]
+) -> Tensor:
+    """Float32 numbers in the shape and layout of a batch; `draw` gives [C, *spatial] of a sample.
+
+    Samples are drawn in threads, each by a generator of its own.
+    """
+    numbers = torch.empty_like(batch, dtype=torch.float32, device="cpu")
+    rows = numbers.numpy()
+
+    def fill(row: int, generator: np.random.Generator) -> None:
+        rows[row] = draw(generator)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(fill, range(len(rows)), generators(samples, seed)))
+    return numbers.to(batch.device)
+
+
 def per_channel(value: Scale, batch: Tensor) -> Tensor:
     """A number, or one a channel, so that it broadcasts over a batch."""
     given = torch.as_tensor(value, dtype=torch.float32, device=batch.device).flatten()
@@ -93,10 +126,15 @@ def from_pixels(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
 
 def within_range(changed: Tensor, pixels: Tensor) -> Tensor:
     """Clip to [0, 1], or to the range of the unchanged sample where that is wider."""
+    low, high = value_range(pixels)
+    return torch.clamp(changed, low, high)
+
+
+def value_range(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """0 and 1, or the extrema of a sample beyond them, [n, 1, ...] each."""
     inner = tuple(range(1, pixels.ndim))
-    low = pixels.amin(inner, keepdim=True).clamp(max=0)
-    high = pixels.amax(inner, keepdim=True).clamp(min=1)
-    return torch.minimum(torch.maximum(changed, low), high)
+    low, high = pixels.amin(inner, keepdim=True), pixels.amax(inner, keepdim=True)
+    return low.clamp(max=0), high.clamp(min=1)
 
 
 def require_rank(batch: Tensor, name: str, ranks: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -80,14 +81,22 @@ def _resample(
 ) -> Tensor:
     """Read each pixel (x, y) from the centre at `turn @ (x, y) + move`, in pixels."""
     require_rank(batch, name, (2, 3))
-    pictures = batch.flatten(1, -3)  # [n, C * T, H, W]
-    height, width = pictures.shape[-2:]
-    y = torch.arange(height, device=batch.device) - (height - 1) / 2
-    x = torch.arange(width, device=batch.device) - (width - 1) / 2
+    pictures = batch.flatten(1, -3).contiguous()  # [n, C * T, H, W]
+    grid = _grid(*pictures.shape[-2:], turn, move).to(batch.device).expand(len(batch), -1, -1, -1)
+    read = F.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
+    return read.reshape(batch.shape)
+
+
+@lru_cache(1)
+def _grid(
+    height: int,
+    width: int,
+    turn: tuple[tuple[float, float], tuple[float, float]],
+    move: tuple[float, float],
+) -> Tensor:
+    """Where each pixel is read, as `grid_sample` takes it: [H, W, 2], -1 ... 1, edge to edge."""
+    y, x = torch.arange(height) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2
     y, x = torch.meshgrid(y, x, indexing="ij")
     from_x = turn[0][0] * x + turn[0][1] * y + move[0]
     from_y = turn[1][0] * x + turn[1][1] * y + move[1]
-    grid = torch.stack((from_x * 2 / width, from_y * 2 / height), -1)  # -1 ... 1, edge to edge
-    grid = grid.expand(len(batch), -1, -1, -1)
-    read = F.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
-    return read.reshape(batch.shape)
+    return torch.stack((from_x * 2 / width, from_y * 2 / height), -1)

@@ -121,15 +121,18 @@ def _shuffle_patches(batch: Tensor, samples: Tensor, grid: int, seed: int) -> Te
     h, w = batch.shape[-2] // grid, batch.shape[-1] // grid
     if h == 0 or w == 0:
         raise InputError(f"shuffle_patches: no {grid} cells in {list(batch.shape[-2:])}")
-    inner = batch.flatten(1, -3)[..., : h * grid, : w * grid]
-    n, c = inner.shape[:2]
-    cells = inner.reshape(n, c, grid, h, grid, w).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    orders = [g.permutation(grid * grid) for g in generators(samples, seed)]
-    order = torch.from_numpy(np.stack(orders)).to(batch.device)
-    cells = cells[torch.arange(n, device=batch.device)[:, None], order]  # [n, grid^2, c, h, w]
-    cells = cells.unflatten(1, (grid, grid)).permute(0, 3, 1, 4, 2, 5)
-    changed = batch.flatten(1, -3).clone()
-    changed[..., : h * grid, : w * grid] = cells.reshape(inner.shape)
+    pictures = batch.flatten(1, -3)  # [n, C, H, W], in memory mostly [n, H, W, C]
+    inner = pictures[..., : h * grid, : w * grid].movedim(1, -1)
+    orders = np.stack([g.permutation(grid * grid) for g in generators(samples, seed)])
+    n, down, across = len(orders), *np.divmod(orders.reshape(-1, grid, 1, grid), grid)
+    line = (np.arange(n).reshape(-1, 1, 1, 1) * grid + down) * h + np.arange(h)[:, None]
+    strip = torch.from_numpy((line * grid + across).reshape(-1)).to(batch.device)
+    strips = inner.reshape(n * grid * h * grid, -1)  # the lines of all cells, w * C each
+    shuffled = strips.index_select(0, strip).reshape(inner.shape).movedim(-1, 1)
+    if shuffled.shape == pictures.shape:
+        return shuffled.reshape(batch.shape)
+    changed = pictures.clone()
+    changed[..., : h * grid, : w * grid] = shuffled
     return changed.reshape(batch.shape)
 
 

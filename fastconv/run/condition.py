@@ -38,7 +38,8 @@ class Condition:
         if getattr(self.change, "needs_model", False):
             given = {"model": model, "labels": labels}
         try:
-            changed = self.change(inputs.clone(), samples, **given)
+            own = inputs if isinstance(self.change, Perturbation) else inputs.clone()
+            changed = self.change(own, samples, **given)
         except InputError as error:
             raise InputError(f"condition {self.name!r}: {error}") from error
         if not isinstance(changed, Tensor):

@@ -220,8 +220,8 @@ def _in_one_process(request: Request, started: str, *, resume: bool, overwrite: 
                 folder.remove()
                 return finished(out, job)
             begin(folder, job, resume=resume and not overwrite)
-            recording = measure(job, folder, request.num_workers, progress=request.progress)
-            write(out, job, recording, started, overwrite=overwrite)
+            with measure(job, folder, request.num_workers, progress=request.progress) as recording:
+                write(out, job, recording, started, overwrite=overwrite)
             folder.remove()
     return Run(out)
 

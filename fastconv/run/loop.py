@@ -58,13 +58,16 @@ def _measure_units(
     with (
         Progress(samples, enabled=progress, done=recording.samples_done) as bar,
         _interruptible() as interrupted,
-        recording,
+        contextlib.ExitStack() as left,
     ):
+        left.push(recording)
         for number, unit, inputs, labels in batches:
             recording.take(number, unit, inputs, labels)
             bar.update(len(unit))
             if interrupted():
                 raise KeyboardInterrupt
+        recording.end()
+        left.pop_all()  # the result is still to be read
 
 
 def _announce(folder: Path, words: str, needed: float, *, progress: bool) -> None:

@@ -22,7 +22,7 @@ from fastconv.run.options import Options
 from fastconv.run.sample_rows import joined
 from fastconv.run.thumbnails import are_kept
 from fastconv.store.reader import Run, open_run
-from fastconv.store.upload import destination, exists, put
+from fastconv.store.upload import Scratch, destination, exists, put
 from fastconv.store.writer import write_run
 
 
@@ -55,16 +55,15 @@ def merge(
     if not overwrite and exists(url):
         raise OutputError(f"{url} exists already; choose another name or allow overwriting it")
     folder = place.parent / "merged"  # beside what an unfinished run to that URL has there
-    folder.mkdir(exist_ok=True)
-    try:
-        _write_merged(parts, folder / place.name, overwrite=True)
-        put(folder / place.name, url, overwrite=overwrite)
-        shutil.rmtree(folder, ignore_errors=True)  # it stands at the URL, whatever is left
-    finally:
-        with suppress(OSError):  # where something is kept
-            folder.rmdir()
-        with suppress(OSError):
-            place.parent.rmdir()
+    with Scratch(place):
+        folder.mkdir(exist_ok=True)
+        try:
+            _write_merged(parts, folder / place.name, overwrite=True)
+            put(folder / place.name, url, overwrite=overwrite)
+            shutil.rmtree(folder, ignore_errors=True)  # it stands at the URL, whatever is left
+        finally:
+            with suppress(OSError):  # where something is kept
+                folder.rmdir()
     return Run(url)
 
 

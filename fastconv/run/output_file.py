@@ -22,14 +22,14 @@ def finished(out: Path | str, job: Job) -> Run:
         FingerprintError: it is of another; the message names the differences.
     """
     run = open_run(out)
-    require_equal(
-        run.config["fingerprint"],
-        job.identity,
-        str(out),
-        "choose another output, or overwrite it (overwrite=True, --overwrite)",
-    )
-    if not job.source.skip and run.samples is not None:
-        refuse_skipped(run.samples.skipped, out)
+    remedy = "choose another output, or overwrite it (overwrite=True, --overwrite)"
+    try:
+        require_equal(run.config["fingerprint"], job.identity, str(out), remedy)
+        if not job.source.skip and run.samples is not None:
+            refuse_skipped(run.samples.skipped, out)
+    except BaseException:
+        run.close()
+        raise
     if isinstance(out, Path):
         remove_parts(out)  # of a process that was killed between naming the file and removing them
     return run

@@ -199,7 +199,9 @@ class Recorder:
         return result
 
     def _add_totals(self, part: Part) -> None:
-        with part.open():
+        with part.open() as file:
+            if "layers" not in file:  # it was begun: they are here
+                return
             for sink in self._sinks():
                 if sink.state.totals is not None:
                     stored = part.layer(sink.index, sink.info, hits=False)

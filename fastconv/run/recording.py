@@ -112,17 +112,19 @@ class Recording:
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         try:
-            if kind is None:
-                self._recorder.settle()
-                if self._writer is not None:  # it has rows already
-                    self.save()
-            elif self._units and not self._torn:
+            if kind is not None and self._units and not self._torn:
                 with contextlib.suppress(FastconvError, torch.OutOfMemoryError):
                     self.save()
         finally:
             if self._writer is not None:
                 self._writer.discard()
                 self._writer = None
+
+    def end(self) -> None:
+        """All units are taken: in parts, or none of them is and the states are in memory."""
+        self._recorder.settle()
+        if self._parts:
+            self.save()
 
     def _open_part(self) -> PartWriter:
         if self._writer is None:
@@ -152,7 +154,7 @@ class Recording:
 
     def results(self) -> Iterator[LayerResult]:
         """The finished layers, one at a time."""
-        return self._recorder.results(self._parts, self._own_samples(), self._kept_samples())
+        return self._recorder.results(self._all_parts(), self._own_samples(), self._kept_samples())
 
     def sample_table(self) -> SampleTable:
         """Keys, labels, outcomes, columns and thumbnails of the samples of this run."""
@@ -168,8 +170,12 @@ class Recording:
         if self._job.source.by_index:
             table.thumbnails = read_thumbnails(self._job, shown)
         else:
-            table.thumbnails = self._thumbnails.of(shown, self._parts)
+            table.thumbnails = self._thumbnails.of(shown, self._all_parts())
         return table
+
+    def _all_parts(self) -> list[Part]:
+        """The finished parts, or the one that was begun, whose states are in memory."""
+        return self._parts if self._writer is None else [self._writer.so_far(self._units.stop - 1)]
 
     def _keys(self, own: range) -> Sequence[str] | None:
         names = self._joined("keys")  # of a stream

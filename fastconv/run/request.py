@@ -14,7 +14,7 @@ from torch import nn
 from fastconv.capture import Forward
 from fastconv.data import open_data
 from fastconv.engines.ranks import Rank
-from fastconv.errors import InputError, OutputError
+from fastconv.errors import InputError
 from fastconv.run.allocator import freed_memory_kept
 from fastconv.run.condition import conditions_of, descriptions
 from fastconv.run.job import Job
@@ -47,8 +47,6 @@ class Request:
         """Raise for what can be told before the data set is opened."""
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be raise or skip, got {self.on_error!r}")
-        if not self.out.parent.is_dir():
-            raise OutputError(f"there is no folder {self.out.parent}; make it first")
 
     @contextlib.contextmanager
     def job(self, rank: Rank | None = None) -> Iterator[Job]:

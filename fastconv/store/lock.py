@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from fastconv.errors import OutputError
@@ -31,8 +30,6 @@ def take(folder: Path, out: str) -> int:
                 "or give each process a shard and merge the results"
             ) from error
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and folder.parent.is_dir():
-                continue  # its holder has just removed the folder
             raise OutputError(explain(error, folder)) from error
         if lock is not None:
             _held.add(lock)
@@ -45,7 +42,6 @@ def join(folder: Path, out: str) -> tuple[int, bool]:
     Raises:
         OutputError: one process holds it alone, or the file system has no locks.
     """
-    folder.mkdir(exist_ok=True)
     deadline = time.monotonic() + PATIENCE
     while True:
         for how, alone in ((fcntl.LOCK_EX, True), (fcntl.LOCK_SH, False)):
@@ -67,13 +63,21 @@ def join(folder: Path, out: str) -> tuple[int, bool]:
 
 
 def enter(folder: Path) -> int:
-    """Hold a folder together with whoever else is in it, once nobody is removing it."""
+    """Hold a folder together with whoever else is in it, once nobody is removing it.
+
+    Raises:
+        OutputError: the disk refuses, or the file system has no locks.
+    """
     while True:
-        with suppress(BlockingIOError):
+        try:
             lock = _try(folder / "users", fcntl.LOCK_SH)
-            if lock is not None:
-                _held.add(lock)
-                return lock
+        except BlockingIOError:
+            lock = None
+        except OSError as error:
+            raise OutputError(explain(error, folder)) from error
+        if lock is not None:
+            _held.add(lock)
+            return lock
         time.sleep(0.05)
 
 
@@ -104,13 +108,20 @@ def release(lock: int) -> None:
 
 
 def _try(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
-    """The lock; None where the process that held it has just removed its file."""
-    path.parent.mkdir(exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """The lock; None where the process that held it has just removed its file, or the folder."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except (FileExistsError, FileNotFoundError):
+        if path.parent.is_file() or not path.parent.parent.is_dir():
+            raise
+        return None
     try:
         fcntl.flock(lock, how | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), path.stat()):
             return lock
+    except FileNotFoundError:
+        pass
     except OSError:
         os.close(lock)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import math
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from h5py import h5f, h5fd
 
 from fastconv.errors import FileFormatError, InputError
 from fastconv.store import schema
@@ -24,13 +27,19 @@ MOST_CHUNKS = 1024  # of an array that are fetched beforehand
 
 
 class OpenFile:
-    """The HDF5 file of a run, or of the maps of one layer, read with every check of `Guard`."""
+    """The HDF5 file of a run, or of the maps of one layer, read with every check of `Guard`.
+
+    Attributes:
+        place: its path, or its URL.
+        kept: arrays that several layers share, by name, as far as readers keep them in memory.
+    """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         url = str(place) if is_url(str(place)) else None
         local = place if url is None else local_path(url)
         self.place: Path | str = str(url) if local is None else Path(local)
         self.closed = False
+        self.kept: dict[str, np.ndarray] = {}
         self._file: h5py.File | None = None
         self._remote: RemoteFile | None = None
         self._groups: dict[tuple[str, ...], h5py.Group] = {}
@@ -85,7 +94,8 @@ class OpenFile:
     ) -> None:
         """Fetch these arrays, or regions of them, at once from elsewhere, before they are read."""
         if self._remote is not None:
-            self._remote.fetch(r for dataset in datasets for r in _places(dataset, regions))
+            with self.reading():
+                self._remote.fetch(r for dataset in datasets for r in _places(dataset, regions))
 
     def has(self, *path: str) -> bool:
         """Whether the group that a path leads to has a child of its last name."""
@@ -123,11 +133,20 @@ class OpenFile:
         """Close the file for good."""
         if self._file is not None:
             self._file.close()
-        self._file, self.closed = None, True
+        self._file, self._remote, self.closed = None, None, True
         self._groups.clear()
+        self.kept.clear()
 
     def __reduce__(self) -> tuple[type[OpenFile], tuple[Path | str]]:
         return OpenFile, (self.place,)
+
+
+@atexit.register
+def _close_elsewhere() -> None:
+    """Close what reads from Python: HDF5 would do it when that has ended, and crash."""
+    for file in h5f.get_obj_ids(h5f.OBJ_ALL, h5f.OBJ_FILE):
+        if file.get_access_plist().get_driver() == h5fd.fileobj_driver:
+            h5py.File(file).close()
 
 
 def _open(place: Path) -> h5py.File:

@@ -32,19 +32,21 @@ _NAME = re.compile(r"u(\d+)-(\d+)-([0-9a-f]{8})\.h5")
 
 
 class Part:
-    """A finished part: units first..last, read layer by layer."""
+    """Units first..last, read layer by layer: a finished part, or the open `file` of one."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, first: int, last: int, file: h5py.File | None = None):
+        self.path, self.first, self.last, self._file = path, first, last, file
+
+    @classmethod
+    def finished(cls, path: Path) -> Part:
+        """The part of this file, which is named after its units."""
         match = _NAME.fullmatch(path.name)
         assert match is not None
-        self.first, self.last = int(match[1]), int(match[2])
-        self._crc = match[3]
-        self._file: h5py.File | None = None
+        return cls(path, int(match[1]), int(match[2]))
 
     def check(self) -> None:
         """Raise FileFormatError unless the bytes are those that were written."""
-        if _crc32(self.path) != self._crc:
+        if not self.path.stem.endswith(f"-{_crc32(self.path)}"):
             raise FileFormatError(
                 f"{self.path} is damaged: its checksum differs from the one in its name; "
                 "delete it and run again, then only its samples are computed anew"
@@ -161,6 +163,12 @@ class PartWriter:
                     group[f"hits/{name}/pictures"] = pictures[found.filter, found.rank]
                     group[f"hits/{name}/picture_of"] = found.row
 
+    def so_far(self, last: int) -> Part:
+        """What was added of the units up to `last`, to be read until more is added."""
+        with _writing(self._temporary):
+            self._folder.compressor.drain()
+        return Part(self._temporary, self.first, last, self._file)
+
     def finish(self, last: int) -> Part:
         """Close, sync and rename: from here on the units first..last are done."""
         with _writing(self._temporary):
@@ -170,7 +178,7 @@ class PartWriter:
             path = self._folder.path / f"u{self.first:06d}-{last:06d}-{crc}.h5"
             self._temporary.rename(path)
             sync(self._folder.path)
-        return Part(path)
+        return Part(path, self.first, last)
 
     def discard(self) -> None:
         """Drop what was not finished."""
@@ -278,7 +286,7 @@ class PartsFolder:
 
     def parts(self) -> list[Part]:
         """All finished parts, checked, in the order of their units."""
-        found = [Part(p) for p in sorted(self.path.iterdir()) if _NAME.fullmatch(p.name)]
+        found = [Part.finished(p) for p in sorted(self.path.iterdir()) if _NAME.fullmatch(p.name)]
         for part in found:
             part.check()
         return found

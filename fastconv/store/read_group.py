@@ -13,7 +13,7 @@ from fastconv.store.open_file import OpenFile
 from fastconv.store.schema import Field
 
 KEPT_BY = {  # group of a layer: what keeps it
-    "overview": "patches=True",
+    "overview": "patches=True, for the samples as they are",
     "patches": "patches=True",
     "topk": "topk >= 1",
     "bottomk": 'order="both"',
@@ -80,8 +80,8 @@ class ArrayGroup(Mapping[str, np.ndarray]):
             return np.asarray(dataset[index])
 
     def fetch(self) -> None:
-        """Fetch all arrays at once, where the file lies elsewhere."""
-        if self.file.elsewhere and len(self._arrays) < len(self._fields):
+        """Fetch all arrays at once, where the file lies elsewhere and none was read yet."""
+        if self.file.elsewhere and not self._arrays:
             self.file.fetch(map(self.dataset, self._fields))
 
     def held(self, name: str) -> np.ndarray | None:

@@ -170,6 +170,7 @@ class Layer:
 
     def weight_of(self, filter: int) -> np.ndarray | None:
         """[C_in/groups, *kernel] float32 of one filter; no other is read."""
+        self._require("filter", filter, len(self))
         return self._weights.row("weight", filter) if "weights" in self.holds else None
 
     @property
@@ -246,12 +247,8 @@ class Layer:
             bottom: whether of `bottomk`, the weakest, and not of `topk`.
         """
         patches = self.bottomk_patches if bottom else self.patches
-        for name, index, size in (
-            ("filter", filter, patches.shape[0]),
-            ("rank", rank, patches.shape[1]),
-        ):
-            if not 0 <= index < size:
-                raise InputError(f"{name} must be 0 to {size - 1} in {self.name}, got {index}")
+        self._require("filter", filter, patches.shape[0])
+        self._require("rank", rank, patches.shape[1])
         return patches[filter, rank]
 
     @property
@@ -277,10 +274,13 @@ class Layer:
         As exact as `maps_dtype` asked for, and normalised as `normalize` asked for; by the
         statistics of this run where it needs any.
         """
+        if filter is not None:
+            self._require("filter", filter, len(self))
         return self.stored_maps.one(sample, filter)
 
     def filter_maps(self, filter: int) -> Iterator[tuple[int, np.ndarray]]:
         """Every kept sample with the map [*spatial] float32 of one filter, a few read at a time."""
+        self._require("filter", filter, len(self))
         return self.stored_maps.of_filter(filter)
 
     @cached_property
@@ -319,6 +319,10 @@ class Layer:
                 pictures, result.patch_plan = self._pictures(name)
             result.set_hits(name, {f: arrays[f].copy() for f in schema.TOPK}, pictures)
         return result
+
+    def _require(self, name: str, index: int, size: int) -> None:
+        if not 0 <= index < size:
+            raise InputError(f"{name} must be 0 to {size - 1} in {self.name}, got {index}")
 
     def _arrays(self, name: str, fields: Mapping[str, schema.Field]) -> ArrayGroup:
         return ArrayGroup(self._file, (*self._path, name), fields, self.info)

@@ -17,7 +17,8 @@ from fastconv.store.open_file import OpenFile
 from fastconv.store.read_group import ArrayGroup
 
 WHOLE = 2**28  # bytes of pictures that may be read at once where most of them are needed
-KEPT = 2**24  # bytes of pictures that are kept then
+PIECE = 2**24  # bytes of them that are read at a time
+KEPT = 2**26  # bytes of pictures that are kept then, of all layers of a file
 
 
 def open_patches(
@@ -76,8 +77,8 @@ class Patches:
 
     def __init__(self, file: OpenFile, row: np.ndarray, pictures: h5py.Dataset) -> None:
         """Take the picture [C, k] of every hit, -1 of none, and the pictures [M, ...]."""
-        self._file, self._row = file, row
-        self._pictures: h5py.Dataset | np.ndarray = pictures
+        self._file, self._row, self._pictures = file, row, pictures
+        self._count = len(pictures)
         self.dtype, self.ndim = pictures.dtype, 1 + pictures.ndim
         self.shape: tuple[int, ...] = (*row.shape, *pictures.shape[1:])
 
@@ -97,25 +98,35 @@ class Patches:
         found = np.zeros((len(distinct), *self.shape[2:]), self.dtype)
         with self._file.reading():
             self._file.root  # noqa: B018 - raises when it was closed
-            source = self._pictures
-            if isinstance(source, h5py.Dataset):
-                source = self._at_hand(source, distinct)
+            source = self._at_hand(distinct)
             for picture, key in zip(found, distinct.tolist(), strict=True):
                 if key[0] >= 0:
                     self._read(source, key, picture)
         return found[number.reshape(keys.shape[:-1])]
 
-    def _at_hand(self, pictures: h5py.Dataset, keys: np.ndarray) -> h5py.Dataset | np.ndarray:
+    def _at_hand(self, keys: np.ndarray) -> h5py.Dataset | np.ndarray:
         """The pictures, from elsewhere at once: in memory if many are shown and they are small."""
-        many = len(keys) > len(pictures) / (1 if self._file.elsewhere else 4)
+        pictures, kept = self._pictures, self._file.kept
+        if pictures.name in kept:
+            return kept[pictures.name]
+        many = len(keys) >= self._count / (1 if self._file.elsewhere else 4)
         if not many or pictures.nbytes > WHOLE:
             self._file.fetch([pictures], [self._region(k) for k in keys.tolist() if k[0] >= 0])
             return pictures
-        self._file.fetch([pictures])
-        read = pictures[()]
-        if read.nbytes <= KEPT:
-            self._pictures = read
+        read = self._whole()
+        if read.nbytes + sum(array.nbytes for array in kept.values()) <= KEPT:
+            kept[pictures.name] = read
         return read
+
+    def _whole(self) -> np.ndarray:
+        pictures = self._pictures
+        found = np.empty(pictures.shape, pictures.dtype)
+        step = max(1, PIECE * len(pictures) // max(1, pictures.nbytes))
+        for start in range(0, len(pictures), step):
+            rows = slice(start, min(start + step, len(pictures)))
+            self._file.fetch([pictures], [(rows,)])
+            found[rows] = pictures[rows]
+        return found
 
     def _keys(self) -> np.ndarray:
         """[C, k, K]: what identifies the picture of a hit, its number first."""
@@ -135,7 +146,7 @@ class PatchesOfFormat1(Patches):
     def __init__(self, file: OpenFile, pictures: h5py.Dataset) -> None:
         row = np.arange(math.prod(pictures.shape[:2])).reshape(pictures.shape[:2])
         super().__init__(file, row, pictures)
-        self.ndim, self.shape = pictures.ndim, pictures.shape
+        self.ndim, self.shape, self._count = pictures.ndim, pictures.shape, row.size
 
     def _region(self, key: Sequence[int]) -> tuple[slice, ...]:
         return tuple(slice(i, i + 1) for i in divmod(key[0], self.shape[1]))

@@ -6,8 +6,8 @@ import gc
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from fastconv.errors import FileFormatError, InputError
@@ -36,21 +36,27 @@ def open_url(url: str) -> RemoteFile:
     """
     system, path = file_system(url)
     try:
-        return RemoteFile(system, path, int(system.size(path)))
+        size = system.size(path)
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {url}") from None
     except Exception as error:
         raise FileFormatError(f"cannot read {url}: {first_line(error)}") from error
+    if size is None:
+        raise FileFormatError(f"cannot read {url}: the server does not say its size; download it")
+    return RemoteFile(system, path, int(size), url)
 
 
 class RemoteFile(io.RawIOBase):
     """Reads a file of fsspec; blocks are kept, and missing neighbours come in one request.
 
     The caches of fsspec fetch every block by itself, or forget what was fetched before.
+
+    Raises:
+        FileFormatError: it cannot be read any more.
     """
 
-    def __init__(self, system: Any, path: str, size: int) -> None:
-        self._system, self._path, self.size = system, path, size
+    def __init__(self, system: Any, path: str, size: int, url: str) -> None:
+        self._system, self._path, self.size, self._url = system, path, size, url
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -86,10 +92,10 @@ class RemoteFile(io.RawIOBase):
 
     def _around(self, blocks: range) -> range:
         """These blocks of metadata and their neighbours: what is needed next lies near them."""
+        if all(block in self._blocks for block in blocks):
+            return blocks
         first, stop = blocks.start // AROUND, -(-blocks.stop // AROUND)
         have = {group: group * AROUND in self._blocks for group in range(first - 2, stop + 2)}
-        if not any(block not in self._blocks for block in blocks):
-            return blocks
         first -= have[first - 2] and not have[first - 1]  # a hole between them is filled
         stop += (have[stop + 1] and not have[stop]) or first == 0  # the names of layers are there
         return range(first * AROUND, stop * AROUND)
@@ -109,32 +115,53 @@ class RemoteFile(io.RawIOBase):
         """Fetch those of the blocks that are in the file and not here."""
         last = -(-self.size // BLOCK)
         for run in _runs([b for b in blocks if b < last and b not in self._blocks]):
-            first, last = run.start * BLOCK, min(run.stop * BLOCK, self.size)
-            with _no_collection():
-                fetched = self._system.cat_file(self._path, start=first, end=last)
-            if len(fetched) != last - first:
-                raise OSError(f"{self._path} was cut off after {first + len(fetched)} bytes")
+            fetched = self._get(run.start * BLOCK, min(run.stop * BLOCK, self.size))
             for i, block in enumerate(run):
                 self._blocks[block] = fetched[i * BLOCK : (i + 1) * BLOCK]
 
+    def _get(self, start: int, stop: int) -> bytes:
+        try:
+            with _no_collection:
+                found = self._system.cat_file(self._path, start=start, end=stop)
+        except Exception as error:
+            raise FileFormatError(f"cannot read {self._url}: {first_line(error)}") from error
+        if len(found) > stop - start:
+            raise FileFormatError(
+                f"cannot read {self._url}: its server sends whole files only; download it first"
+            )
+        if len(found) < stop - start:
+            raise FileFormatError(f"{self._url} was cut off after {start + len(found)} bytes")
+        return found
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
+
+class _NoCollection:
     """Keep other threads from collecting garbage while h5py waits for them.
 
     h5py holds a lock while it reads, and takes it to free what it made. A thread of the file
     system that happened to collect such an object would wait for the reader, and the reader for
-    it, for ever.
+    it, for ever. Several threads may be inside at once.
     """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.collect(0)  # here, so that none falls due in the other thread as it ends
-        gc.enable()
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._enabled = Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        if self._enabled:
+            gc.collect(0)  # here, so that none falls due in the other thread as it ends
+        with self._lock:
+            self._inside -= 1
+            if self._enabled and not self._inside:
+                gc.enable()
+
+
+_no_collection = _NoCollection()
 
 
 def first_line(error: Exception) -> str:

@@ -23,22 +23,22 @@ def destination(out: str | os.PathLike[str]) -> tuple[Path, str | None]:
 
     Raises:
         InputError: the URL is of no known kind, or names no file.
-        OutputError: there is no such bucket.
+        OutputError: there is no such folder or bucket.
     """
     url = os.fspath(out)
-    if not is_url(url):
-        return Path(out), None
-    if (local := local_path(url)) is not None:
-        return Path(local), None
+    local = local_path(url) if is_url(url) else url
+    if local is not None:
+        path = Path(local)
+        if not path.parent.is_dir():
+            raise OutputError(f"there is no folder {path.parent}; make it first")
+        return path, None
     name = url.rpartition("/")[2]
     if not name:
         raise InputError(f"{url} is a folder; give the name of a file")
     _require_bucket(url)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     scratch = Path(os.environ.get("FASTCONV_SCRATCH") or Path(cache) / "fastconv")
-    folder = scratch / hashlib.sha256(url.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / name, url
+    return scratch / hashlib.sha256(url.encode()).hexdigest()[:16] / name, url
 
 
 def scratch_is_named() -> bool:
@@ -114,17 +114,33 @@ def put_bytes(content: bytes, url: str) -> None:
 
 
 class Scratch:
-    """The folder of one output, which the processes that work on it share until the last leaves."""
+    """The folder of one output, which the processes that work on it share until the last leaves.
+
+    It stays where work is left in it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
 
     def __init__(self, out: Path) -> None:
         """Take the path where the output grows, as `destination` gave it."""
         self._out = out
 
     def __enter__(self) -> Scratch:
-        self._lock = lock.enter(self._out.parent)
+        folder = self._out.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OutputError(
+                f"runs for URLs grow in {folder.parent}, which cannot be made "
+                f"({error.strerror}): set FASTCONV_SCRATCH to another folder"
+            ) from error
+        self._lock = lock.enter(folder)
         return self
 
     def __exit__(self, *error: object) -> None:
+        if {path.name for path in self._out.parent.glob("*")} <= {"users", "put.lock"}:
+            self.remove()
         lock.release(self._lock)
 
     def put(self, url: str, *, overwrite: bool) -> None:
@@ -147,7 +163,12 @@ class Scratch:
             lock.release(held)
 
     def remove(self) -> None:
-        """Remove the folder with what is left there, unless another process is at work in it."""
-        with suppress(BlockingIOError):
+        """Remove the folder with what is left there, unless another process is at work in it.
+
+        A lock that cannot be made exclusive is lost, so that the last process to try removes it.
+        """
+        folder = self._out.parent
+        with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(self._out.parent, ignore_errors=True)  # the file stands at the URL
+            if os.path.samestat(os.fstat(self._lock), (folder / "users").stat()):
+                shutil.rmtree(folder, ignore_errors=True)  # the file stands at the URL

@@ -60,7 +60,7 @@ def _write(
     for name, _, pictures in result.hit_sets():
         if pictures is not None:
             patches.write(group, result, name, condition)
-    montage = overview(result)
+    montage = overview(result) if condition is None else None  # a preview of pictures kept anyway
     if montage is not None:
         _write_montage(group, "overview", montage, output)
     if result.histogram is not None:

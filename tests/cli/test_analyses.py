@@ -46,6 +46,20 @@ def test_compare_prints_matches_and_cka(place, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_compare_says_which_layers_are_left_out(place, capsys, recwarn):
+    last, data = nn.Conv2d(4, 2, 3), torch.randn(5, 1, 9, 9)
+    for name, size in (("a.h5", 3), ("b.h5", 1)):
+        model = nn.Sequential(nn.Conv2d(1, 4, size), last)
+        fastconv.extract(model, data, name, progress=False).close()
+    assert main(["compare", "a.h5", "b.h5"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == (
+        "0 is left out: its kernels are [1, 3, 3] and [1, 1, 1]; it needs samples=True of the "
+        "same data"
+    )
+    assert not [w for w in recwarn if "left out" in str(w.message)]
+
+
 def test_ablate_prints_the_table_and_takes_ranges(place, capsys):
     arguments = ["ablate", "net.py:model", "net.py:data", "--filters", "0:0,2-3"]
     assert main([*arguments, "--csv", "table.csv"]) == 0

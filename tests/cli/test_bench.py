@@ -2,6 +2,7 @@
 
 import copy
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 
 from fastconv.cli.main import main
+from fastconv.demo import bench
 from fastconv.demo.bench import costs
 from fastconv.errors import InputError
 
@@ -57,6 +59,32 @@ def test_the_model_stays_as_it_was():
     assert model.training and model[0].weight.is_contiguous()
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_every_round_extracts_all_samples_and_one(monkeypatch):
+    extracted = []
+
+    def extract(model, data, *args, **options):
+        extracted.append(len(data))
+        return plain(model, data, *args, **options)
+
+    plain = bench.extract
+    monkeypatch.setattr(bench, "extract", extract)
+    costs(nn.Conv2d(3, 4, 3), torch.rand(5, 3, 9, 9), samples=5, batch_size=2, rounds=2)
+    assert extracted == [5, 1] * 3  # the first is no round
+
+
+class Watched(nn.Conv2d):
+    seen: ClassVar[set] = set()
+
+    def forward(self, x):
+        self.seen.add((self.training, torch.is_grad_enabled()))
+        return super().forward(x)
+
+
+def test_the_plain_forward_is_that_of_inference():
+    costs(Watched(3, 4, 3).train(), torch.rand(2, 3, 9, 9), samples=2, batch_size=2, rounds=1)
+    assert Watched.seen == {(False, False)}
 
 
 class Two(nn.Module):

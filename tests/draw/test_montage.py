@@ -54,6 +54,25 @@ def test_every_patch_of_the_first_filters_is_there_in_order():
             assert tuple(picture[y, x + rank * (side + 2)]) == (200, f * 10, rank * 50)
 
 
+@pytest.mark.parametrize("channels", [1, 7, 12, 31])
+def test_every_filter_has_its_number_beside_it(channels):
+    made = result(channels, 1)
+    made.weight = None
+    made.topk["sample"][:] = 0
+    for f in range(channels):
+        made.patches[f] = (200, f, 0)
+    picture = overview(made)
+    written = (picture != BACKGROUND).any(axis=2)
+    for f in range(channels):
+        tile = (picture == (200, f, 0)).all(axis=2)
+        (top, left), (bottom, _) = np.argwhere(tile)[[0, -1]]
+        beside = written[top : bottom + 1, left - 20 : left]
+        assert beside.any()
+        written[top : bottom + 1, left - 20 : left] = False
+        written[tile] = False
+    assert not written.any()  # no number of a filter that is not there
+
+
 def test_of_very_many_hits_the_first_are_shown():
     many = result(4, 3 * MAX_HITS, samples=5 * MAX_HITS)
     few = result(4, MAX_HITS, samples=5 * MAX_HITS)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import shared_run
+from helpers import backend_cases, s3, shared_run
 from helpers.networks import datasets, images, network
+from helpers.ray_run import DiesOnce
 
 import fastconv
 from fastconv.engines.ray import ray_tasks
@@ -51,6 +52,28 @@ def test_four_tasks_have_the_bytes_of_one_process(tmp_path):
     one, four = (datasets(tmp_path / f"{name}.h5") for name in ("one", "four"))
     assert one.keys() == four.keys()
     assert [name for name in one if one[name] != four[name]] == []
+
+
+@pytest.mark.slow
+def test_tasks_put_the_file_to_s3(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'fastconv[ray]'")
+    url, marker, scratch = "s3://ray/run.h5", tmp_path / "died", tmp_path / "scratch"
+    marker.touch()  # none is killed
+    with s3.served("ray") as (_, more):
+        given = {**environment(), **more, "FASTCONV_SCRATCH": str(scratch)}
+        command = [sys.executable, HELPERS / "ray_run.py", url, "ray:2", marker]
+        done = subprocess.run(command, env=given, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert not any(scratch.iterdir())
+        with (
+            backend_cases.threads(1),
+            fastconv.open(url) as there,
+            fastconv.extract(
+                network(), DiesOnce(str(marker)), tmp_path / "run.h5",
+                engine="local", progress=False, **shared_run.OPTIONS,
+            ) as here,
+        ):  # fmt: skip
+            assert there.digest() == here.digest()
 
 
 @pytest.mark.slow

@@ -110,3 +110,15 @@ def test_what_cannot_be_compared_says_why(tmp_path):
             fastconv.compare(a, b)
         with pytest.raises(InputError, match="cannot be matched by weights; extract both runs"):
             fastconv.compare(a, larger)
+
+
+def test_layers_that_weights_cannot_match_are_left_out_and_named(tmp_path):
+    """Of networks whose first layer has another kernel; the others are compared."""
+    data, model = noise(6, 2, 9, 9), network()
+    other = nn.Sequential(nn.Conv2d(2, 6, 5), nn.ReLU(), copy.deepcopy(model[2]))
+    a = extracted(model, data, tmp_path / "a.h5", samples=False)
+    b = extracted(other, data, tmp_path / "b.h5", samples=False)
+    with a, b, pytest.warns(UserWarning, match=r"left out: 0 \(its kernels are \[2, 3, 3\] and"):
+        table = fastconv.compare(a, b)
+    assert set(table["layer"]) == {"2"} and (table["similarity"] > 0.999).all()
+    assert table.attrs["left_out"] == {"0": "its kernels are [2, 3, 3] and [2, 5, 5]"}

@@ -1,6 +1,8 @@
 """Embeddings: exact PCA, what is trusted, what is kept."""
 
+import errno
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from sklearn.manifold import trustworthiness
 from torch import nn, tensor
 
 import fastconv
-from fastconv.errors import FileFormatError, InputError
+from fastconv.errors import FileFormatError, InputError, OutputError
+from fastconv.export.report import insight
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,26 @@ def test_embeddings_are_kept_beside_the_run_which_does_not_change(run):
     with pytest.raises(FileFormatError, match="damaged"):
         fastconv.insight.load_embedding(run, "0")
     path.unlink()
+
+
+def test_a_report_shows_the_embedding_that_was_kept(run):
+    made, _ = insight.embedding(run, run.layers)
+    assert made.parameters["layer"] == "2"  # of the last layer, where none was
+    path = fastconv.insight.save_embedding(run, quiet(run, "0", seed=3))
+    kept, _ = insight.embedding(run, run.layers)
+    assert (kept.parameters["layer"], kept.parameters["seed"]) == ("0", 3)
+    path.unlink()
+
+
+def test_a_disk_that_fails_leaves_nothing_beside_the_run(run, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "no room")
+
+    before, made = sorted(run.path.parent.iterdir()), quiet(run, "0")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError, match="no room"):
+        fastconv.insight.save_embedding(run, made)
+    assert sorted(run.path.parent.iterdir()) == before
 
 
 def test_what_cannot_be_embedded_says_so(run, tmp_path):

@@ -67,7 +67,24 @@ def test_tables_leave_them_out_and_say_of_the_others_what_they_would_without(nam
 def test_design_weighs_the_filters_that_can_be_weighed(run):
     table = fastconv.insight.design(run)
     assert not table.isna().to_numpy().any()
-    assert table["filters"].tolist() == [8, 3] and table["rim_energy"].between(0, 1).all()
+    assert table["filters"].tolist() == [8, 3] and table["unused_rim"].tolist() == [0, 0]
+    energy = np.square(np.delete(run["conv"].weight, [*BROKEN], 0), dtype=np.float64).sum((0, 1))
+    np.testing.assert_allclose(table["rim_energy"][0], 1 - energy[1, 1] / energy.sum())
+
+
+def test_what_redundancy_says_of_each_is_its_own(tmp_path):
+    """Behind those that are left out: one that is dead, and one that is saturated."""
+    model = nn.Sequential(network()["conv"], nn.ReLU6())
+    with torch.no_grad():
+        model[0].bias[5], model[0].bias[6] = -99, 99
+    data = noise(40, 2, 9, 9)
+    options = {"samples": True, "stage": "act", "progress": False}
+    with fastconv.extract(model, data, tmp_path / "run.h5", **options) as run:
+        table = fastconv.insight.redundancy(run).set_index("filter")
+    assert table.index.tolist() == [0, 1, 4, 5, 6, 7]
+    assert table.index[table["dead"]].tolist() == [5]
+    assert table.index[table["saturated"]].tolist() == [6]
+    assert table.index[table["near_constant"]].tolist() == [5, 6]
 
 
 @pytest.mark.parametrize("samples", [True, False])

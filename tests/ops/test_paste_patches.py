@@ -28,7 +28,13 @@ def by_points(patches, index, start, inputs, known):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("channels", "extent", "size"),
-    [(2, (17,), (5,)), (3, (9, 7), (4, 11)), (1, (4, 5, 6), (3, 2, 4))],
+    [
+        (2, (17,), (5,)),
+        (3, (9, 7), (4, 11)),
+        (1, (4, 5, 6), (3, 2, 4)),
+        (3, (9, 7), (1, 1)),  # whose strides say nothing
+        (4, (1, 1), (6, 9)),
+    ],
 )
 def test_the_first_patch_that_shows_a_point_decides(
     backend, channels, extent, size, dtype, channels_last

@@ -12,6 +12,7 @@ from torch import nn
 
 from fastconv import perturb
 from fastconv.errors import InputError
+from fastconv.perturb import perturbation
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -93,6 +94,17 @@ def test_a_sample_is_changed_the_same_way_in_any_batch(rank, change):
     assert json.loads(json.dumps(change.describe())) == change.describe()
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_size_of_the_cache_and_the_layout_change_nothing(name, monkeypatch):
+    samples, change = torch.arange(6), IMAGES[name]
+    changed = change(photos(), samples)
+    laid_out = change(photos().contiguous(memory_format=torch.channels_last), samples)
+    assert laid_out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(laid_out, changed, atol=1e-6, rtol=0)
+    monkeypatch.setattr(perturbation, "IN_CACHE", 4 * photos()[:4].numel())  # 4 and 2 of them
+    assert torch.equal(change(photos(), samples), changed)
+
+
 def test_samples_differ_and_seeds_differ():
     twice, samples = photos()[:1].expand(2, -1, -1, -1), torch.tensor([0, 1])
     for make, given in ((perturb.noise, 0.1), (perturb.occlude, 4), (perturb.shuffle_patches, 4)):
@@ -109,6 +121,15 @@ def test_units_of_a_normalised_input(name):
     plain = make(given)(photos(), samples)
     normalised = make(given, mean=MEAN, std=STD)((photos() - mean) / std, samples)
     torch.testing.assert_close(normalised * std + mean, plain, atol=2e-6, rtol=0)
+
+
+def test_jpeg_of_normalised_inputs_loses_no_more_than_that_of_pixels():
+    """Also where nobody says by what they were normalised: nothing is clipped."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    samples, compress = torch.arange(6), perturb.jpeg(90)
+    error = (compress(photos(), samples) - photos()).abs().mean()
+    normalised = compress((photos() - mean) / std, samples) * std + mean
+    assert (normalised - photos()).abs().mean() < 1.5 * error
 
 
 def test_rotation_is_counter_clockwise_about_the_centre():
@@ -337,6 +358,10 @@ BAD = {
     ),
     "padding": (lambda: perturb.rotate(1, padding="mirror"), "got 'mirror'"),
     "an unknown name": (lambda: perturb.parse("rotate15"), "'rotate15'; known are rot<degrees>"),
+    "another shape": (
+        lambda: perturb.Perturbation("cut", lambda b, _: b[..., 1:])(photos(), torch.arange(6)),
+        r"cut makes \[6, 3, 48, 63\] of \[6, 3, 48, 64\]; shapes must stay",
+    ),
     "a missing number": (lambda: perturb.parse("rot"), "'rot' needs its degrees"),
     "a name twice": (lambda: perturb.parse("rot1,rot1"), "must differ"),
     "half a level": (lambda: perturb.parse("jpeg30.5"), "whole number, got 30.5"),

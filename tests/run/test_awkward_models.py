@@ -123,9 +123,25 @@ def test_hooks_on_every_module_change_what_is_measured(tmp_path):
     np.testing.assert_allclose(run["3"].stats["max"], expected, rtol=1e-5)
 
 
-def test_random_model_is_refused(tmp_path):
+class Scaled(nn.Sequential):
+    """Its output is scaled by a random number."""
+
+    def __init__(self, draw):
+        super().__init__(nn.Conv2d(3, 4, 3))
+        self.draw = draw
+
+    def forward(self, x):
+        return super().forward(x) * self.draw()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [AlwaysDrops(), Scaled(random.random), Scaled(np.random.rand), Scaled(np.random.randn)],
+    ids=["torch", "random", "numpy", "numpy normal"],
+)
+def test_random_model_is_refused(tmp_path, model):
     with pytest.raises(InputError, match="the model is random in eval mode"):
-        fastconv.extract(AlwaysDrops(), images(8), tmp_path / "run.h5", **QUIET)
+        fastconv.extract(model, images(8), tmp_path / "run.h5", **QUIET)
 
 
 def test_batch_of_one_value_for_batch_statistics_is_explained(tmp_path):

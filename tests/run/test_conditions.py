@@ -72,6 +72,36 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(whole, tmp_path, mo
     assert differing(whole, out) == []
 
 
+def test_a_run_stopped_while_its_file_is_written_measures_nothing_again(
+    whole, tmp_path, monkeypatch
+):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run.h5"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fastconv.run.output_file.write_run", stop)
+        fastconv.extract(model(), Patients(), out, **ASKED)
+    monkeypatch.setattr("fastconv.run.recording.Recording.take", None)
+    fastconv.extract(model(), Patients(), out, **ASKED)
+    assert differing(whole, out) == []
+
+
+def test_a_short_run_saves_no_state_to_read_it_again(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastconv.store.parts.PartWriter.add_layer", None)
+    fastconv.extract(model(), Patients(), tmp_path / "run.h5", **ASKED)
+    assert differing(whole, tmp_path / "run.h5") == []
+
+
+def test_the_overview_is_of_the_samples_as_they_are(whole):
+    with fastconv.open(whole) as run:
+        layer = run[run.layers[0]]
+        changed = layer.condition("noise")
+        assert set(layer.holds) - set(changed.holds) >= {"overview"}
+        with pytest.raises(InputError, match="patches=True, for the samples as they are"):
+            changed.overview  # noqa: B018
+
+
 def test_workers_change_nothing(whole, tmp_path):
     fastconv.extract(model(), Patients(), tmp_path / "run.h5", **ASKED, num_workers=2)
     assert differing(whole, tmp_path / "run.h5") == []

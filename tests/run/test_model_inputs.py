@@ -223,9 +223,33 @@ def test_inputs_that_the_model_wants_and_samples_lack_are_said(way, tmp_path):
         EVERY[way](Both(), data, tmp_path / "run.h5")
 
 
+class Called(nn.Module):
+    """A model that brings its own way of being called."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def __call__(self, image):
+        return self.conv(image)
+
+
+def test_inputs_that_a_hook_or_the_call_adds_are_not_missed(tmp_path):
+    hooked = Both()
+    hooked.register_forward_pre_hook(lambda _, given: (*given, given[0][:, :1].long()))
+    images = torch.rand(4, 3, 16, 16)
+    for name, model, data in (
+        ("hook", hooked, images),
+        ("call", Called(), [({"image": image}, 0) for image in images]),
+    ):
+        with fastconv.extract(model, data, tmp_path / f"{name}.h5", **QUIET) as run:
+            assert run["conv"].stats["count"][0] == 4 * (16 if name == "hook" else 14) ** 2
+
+
+@pytest.mark.parametrize("first", [nn.Identity(), nn.BatchNorm2d(3)], ids=["conv", "norm"])
 @pytest.mark.parametrize("way", EVERY)
-def test_samples_that_the_model_cannot_take_are_said(way, tmp_path):
+def test_samples_that_the_model_cannot_take_are_said(way, first, tmp_path):
     data = TensorDataset(torch.zeros(4, 16, 16, 3), torch.arange(4) % 2)
-    model = nn.Sequential(nn.Conv2d(3, 2, 3))
+    model = nn.Sequential(first, nn.Conv2d(3, 2, 3))
     with pytest.raises(InputError, match=r"add torchvision\.transforms\.v2\.ToImage\(\)"):
         EVERY[way](model, data, tmp_path / "run.h5")

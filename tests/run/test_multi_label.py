@@ -181,7 +181,7 @@ BAD = {
         r"the label of sample \d+ is 2 values, that of sample 0 3 values; all must be alike",
     ),
     "tensors": (TensorDataset(IMAGES, torch.rand(N, K)), "a label has the value"),
-    "an index as float": (Scans(lambda x, y: (x, 2.0)), "integer index of a class"),
+    "an index as float": (Scans(lambda x, y: (x, 2.0)), r"\(an integer: y.long\(\)\)"),
     "collated": (
         DataLoader(Scans(), collate_fn=lambda s: (stacked(s)[0], torch.rand(len(s), K))),
         "a label of sample.* has the value",

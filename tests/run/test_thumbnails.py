@@ -6,6 +6,7 @@ import torch
 from helpers.networks import datasets, images, network
 
 import fastconv
+from fastconv.run.recording import Recording
 
 OPTIONS = {"batch_size": 4, "topk": 2, "progress": False, "layers": ["0", "5"]}
 
@@ -54,3 +55,36 @@ def test_large_data_sets_and_other_signals_keep_none(tmp_path):
         sounds, torch.rand(9, 1, 50), tmp_path / "1d.h5", thumbnails=True, progress=False
     )
     assert run.thumbnail(0) is None
+
+
+class Tiring:
+    """One image cannot be read any more once the rows of the samples are put together."""
+
+    def __init__(self):
+        self.images, self.tired = images(30), False
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if self.tired and index == 3:
+            raise OSError("the disk is gone")
+        return self.images[index]
+
+
+def test_a_sample_that_cannot_be_read_again_leaves_the_others_theirs(tmp_path, monkeypatch):
+    options = {**OPTIONS, "maps": [3], "on_error": "skip"}
+    with fastconv.extract(network(), Tiring(), tmp_path / "whole.h5", **options) as run:
+        whole = [run.thumbnail(sample) for sample in range(30)]
+    data, table = Tiring(), Recording.sample_table
+
+    def late(recording):
+        data.tired = True
+        return table(recording)
+
+    monkeypatch.setattr(Recording, "sample_table", late)
+    with fastconv.extract(network(), data, tmp_path / "run.h5", **options) as run:
+        assert whole[3] is not None and run.thumbnail(3) is None
+        for sample, picture in enumerate(whole):
+            if sample != 3:
+                np.testing.assert_array_equal(run.thumbnail(sample), picture)

@@ -1,11 +1,16 @@
 import functools
 import shutil
+from pathlib import Path
 
+import fsspec
 import pytest
-from helpers import browser, synthetic
+from helpers import browser, s3, synthetic
+from helpers.counted_files import Counted
 
 from fastconv.store import write_maps
 from fastconv.store.writer import write_run
+
+ARCHIVE = Path(__file__).parents[1] / "archive"
 
 
 @pytest.fixture
@@ -45,3 +50,20 @@ def photograph(request):
             pytest.skip(f"{program} is not installed")
     page = browser.build_page(request.config.cache.mkdir("h5web"))
     return functools.partial(browser.photograph, page)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The ranges that are read through counted:// URLs."""
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    monkeypatch.setattr(Counted, "reads", [])
+    return Counted.reads
+
+
+@pytest.fixture(scope="package")
+def bucket():
+    """An S3 server of this machine with the archived runs in its bucket `runs`."""
+    with s3.served("runs") as (system, _):
+        for path in ARCHIVE.rglob("*.h5"):
+            system.put(str(path), f"runs/{path.relative_to(ARCHIVE)}")
+        yield system

@@ -63,6 +63,23 @@ def test_layers_share_the_inputs_that_they_show(tmp_path, images):
             assert copy.digest() == run.digest()
 
 
+def test_inputs_that_layers_share_are_read_once(tmp_path, reads):
+    path = write_run(tmp_path / "run.h5", {}, layers(filters=400, size=40))
+    with fastconv.open(f"counted://{path}") as run, h5py.File(path) as file:
+        pictures = file["run/pictures/0/picture"]
+        chunks = []
+        pictures.id.chunk_iter(chunks.append)
+        names = kept_by_inputs(path)
+        run[names[0]].patches[()]
+        reads.clear()
+        run._file._remote._blocks.clear()  # as if others had come between
+        for name in names[1:]:
+            run[name].patches[()]
+        for chunk in chunks:
+            start, stop = chunk.byte_offset, chunk.byte_offset + chunk.size
+            assert not any(a <= start and stop <= b for a, b in reads)
+
+
 def test_what_lies_beyond_an_input_keeps_its_colour(tmp_path):
     results = layers()
     path = write_run(tmp_path / "run.h5", {}, results)
@@ -117,6 +134,13 @@ def test_distinct_hits_come_in_the_order_in_which_they_are_seen():
     assert found.row.tolist() == [[0, 1], [-1, 0], [1, 2]]
     assert found.sample.tolist() == [5, 2, 5] and found.start.tolist() == [[0], [0], [7]]
     assert list(zip(found.filter, found.rank, strict=True)) == [(0, 0), (0, 1), (2, 1)]
+
+
+def test_distinct_hits_of_huge_inputs_are_told_apart():
+    """Where sample and place together are beyond 64 bits."""
+    topk = {"sample": np.array([[0, 1, 0, 1]]), "box": np.zeros((1, 4, 2, 2), np.int64)}
+    topk["box"][0, 2:, :, 0] = 2**32 - 1
+    assert distinct_hits(topk, None).row.tolist() == [[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("start", [-9, -3, -1, 0, 2, 4, 9])

@@ -219,6 +219,32 @@ def test_a_run_without_them_says_so(with_samples):
             run["conv1"].condition("noise")
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda layer, filter: layer[filter],
+        lambda layer, filter: layer.patch(filter),
+        lambda layer, filter: layer.weight_of(filter),
+        lambda layer, filter: layer.map(4, filter),
+        lambda layer, filter: layer.filter_maps(filter),
+    ],
+)
+@pytest.mark.parametrize("filter", [-1, 99])
+def test_a_filter_that_is_not_there_is_no_damage_of_the_file(run_file, read, filter):
+    with (
+        fastconv.open(run_file) as run,
+        pytest.raises(InputError, match=rf"0 to 4.*, got {filter}"),
+    ):
+        read(run["conv1"], filter)
+
+
+@pytest.mark.parametrize("q", [[], 1.5, [0.5, np.nan], [[0.5]]])
+def test_quantiles_that_are_none_are_refused(with_samples, q):
+    said = "give one or more quantiles between 0 and 1, got"
+    with fastconv.open(with_samples) as run, pytest.raises(InputError, match=said):
+        run["conv1"].quantile(q)
+
+
 def test_a_condition_is_read_as_a_layer_is(tmp_path):
     plain, _ = synthetic.layer_result(synthetic.layer_info("conv1", 5), seed=0)
     noisy, _ = synthetic.layer_result(synthetic.layer_info("conv1", 5), seed=3)

@@ -1,62 +1,25 @@
 """Runs that lie elsewhere: read through fsspec, no more than is asked for."""
 
+import gc
 import pickle
 import subprocess
 import sys
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
 
 import fsspec
 import numpy as np
 import pytest
-from fsspec.spec import AbstractFileSystem
-from helpers import s3, synthetic
-from helpers.networks import images, network
+from helpers import synthetic
+from helpers.counted_files import Counted
 
 import fastconv
-from fastconv.cli.main import main as cli
-from fastconv.errors import FileFormatError, FingerprintError, InputError, OutputError
-from fastconv.run.recording import Recording
-from fastconv.store import remote, write_maps
-from fastconv.store.upload import destination, put
+from fastconv.errors import FileFormatError, InputError
+from fastconv.store import open_file, read_patches, remote
 from fastconv.store.writer import write_run
 
 ARCHIVE = Path(__file__).parents[1] / "archive"
 RUNS = [ARCHIVE / name for name in ("run-1.0.h5", "run-2.0.h5")]
-
-
-class Counted(AbstractFileSystem):
-    """Files of this machine, whose reads are noted."""
-
-    protocol = "counted"
-    reads: ClassVar[list] = []
-
-    def info(self, path, **options):
-        return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
-
-    def cat_file(self, path, start=None, end=None, **options):
-        self.reads.append((start, end))
-        with Path(path).open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The ranges that are read through counted:// URLs."""
-    fsspec.register_implementation("counted", Counted, clobber=True)
-    monkeypatch.setattr(Counted, "reads", [])
-    return Counted.reads
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """An S3 server of this machine with the archived runs in its bucket `runs`."""
-    with s3.served("runs") as (system, _):
-        for path in ARCHIVE.rglob("*.h5"):
-            system.put(str(path), f"runs/{path.relative_to(ARCHIVE)}")
-        yield system
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -79,81 +42,6 @@ def test_what_is_not_on_s3_is_said(bucket):
     bucket.pipe("runs/text.h5", b"no HDF5 at all")
     with pytest.raises(FileFormatError, match=r"text\.h5 is no HDF5 file"):
         fastconv.open("s3://runs/text.h5")
-
-
-OPTIONS = {"maps": "all", "batch_size": 4, "progress": False}
-
-
-@pytest.fixture
-def scratch(tmp_path, monkeypatch):
-    monkeypatch.setenv("FASTCONV_SCRATCH", str(tmp_path / "scratch"))
-    return tmp_path / "scratch"
-
-
-def test_a_run_is_put_to_s3_when_it_is_whole(bucket, tmp_path, scratch, monkeypatch):
-    monkeypatch.setattr(write_maps, "INSIDE", 0)  # its maps lie beside it
-    model, data = network(), images(8)
-    here = fastconv.extract(model, data, tmp_path / "here.h5", **OPTIONS)
-    with fastconv.extract(model, data, "s3://runs/made.h5", **OPTIONS) as there:
-        assert there.path == "s3://runs/made.h5" and there.digest() == here.digest()
-    assert not any(scratch.iterdir())
-    with fastconv.extract(model, data, "s3://runs/made.h5", **OPTIONS) as again:  # at once
-        assert again.digest() == here.digest()
-    with pytest.raises(FingerprintError, match="topk was 9, now 3"):
-        fastconv.extract(model, data, "s3://runs/made.h5", topk=3, **OPTIONS)
-    with fastconv.extract(
-        model, data, "s3://runs/made.h5", overwrite=True, topk=3, **OPTIONS
-    ) as run:
-        assert run["0"].topk.values.shape[1] == 3
-    here.close()
-
-
-def put_all_but_the_end(put_file, local, target, **options):
-    short = Path(local).with_suffix(".cut")
-    short.write_bytes(Path(local).read_bytes()[:-99])
-    put_file(str(short), target, **options)
-
-
-def test_a_put_that_is_cut_off_loses_nothing(bucket, scratch, monkeypatch):
-    model, data = network(), images(8)
-    plain = bucket.put_file
-    monkeypatch.setattr(bucket, "put_file", partial(put_all_but_the_end, plain))
-    with pytest.raises(OutputError, match=r"cut\.h5: .*cut off; the finished file is kept"):
-        fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS)
-    monkeypatch.setattr(bucket, "put_file", plain)
-    with pytest.raises(OutputError, match=r"s3://nowhere/cut\.h5"):
-        put(next(scratch.rglob("cut.h5")), "s3://nowhere/cut.h5", overwrite=False)
-    monkeypatch.setattr(Recording, "take", None)  # nothing is measured again
-    with fastconv.extract(model, data, "s3://runs/cut.h5", **OPTIONS) as run:
-        assert run.damaged() == []
-    assert not any(scratch.iterdir())
-    with pytest.raises(InputError, match="is a folder"):
-        destination("s3://runs/")
-
-
-def test_shards_on_s3_are_merged_there(bucket, tmp_path, scratch, monkeypatch):
-    model, data = network(), images(16)
-    here = fastconv.extract(model, data, tmp_path / "here.h5", **OPTIONS)
-    parts = [f"s3://runs/part{i}.h5" for i in range(2)]
-    for i, part in enumerate(parts):
-        fastconv.extract(model, data, part, shard=(i, 2), **OPTIONS).close()
-    with pytest.raises(InputError, match=r"each once; got 0/2$"):
-        fastconv.merge(parts[:1], "s3://runs/merged.h5")
-    for call in (fastconv.merge, lambda *a: fastconv.extract(model, data, a[1], **OPTIONS)):
-        with pytest.raises(OutputError, match=r"nowhere/x\.h5: there is no bucket nowhere"):
-            call(parts, "s3://nowhere/x.h5")
-    plain = bucket.put_file
-    monkeypatch.setattr(bucket, "put_file", partial(put_all_but_the_end, plain))
-    with pytest.raises(OutputError, match="cut off"):
-        fastconv.merge(parts, "s3://runs/merged.h5")
-    monkeypatch.setattr(bucket, "put_file", plain)
-    with pytest.raises(FileFormatError):  # nothing that passes for a run
-        fastconv.open("s3://runs/merged.h5")
-    assert cli(["merge", *parts, "-o", "s3://runs/merged.h5"]) == 2  # it is there
-    with fastconv.merge(parts, "s3://runs/merged.h5", overwrite=True) as merged:
-        assert merged.path == "s3://runs/merged.h5" and merged.digest() == here.digest()
-    assert not any(scratch.iterdir())
-    here.close()
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -220,6 +108,25 @@ assert gc.isenabled()
     subprocess.run([sys.executable, "-c", code, RUNS[1]], check=True, timeout=60)
 
 
+def test_garbage_waits_until_the_last_of_several_threads_has_fetched():
+    with ExitStack() as one, ExitStack() as other:
+        one.enter_context(remote._no_collection)
+        other.enter_context(remote._no_collection)
+        one.close()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_what_was_read_is_not_fetched_again(reads):
+    with fastconv.open(f"counted://{RUNS[1]}") as run:
+        layer = run["conv1"]
+        mean, values = layer.stats["mean"], layer.topk.values
+        run._file._remote._blocks.clear()  # as if others had come between
+        reads.clear()
+        assert layer.stats["mean"] is mean and layer.topk.values is values
+        assert reads == []
+
+
 def test_a_read_that_is_cut_off_is_an_error_not_a_wrong_value(reads, monkeypatch):
     plain = Counted.cat_file
     with fastconv.open(f"counted://{RUNS[1]}") as run:
@@ -253,6 +160,15 @@ def test_one_filter_of_a_large_run_needs_few_requests_and_bytes(tmp_path, reads)
         assert len(set(reads)) == len(reads)  # nothing twice
 
 
+def test_the_kernel_of_one_filter_is_fetched_with_few_others(tmp_path, reads):
+    made, _ = synthetic.layer_result(synthetic.layer_info("0", 64))
+    made.weight = np.random.default_rng(0).normal(size=(64, 128, 3, 3)).astype(np.float32)
+    path = write_run(tmp_path / "run.h5", {}, [made])
+    with fastconv.open(f"counted://{path}") as run:
+        np.testing.assert_array_equal(run["0"].weight_of(40), made.weight[40])
+    assert sum(b - a for a, b in reads) < 0.6 * made.weight.nbytes
+
+
 def test_metadata_are_fetched_with_their_neighbours(tmp_path, reads, monkeypatch):
     (tmp_path / "x").write_bytes(bytes(10_000))
     monkeypatch.setattr(remote, "BLOCK", 100)
@@ -280,3 +196,88 @@ def test_few_blocks_are_kept_and_neighbours_come_at_once(tmp_path, reads, monkey
         assert file.read(size) == content[start : start + size]
         assert len(file._blocks) <= 5
     assert reads[:3] == [(0, 100), (200, 600), (9_900, 10_000)]
+
+
+class GoneError(Exception):
+    """What a library for some kind of URL raises."""
+
+
+def gone(*args, **options):
+    raise GoneError("the endpoint\nis gone")
+
+
+@pytest.mark.parametrize("read", ["stats", "topk", "patches", "weight", "map"])
+def test_a_connection_that_is_lost_is_said_and_may_come_back(reads, monkeypatch, read):
+    """Not blamed on the file, of whatever kind the error is."""
+    monkeypatch.setattr(remote, "BLOCK", 64)
+    monkeypatch.setattr(remote, "AROUND", 1)
+    wanted = {
+        "stats": lambda run: run["conv1"].stats["mean"],
+        "topk": lambda run: run["conv1"].topk.values,
+        "patches": lambda run: run["conv1"].patches[0],
+        "weight": lambda run: run["conv1"].weight,
+        "map": lambda run: run["conv1"].map(2),
+    }[read]
+    with fastconv.open(RUNS[1]) as here, fastconv.open(f"counted://{RUNS[1]}") as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(Counted, "cat_file", gone)
+            with pytest.raises(FileFormatError, match=r"^cannot read counted:.*: the endpoint$"):
+                wanted(run)
+        np.testing.assert_array_equal(wanted(run), wanted(here))
+
+
+def test_a_server_without_ranges_is_said(reads, monkeypatch):
+    monkeypatch.setattr(Counted, "cat_file", lambda self, path, **k: Path(path).read_bytes())
+    with pytest.raises(FileFormatError, match="sends whole files only; download it first"):
+        fastconv.open(f"counted://{RUNS[1]}")
+    monkeypatch.setattr(Counted, "info", lambda self, path: {"name": path, "size": None})
+    with pytest.raises(FileFormatError, match="the server does not say its size"):
+        fastconv.open(f"counted://{RUNS[1]}")
+
+
+@pytest.mark.parametrize("left", ["layer", "maps", "tree"])
+def test_what_was_left_open_does_not_crash_python_as_it_ends(left):
+    code = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+import fsspec
+from fsspec.spec import AbstractFileSystem
+import fastconv
+
+class Plain(AbstractFileSystem):
+    protocol = "plain"
+
+    def info(self, path, **options):
+        return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
+
+    def cat_file(self, path, start=None, end=None, **options):
+        return Path(path).read_bytes()[start:end]
+
+fsspec.register_implementation("plain", Plain)
+run = fastconv.open(f"plain://{sys.argv[1]}")
+left = {"layer": lambda: run["conv1"], "maps": lambda: run["a/b#1"].map(2), "tree": run.to_xarray}
+left = left[sys.argv[2]]()
+"""
+    subprocess.run([sys.executable, "-c", code, RUNS[1], left], check=True, timeout=60)
+
+
+def test_pictures_beyond_what_is_kept_are_fetched_once(tmp_path, reads, monkeypatch):
+    """In pieces of many chunks, also where each of them is shown once; then they are in memory."""
+    made, _ = synthetic.layer_result(synthetic.layer_info("0", 300, size=9), k=9)
+    made.topk["sample"] = np.arange(2700).reshape(300, 9)  # a picture each
+    pictures = np.random.default_rng(0).integers(0, 255, (300, 9, 15, 15, 3), np.uint8)
+    made.patches, made.patch_plan = pictures, None
+    path = write_run(tmp_path / "run.h5", synthetic.CONFIG, [made])
+    monkeypatch.setattr(open_file, "MOST_CHUNKS", 8)
+    monkeypatch.setattr(read_patches, "PIECE", 2**17)
+    monkeypatch.setattr(remote, "MAX_BLOCKS", 48)
+    with fastconv.open(f"counted://{path}") as run:
+        patches = run["0"].patches
+        reads.clear()
+        np.testing.assert_array_equal(patches[()], pictures)
+        assert len(reads) <= pictures.nbytes / 2**17 + 1
+        assert sum(b - a for a, b in reads) < 1.1 * pictures.nbytes
+        reads.clear()
+        np.testing.assert_array_equal(patches[::-1], pictures[::-1])
+        assert reads == []
