@@ -14,7 +14,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_clib import build_clib
 from setuptools.errors import SetupError
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+from torch.utils import cpp_extension
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 from torch.version import cuda as torch_cuda
 
 CPU, CUDA = Path("csrc/cpu"), Path("csrc/cuda")
@@ -58,12 +59,25 @@ def cpu_extension() -> CppExtension:
     )
 
 
+def toolkit() -> str | None:
+    """The folder of CUDA: torch's guess, or where its nvcc, which may be a script, says it is."""
+    guess = cpp_extension.CUDA_HOME
+    nvcc = Path(guess or "") / "bin" / "nvcc"
+    if guess is None or not nvcc.exists():
+        return guess
+    command = [nvcc, "--dryrun", "-x", "cu", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", told, re.MULTILINE)
+    return os.path.realpath(top[1]) if top else guess
+
+
 def no_cuda() -> str | None:
     """Why the CUDA kernels cannot be built here, or None."""
     if torch_cuda is None:
         return "this torch is built without CUDA; install a CUDA build of torch first"
-    nvcc = Path(CUDA_HOME or "") / "bin" / "nvcc"
-    if CUDA_HOME is None or not nvcc.exists():
+    cpp_extension.CUDA_HOME = home = toolkit()  # torch compiles and links with what is there
+    nvcc = Path(home or "") / "bin" / "nvcc"
+    if home is None or not nvcc.exists():
         return f"no nvcc is found; set CUDA_HOME to a CUDA {torch_cuda} toolkit"
     told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"release (\d+)\.(\d+)", told)

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from torch.utils.cpp_extension import include_paths
+from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parents[1]
 CROSS = "aarch64-linux-gnu-g++"
@@ -59,7 +59,7 @@ def test_x86_flags_are_for_x86_alone(platform, levels, monkeypatch):
 )
 def test_every_source_of_the_cpu_kernels_compiles_for_aarch64(tmp_path, monkeypatch):
     flags = values_of_setup(monkeypatch, "linux-aarch64")
-    includes = [*include_paths(), sysconfig.get_paths()["include"]]
+    includes = [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]
     objects = []
     for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
         if source.name in X86_ONLY:
@@ -107,7 +107,8 @@ def test_cuda_without_a_toolkit_is_left_out_and_said():
 )
 def test_why_there_are_no_cuda_kernels(told, reason, tmp_path, monkeypatch):
     names = values_of_setup(monkeypatch, "linux-x86_64")
-    names["torch_cuda"], names["CUDA_HOME"] = "13.0", str(tmp_path)
+    names["torch_cuda"] = "13.0"
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
     if told is not None:
         nvcc = tmp_path / "bin" / "nvcc"
         nvcc.parent.mkdir()
@@ -115,6 +116,21 @@ def test_why_there_are_no_cuda_kernels(told, reason, tmp_path, monkeypatch):
         nvcc.chmod(0o755)
     found = names["no_cuda"]()
     assert found is None if reason is None else reason in found
+
+
+def test_cuda_is_linked_from_where_nvcc_lies_not_from_a_script_that_calls_it(tmp_path, monkeypatch):
+    names = values_of_setup(monkeypatch, "linux-x86_64")
+    names["torch_cuda"] = "13.0"
+    real, script = (tmp_path / folder / "bin" / "nvcc" for folder in ("cuda-13.0", "local"))
+    says = f"#!/bin/sh\necho 'release 13.0, V13.0.88'\necho '#$ TOP={real.parent}/..' >&2\n"
+    for nvcc, text in ((real, says), (script, f'#!/bin/sh\nexec {real} "$@"\n')):
+        nvcc.parent.mkdir(parents=True)
+        nvcc.write_text(text)
+        nvcc.chmod(0o755)
+    (tmp_path / "cuda-13.0" / "lib64").mkdir()
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path / "local"))
+    assert names["no_cuda"]() is None
+    assert str(tmp_path / "cuda-13.0" / "lib64") in cpp_extension.library_paths("cuda")
 
 
 def test_one_architecture_is_quicker_to_build(monkeypatch):
