@@ -38,7 +38,6 @@ class Stage:
     activation: str | None = None
 
 
-ELEMENTWISE = ("hardswish", "_prelu_kernel", "view", "clone")  # beside the ops tagged pointwise
 ACTIVATION_OPS: dict[str, tuple[str, dict[str, Any]]] = {  # name: (activation, arguments it needs)
     "relu": ("relu", {}),
     "hardtanh": ("relu6", {"min_val": 0, "max_val": 6}),
@@ -95,7 +94,7 @@ def _affine(op: Op) -> tuple[Tensor, Tensor] | None:
 
 
 def _activation(op: Op) -> str | None:
-    name, needed = ACTIVATION_OPS.get(op.name.rstrip("_"), (None, {}))
+    name, needed = ACTIVATION_OPS.get(op.plain_name, (None, {}))
     return name if all(op.arguments[key] == value for key, value in needed.items()) else None
 
 
@@ -122,8 +121,6 @@ def _module_after(trace: Trace, value: Tensor, start: int, *, norm: bool) -> Cal
         inside = trace.ops[call.first_op : call.end_op]
         if is_norm or readers[-1] >= call.end_op:
             continue
-        if all(
-            torch.Tag.pointwise in o.func.tags or o.name.rstrip("_") in ELEMENTWISE for o in inside
-        ):
+        if all(op.pointwise or op.name in ("view", "clone") for op in inside):
             return call
     return None

@@ -16,6 +16,8 @@ from fastconv.capture.batch import first_tensor, map_tensors, picture, single_te
 from fastconv.capture.network import Network, draw_random_numbers, explained, random_states
 from fastconv.errors import InputError
 
+UNTAGGED = ("hardswish", "_prelu_kernel", "leaky_relu", "log_sigmoid_forward")  # but pointwise
+
 
 @dataclass(eq=False)
 class Op:
@@ -27,6 +29,22 @@ class Op:
     inputs: list[Tensor]
     outputs: list[Tensor]
     written: list[Tensor]  # the inputs that it changes in place
+
+    @property
+    def plain_name(self) -> str:
+        """The name of the operation, in place or not."""
+        return self.name.rstrip("_")
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether a value of the output sees the inputs at its own position alone.
+
+        Not every operation that does has torch's tag, or not in place, or not in every version.
+        """
+        plain = getattr(torch.ops.aten, self.plain_name, None)
+        forms = self.func, getattr(plain, self.func._overloadname, None)
+        tagged = any(form is not None and torch.Tag.pointwise in form.tags for form in forms)
+        return tagged or self.plain_name in UNTAGGED
 
 
 @dataclass(eq=False)

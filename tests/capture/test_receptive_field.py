@@ -45,6 +45,24 @@ def test_resnet_blocks_with_stride_and_downsample():
     check(model, (32, 37), dict.fromkeys(names, "exact"))
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.LeakyReLU(0.2),
+        nn.LogSigmoid(),
+        nn.Mish(inplace=True),
+        nn.CELU(inplace=True),
+        nn.Threshold(0.1, 0.0, inplace=True),
+        nn.Hardswish(inplace=True),
+        nn.PReLU(),
+    ],
+    ids=str,
+)
+def test_an_activation_moves_nothing(activation):
+    model = nn.Sequential(nn.Conv2d(2, 2, 3), activation, nn.Conv2d(2, 2, 3, stride=2))
+    check(model, (11, 12), {"0": "exact", "2": "exact"})
+
+
 def test_inception_block_is_exact_only_where_every_channel_sees_the_same():
     block = Fn(
         lambda m, x: torch.cat([m.one(x), m.three(x), m.five(x), m.pool(x)], 1),

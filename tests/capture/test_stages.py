@@ -62,7 +62,18 @@ def test_known_activations_are_applied_by_name(name, inplace):
 
 @pytest.mark.parametrize(
     "activation",
-    [nn.LeakyReLU(0.2), nn.ELU(2.0), nn.GELU("tanh"), nn.PReLU(4), nn.Mish(), nn.Hardtanh(-1, 1)],
+    [
+        nn.LeakyReLU(0.2),
+        nn.ELU(2.0),
+        nn.GELU("tanh"),
+        nn.PReLU(4),
+        nn.Mish(),
+        nn.Hardtanh(-1, 1),
+        nn.LogSigmoid(),
+        nn.Mish(inplace=True),
+        nn.Threshold(0.1, 0.0, inplace=True),
+    ],
+    ids=str,
 )
 def test_other_activation_modules_are_hooked(activation):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), activation)

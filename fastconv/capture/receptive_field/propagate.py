@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import torch
 from torch import Tensor
 
 from fastconv.capture.receptive_field.field import Axis, Reach, constant, settle
@@ -32,7 +31,7 @@ class _Propagation:
     def step(self, index: int, op: Op) -> None:
         for tensor in op.inputs:
             self.aliases[tensor.untyped_storage()._cdata][id(tensor)] = tensor
-        name = op.name.rstrip("_")
+        name = op.plain_name
         context = Context(
             op,
             self.look,
@@ -40,7 +39,7 @@ class _Propagation:
             self.sizes,
         )
         active = {id(t) for t in op.inputs if not self.look(t).constant}
-        moves = torch.Tag.pointwise not in op.func.tags
+        moves = not op.pointwise
         found: list[Reach] | Reach
         if not active or name.startswith("new_") or name.endswith("_like"):
             found = [constant(t.ndim) for t in op.outputs]

@@ -11,8 +11,8 @@ def pointwise(c: Context) -> Reach:
     return combine(parts, c.out.shape) if parts else constant(c.out.ndim)
 
 
-RULES.update(dict.fromkeys(("hardswish", "_prelu_kernel", "clone", "detach", "alias"), pointwise))
-RULES.update(dict.fromkeys(("_to_copy", "lift_fresh", "expand", "where"), pointwise))
+RULES.update(dict.fromkeys(("clone", "detach", "alias", "_to_copy", "lift_fresh"), pointwise))
+RULES.update(dict.fromkeys(("expand", "where"), pointwise))
 
 
 @rule("fill", "zero", "uniform", "normal")
