@@ -161,8 +161,8 @@ def test_one_filter_of_a_large_run_needs_few_requests_and_bytes(tmp_path, reads)
 
 
 def test_the_kernel_of_one_filter_is_fetched_with_few_others(tmp_path, reads):
-    made, _ = synthetic.layer_result(synthetic.layer_info("0", 64))
-    made.weight = np.random.default_rng(0).normal(size=(64, 128, 3, 3)).astype(np.float32)
+    made, _ = synthetic.layer_result(synthetic.layer_info("0", 256))
+    made.weight = np.random.default_rng(0).normal(size=(256, 128, 3, 3)).astype(np.float32)
     path = write_run(tmp_path / "run.h5", {}, [made])
     with fastconv.open(f"counted://{path}") as run:
         np.testing.assert_array_equal(run["0"].weight_of(40), made.weight[40])
